@@ -1,0 +1,158 @@
+"""The one place that touches what aiohttp keeps private.
+
+It is the same in every aiohttp from 3.13 to 3.14; the tests in ``tests/test_aiohttp.py`` fail if it moves.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from contextvars import Context
+from typing import Protocol
+
+from aiohttp import BaseConnector, ClientRequest, ClientTimeout
+from aiohttp.client_exceptions import ClientConnectorError, ClientOSError, ServerDisconnectedError
+from aiohttp.client_proto import ResponseHandler
+from aiohttp.streams import EofStream
+from aiohttp.tracing import Trace
+
+from ._exceptions import ASGIConnectorError
+
+
+class ServerEnd(Protocol):
+    """What the client's end of a connection needs to know of the other one."""
+
+    def hand_out(self, caller: Context, origin: object) -> bool:
+        """The client is about to send a request, made in *caller*; `False` if this connection takes no more of them."""
+
+    @property
+    def busy(self) -> bool:
+        """Whether a request is unfinished, or a response undelivered."""
+
+    def failure_undelivered(self, exc: BaseException) -> None:
+        """The exception could not be raised from any call of the client."""
+
+
+class ClientProtocol(ResponseHandler):
+    """aiohttp's own client protocol, with two things that no socket can do for it.
+
+    It can be told of the exception that ended an app, which the client's call then raises; and closing it in the middle
+    of an exchange resets the connection, so that neither end waits for the other (aiohttp's own `close()` waits until
+    everything is delivered, without a limit).
+    """
+
+    server: ServerEnd
+    on_app_exception: Callable[[object, BaseException], None]
+    """Called with the origin of a request whose call is about to raise the exception."""
+    _app_exception: BaseException | None = None
+    _origin: object = None
+    _before_head = False
+    _app_exception_raised = False
+
+    def close(self) -> None:
+        transport = self.transport
+        if transport is not None and (self.server.busy or transport.get_write_buffer_size()):
+            transport.abort()
+        super().close()
+
+    def set_app_exception(self, exc: BaseException, origin: object, *, before_head: bool) -> None:
+        """What the client's call shall raise when the connection ends: *before_head*, that for the response itself."""
+        self._app_exception = exc
+        self._origin = origin
+        self._before_head = before_head
+
+    def set_exception(self, exc: BaseException, *args: BaseException) -> None:
+        # A write that fails on the connection which the app's exception has just ended comes second.
+        if not self._app_exception_raised:
+            super().set_exception(exc, *args)
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        if (app_exception := self._app_exception) is not None:
+            self._app_exception = None
+            self._raise(app_exception)
+        super().connection_lost(exc)
+
+    def _raise(self, exc: BaseException) -> None:
+        """Make *exc* what the client's current call raises, in the place of what aiohttp makes of a lost connection.
+
+        `ResponseHandler` keeps the body that it is receiving in `_payload`, and in `connection_lost()` sets an
+        exception of its own on it; without `_payload` it leaves the body alone.
+        """
+        payload = self._payload
+        if self.transport is None or (not self._before_head and (payload is None or payload.is_eof())):
+            self.server.failure_undelivered(exc)  # closed, or complete, meanwhile: nobody waits for it
+        elif payload is None or self._before_head:
+            self.on_app_exception(self._origin, exc)
+            self.set_exception(exc)
+            self._app_exception_raised = True
+        else:
+            payload.set_exception(_raisable_from_body(exc))
+            self._payload = None
+
+
+def _raisable_from_body(exc: BaseException) -> BaseException:
+    """Iterators take these for the end of the body; a truncated one must not pass for whole."""
+    if isinstance(exc, EofStream | StopAsyncIteration | StopIteration):
+        wrapped = ASGIConnectorError(f"The app raised {exc!r} while its response was being read")
+        wrapped.__cause__ = exc
+        return wrapped
+    return exc
+
+
+def makes_aiohttp_replay(exc: BaseException) -> bool:
+    """Whether aiohttp sends an idempotent request a second time when it fails with *exc* (`ClientSession._request`)."""
+    return isinstance(exc, ClientOSError | ServerDisconnectedError) and not isinstance(exc, ClientConnectorError)
+
+
+def is_replay(req: ClientRequest, earlier: ClientRequest) -> bool:
+    """Whether aiohttp, and not its user, sends *earlier* again as *req*.
+
+    A timer belongs to one call of the session. aiohttp makes a new request object in it for each redirect and for its
+    replay; a client middleware that tries again sends the same one.
+    """
+    return req is not earlier and req._timer is earlier._timer
+
+
+def without_proxy(req: ClientRequest) -> None:
+    """A proxy never applies to a mounted host; decided before the request is written, which depends on it."""
+    if req.proxy is not None:
+        req.update_proxy(None, None, None)
+
+
+class PoolingConnector(BaseConnector):
+    """aiohttp's connector and its pool, whole; what a subclass needs of the private part has a public name here.
+
+    `BaseConnector` calls `_create_connection()` for a new connection, and third parties call `_close()`, from
+    finalisers and on loops that are closed.
+    """
+
+    @property
+    def event_loop(self) -> asyncio.AbstractEventLoop:
+        return self._loop
+
+    def open_connection(self, req: ClientRequest) -> ClientProtocol:
+        """Make a new connection for *req*."""
+        raise NotImplementedError
+
+    async def _create_connection(
+        self, req: ClientRequest, traces: list[Trace], timeout: ClientTimeout
+    ) -> ClientProtocol:
+        return self.open_connection(req)
+
+    def close_pool(self, *, abort_ssl: bool = False) -> list[Awaitable[object]]:
+        """Close every connection that is pooled or in use; `closed` is true from now on."""
+        return super()._close(abort_ssl=abort_ssl)
+
+    def close_now(self) -> list[Awaitable[object]]:
+        """Close all that there is to close without waiting; what could be waited for is returned."""
+        return self.close_pool()
+
+    def _close(self, *, abort_ssl: bool = False) -> list[Awaitable[object]]:
+        return self.close_now()
+
+
+def close_now(connector: BaseConnector) -> list[Awaitable[object]]:
+    """Close a connector and its connections without waiting; what could be waited for is returned."""
+    return connector._close()
+
+
+def loop_of(connector: BaseConnector) -> asyncio.AbstractEventLoop:
+    return connector._loop

@@ -1,0 +1,412 @@
+"""The connectors: which app, or which other connector, answers a request; the pool; closing."""
+
+import asyncio
+import logging
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Generator, Iterator, Mapping
+from contextlib import asynccontextmanager
+from contextvars import Context, copy_context
+from typing import Any, Final, Self, cast
+from weakref import WeakKeyDictionary
+
+from aiohttp import BaseConnector, ClientConnectionError, ClientRequest, ClientTimeout
+from aiohttp.connector import Connection
+from aiohttp.helpers import sentinel
+from aiohttp.tracing import Trace
+from typing_extensions import override
+
+from ._aiohttp import (
+    ClientProtocol,
+    PoolingConnector,
+    close_now,
+    is_replay,
+    loop_of,
+    makes_aiohttp_replay,
+    without_proxy,
+)
+from ._exceptions import UnmountedHostError
+from ._http import RequestResponseCycle, current_cycle, logger
+from ._mounts import (
+    ClientAddress,
+    Mount,
+    MountDefaults,
+    MountedApp,
+    Mounts,
+    MountTable,
+    check_client,
+    check_root_path,
+)
+from ._running import Running
+from ._scope import Address
+from ._server import ServerProtocol
+from ._transport import connect_pair
+from ._types import ASGIApp
+
+_DEFAULT_CLIENT: Final = ("127.0.0.1", 123)
+
+
+class ASGIRoutingConnector(PoolingConnector):
+    """An aiohttp connector that answers some hosts with in-process ASGI apps, and leaves the others to a fallback.
+
+    ``ClientSession(connector=ASGIRoutingConnector({"users.internal": app}))`` is all that it takes. Each request is
+    dispatched by the host, port and scheme of its URL, whatever its ``Host`` header says, over a real HTTP/1.1
+    connection that happens to be in memory.
+
+    Parameters:
+        apps: host pattern to ASGI app, or to a `Mount`, which is an app with its own settings. A pattern is
+            ``[scheme://]host[:port]``, where host is a name, an IP literal (IPv6 in brackets), ``*.suffix`` (any depth
+            of subdomain, but not the suffix itself) or ``*``. The most specific pattern wins, whatever the order.
+        fallback: the connector (`aiohttp.BaseConnector`) for every other host, with its own pool, limits and TLS. With
+            `None`, the default, a request to such a host raises `UnmountedHostError`, and nothing touches the network.
+        fallback_owner: whether closing this connector closes the fallback; `True` by default.
+        root_path: ``scope["root_path"]``; empty by default.
+        client: ``scope["client"]``, a ``(host, port)`` pair or `None`; ``("127.0.0.1", 123)`` by default.
+        raise_app_exceptions: whether an exception that an app does not handle is raised, the same object, from the
+            client's call. `True` by default; with `False` it becomes what a real server makes of it: a 500, or a
+            connection that is cut off.
+        limit: connections in use at the same time; 0, the default, is no limit, for services call each other.
+        limit_per_host: the same for each (host, port, scheme); 0, the default, is no limit.
+        keepalive_timeout: seconds that an idle connection is kept for; 15 by default, as in aiohttp.
+        force_close: close each connection after one request; `False` by default.
+        shutdown_timeout: seconds (2 by default) that `close()` gives running apps to end, counted from when their
+            client left. Then they are cancelled, with a warning in the log.
+
+    ``root_path``, ``client`` and ``raise_app_exceptions`` are defaults that a `Mount` may override.
+
+    Raises:
+        ValueError: for a pattern that cannot be read, two that are the same, or a setting out of its range.
+        TypeError: for an app that cannot be called, or a setting of the wrong type.
+        RuntimeError: made where no event loop runs, or with a fallback of another event loop.
+    """
+
+    def __init__(
+        self,
+        apps: Mapping[str, ASGIApp | Mount] | None = None,
+        *,
+        fallback: BaseConnector | None = None,
+        fallback_owner: bool = True,
+        root_path: str = "",
+        client: ClientAddress = _DEFAULT_CLIENT,
+        raise_app_exceptions: bool = True,
+        limit: int = 0,
+        limit_per_host: int = 0,
+        keepalive_timeout: Any = sentinel,  # the type of aiohttp's default is private
+        force_close: bool = False,
+        shutdown_timeout: float = 2.0,
+    ) -> None:
+        check_root_path(root_path)
+        check_client(client)
+        _check_shutdown_timeout(shutdown_timeout)
+        table = MountTable(MountDefaults(root_path=root_path, client=client, raise_app_exceptions=raise_app_exceptions))
+        table.add_all(apps or {})
+        loop = _running_loop(type(self).__name__)
+        if fallback is not None:
+            _check_fallback(fallback, loop)
+        super().__init__(
+            limit=limit, limit_per_host=limit_per_host, keepalive_timeout=keepalive_timeout, force_close=force_close
+        )
+        if fallback is not None:
+            self.allowed_protocol_schema_set = self.allowed_protocol_schema_set | fallback.allowed_protocol_schema_set
+        self._table = table
+        self._mounts = Mounts(table)
+        self._fallback = fallback
+        self._fallback_owner = fallback_owner
+        self._shutdown_timeout = shutdown_timeout
+        self._running = Running(loop)
+        self._closing: asyncio.Task[None] | None = None
+        # What aiohttp is about to send a second time, because an app raised what it takes for a broken connection.
+        self._replays: WeakKeyDictionary[asyncio.Task[Any], tuple[ClientRequest, BaseException]] = WeakKeyDictionary()
+
+    @override
+    def __repr__(self) -> str:
+        state = "closed" if self.closed else "closing" if self._closing else "open"
+        return f"<{type(self).__name__} {state}, {len(self._table)} mounts, fallback {self._fallback!r}>"
+
+    # The table.
+
+    @property
+    def mounts(self) -> Mapping[str, Mount]:
+        """What is mounted now: pattern to `Mount`; a live view that cannot be changed."""
+        return self._mounts
+
+    def mount(self, pattern: str, app: ASGIApp | Mount) -> None:
+        """Add *app* at *pattern*, or replace what is mounted there.
+
+        The next request reaches *app*; what is in flight on the old one finishes there. Inside a `mounted()` block for
+        the same pattern this lasts until the end of the block.
+
+        Raises `ValueError` or `TypeError` as the constructor does, before anything changes.
+        """
+        self._check_loop()
+        self._check_open()
+        self._table.mount(pattern, app)
+        self._retire_outdated()
+
+    async def unmount(self, pattern: str) -> None:
+        """Take away what is mounted at *pattern*; the next request goes to what else matches, or elsewhere.
+
+        Returns when what was in flight on the app has ended. Raises `KeyError` if nothing is mounted at *pattern*, and
+        `RuntimeError` from inside a request to the app, which would wait for itself.
+        """
+        self._check_loop()
+        mounted = self._table.seen_at(pattern)
+        if mounted is None:
+            raise KeyError(f"{pattern!r} is not mounted. {self._table.describe(pattern)}")
+        _check_outside(mounted)
+        self._table.unmount(pattern)
+        self._retire_outdated()
+        await mounted.wait_until_unused()
+
+    @asynccontextmanager
+    async def mounted(self, pattern: str, app: ASGIApp | Mount) -> AsyncGenerator[None, None]:
+        """Mount *app* at *pattern* for the block only; afterwards, what was there before is there again.
+
+        Blocks for the same pattern may be nested, or overlap in any order: the one entered last is seen. The end of the
+        block returns when what was in flight on *app* has ended. It raises `RuntimeError` from inside a request to
+        *app*, which would wait for itself, and leaves *app* mounted.
+        """
+        self._check_loop()
+        self._check_open()
+        layer = self._table.push(pattern, app)
+        self._retire_outdated()
+        try:
+            yield
+        finally:
+            self._check_loop()
+            covered = layer.mounted
+            if covered is not None:
+                _check_outside(covered)
+            self._table.remove(layer)
+            self._retire_outdated()
+            if covered is not None:
+                await covered.wait_until_unused()
+
+    def _retire_outdated(self) -> None:
+        """Retire each connection whose address leads to another app now than when it was made."""
+        for connection in tuple(self._running.connections):
+            address = connection.address
+            if self._table.find(address.host, address.port, address.secure) is not connection.mounted:
+                connection.retire()
+
+    # Connecting.
+
+    @override
+    async def connect(self, req: ClientRequest, traces: list[Trace], timeout: ClientTimeout) -> Connection:
+        """Get a connection to where *req* goes: aiohttp calls this for each request."""
+        self._check_loop()
+        self._check_open()
+        task = asyncio.current_task()
+        if self._replays and task is not None:
+            self._answer_replay(req, task)
+        while True:
+            mounted = self._find(req)
+            if mounted is None:
+                return await self._connect_elsewhere(req, traces, timeout)
+            without_proxy(req)
+            try:
+                connection = await super().connect(req, traces, timeout)
+            except _UnmountedMeanwhile:
+                continue
+            protocol = connection.protocol
+            assert isinstance(protocol, ClientProtocol)
+            if protocol.server.hand_out(copy_context(), (req, task)):
+                if logger.isEnabledFor(logging.DEBUG):
+                    logger.debug("%s %s is answered by %r", req.method, req.url, mounted)
+                return connection
+            connection.close()  # its app was replaced while a trace had the word
+
+    def _find(self, req: ClientRequest) -> MountedApp | None:
+        return self._table.find(req.host, req.port, req.is_ssl())
+
+    async def _connect_elsewhere(self, req: ClientRequest, traces: list[Trace], timeout: ClientTimeout) -> Connection:
+        if self._fallback is None:
+            address = Address(req.host, req.port, req.is_ssl())
+            raise UnmountedHostError.at(
+                req.connection_key,
+                f"No app is mounted for {address}, and there is no fallback. {self._table.describe(req.host)}",
+            )
+        logger.debug("%s %s goes to the fallback, %r", req.method, req.url, self._fallback)
+        return await self._fallback.connect(req, traces, timeout)
+
+    @override
+    def open_connection(self, req: ClientRequest) -> ClientProtocol:
+        mounted = self._find(req)
+        if mounted is None:
+            raise _UnmountedMeanwhile
+        address = Address(req.host, req.port, req.is_ssl())
+        client = ClientProtocol(self.event_loop)
+        client.on_app_exception = self._remember_replay
+        client.server = server = ServerProtocol(client, mounted, address, self._running)
+        peername, sockname = (address.host, address.port), mounted.client
+        connect_pair(
+            self.event_loop,
+            client,
+            server,
+            client_extra={"peername": peername, "sockname": sockname},
+            server_extra={"peername": sockname, "sockname": peername},
+        )
+        return client
+
+    # An app's exception that aiohttp takes for a broken connection must not make the app run twice.
+
+    def _remember_replay(self, origin: object, exc: BaseException) -> None:
+        req, task = cast("tuple[ClientRequest, asyncio.Task[Any] | None]", origin)
+        if task is not None and makes_aiohttp_replay(exc):
+            self._replays[task] = (req, exc)
+
+    def _answer_replay(self, req: ClientRequest, task: asyncio.Task[Any]) -> None:
+        if (remembered := self._replays.pop(task, None)) is not None:
+            earlier, exc = remembered
+            if is_replay(req, earlier):
+                raise exc
+
+    # Closing.
+
+    @override
+    async def __aenter__(self) -> Self:
+        self._check_loop()
+        self._check_open()
+        return self
+
+    @override
+    def close(self, *, abort_ssl: bool = False) -> Awaitable[None]:
+        """Close: disconnect every client, let running apps end, close the fallback.
+
+        There are no new connections from now on; apps see a disconnect, have ``shutdown_timeout`` to end, counted from
+        when their client left, and are then cancelled. Awaiting it a second time, or from elsewhere at the same time,
+        is harmless; cancelling it cancels the apps at once. From inside a request it starts the closing, and does
+        not wait for it.
+        """
+        if self._closing is None:
+            if self.closed:
+                return _Waiting(_nothing)
+            self._check_loop()
+            self._closing = self.event_loop.create_task(self._close_all(abort_ssl), context=Context())
+        return _Waiting(_nothing if self._is_inside_an_app() else self._wait_closed)
+
+    def _is_inside_an_app(self) -> bool:
+        return any(self._running.has(cycle) for cycle in _callers())
+
+    async def _wait_closed(self) -> None:
+        self._check_loop()
+        assert self._closing is not None
+        try:
+            await asyncio.shield(self._closing)
+        except asyncio.CancelledError:
+            if not self._closing.done():
+                self._running.hurry()
+                await asyncio.wait([self._closing])
+            raise
+
+    async def _close_all(self, abort_ssl: bool) -> None:
+        try:
+            await self._running.end(self._shutdown_timeout)
+            await asyncio.gather(*self.close_pool(abort_ssl=abort_ssl), return_exceptions=True)
+            self._replays.clear()
+        finally:
+            if self._fallback is not None and self._fallback_owner:
+                await self._fallback.close()
+
+    @override
+    def close_now(self) -> list[Awaitable[object]]:
+        waiters = self.close_pool()
+        if self._fallback is not None and self._fallback_owner:
+            waiters += close_now(self._fallback)
+        return waiters
+
+    def _check_loop(self) -> None:
+        if (running := asyncio.get_running_loop()) is not self.event_loop:
+            raise RuntimeError(f"{self!r} belongs to {self.event_loop!r}, and cannot be used from {running!r}")
+
+    def _check_open(self) -> None:
+        if self._closing is not None or self.closed:
+            raise ClientConnectionError(f"Connector is closed: {self!r}")
+
+
+class ASGIApplicationConnector(ASGIRoutingConnector):
+    """An aiohttp connector that answers every host with one ASGI app.
+
+    The same as an `ASGIRoutingConnector` with *app* mounted at ``*``, whose parameters it takes but for the fallback,
+    of which no request is left.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp | Mount,
+        root_path: str = "",
+        *,
+        client: ClientAddress = _DEFAULT_CLIENT,
+        raise_app_exceptions: bool = True,
+        limit: int = 0,
+        limit_per_host: int = 0,
+        keepalive_timeout: Any = sentinel,
+        force_close: bool = False,
+        shutdown_timeout: float = 2.0,
+    ) -> None:
+        super().__init__(
+            {"*": app},
+            root_path=root_path,
+            client=client,
+            raise_app_exceptions=raise_app_exceptions,
+            limit=limit,
+            limit_per_host=limit_per_host,
+            keepalive_timeout=keepalive_timeout,
+            force_close=force_close,
+            shutdown_timeout=shutdown_timeout,
+        )
+
+
+class _UnmountedMeanwhile(Exception):
+    """What a request was to be connected to is not mounted any more: dispatch it anew."""
+
+
+class _Waiting:
+    """What `close()` returns: it may be awaited, or left alone."""
+
+    def __init__(self, wait: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        self._wait = wait
+
+    def __await__(self) -> Generator[Any, None, None]:
+        return self._wait().__await__()
+
+
+async def _nothing() -> None:
+    pass
+
+
+def _callers() -> Iterator[RequestResponseCycle]:
+    """The requests inside of which the current code runs: the innermost, the one that made it, and so on."""
+    cycle = current_cycle.get()
+    while cycle is not None:
+        yield cycle
+        cycle = cycle.parent
+
+
+def _check_outside(mounted: MountedApp) -> None:
+    if any(mounted.is_used_by(cycle) for cycle in _callers()):
+        raise RuntimeError(
+            f"{mounted!r} cannot be unmounted from inside one of its own requests, for which it would have to wait"
+        )
+
+
+def _running_loop(name: str) -> asyncio.AbstractEventLoop:
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        raise RuntimeError(
+            f"An {name} belongs to the event loop that runs when it is made, and none is running: make it in an async "
+            "function, in a test in an async fixture"
+        ) from None
+
+
+def _check_fallback(fallback: BaseConnector, loop: asyncio.AbstractEventLoop) -> None:
+    if not isinstance(fallback, BaseConnector):
+        raise TypeError(f"fallback must be an aiohttp.BaseConnector or None, not {fallback!r}")
+    if (other := loop_of(fallback)) is not loop:
+        raise RuntimeError(f"The fallback {fallback!r} belongs to {other!r}, not to the running loop {loop!r}")
+
+
+def _check_shutdown_timeout(seconds: float) -> None:
+    if not isinstance(seconds, int | float) or isinstance(seconds, bool):
+        raise TypeError(f"shutdown_timeout must be a number of seconds, not {seconds!r}")
+    if not seconds >= 0:
+        raise ValueError(f"shutdown_timeout must not be negative, but is {seconds!r}")

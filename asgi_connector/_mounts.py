@@ -1,0 +1,385 @@
+"""What is mounted where: `Mount`, the host patterns and their precedence, and the table of both.
+
+A pattern is ``[scheme://]host[:port]``, where host is a name, an IP literal (IPv6 in brackets), ``*.suffix`` or ``*``.
+Patterns and lookups are normalised by the same function, so they can never disagree about a spelling.
+"""
+
+import asyncio
+import difflib
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, Final, NamedTuple
+
+from yarl import URL
+
+from ._types import ASGIApp
+
+
+class _Inherit:
+    """The type of `INHERIT`: "what the connector says"."""
+
+    def __repr__(self) -> str:
+        return "<as the connector>"
+
+
+INHERIT: Final = _Inherit()
+
+ClientAddress = tuple[str, int] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Mount:
+    """An app with its own settings, for the host -> app table of an `ASGIRoutingConnector`.
+
+    Parameters:
+        app: the ASGI 3 application, an ``async`` callable of ``(scope, receive, send)``.
+        root_path: ``scope["root_path"]`` (`str`), see the ASGI spec, *HTTP connection scope*.
+        client: ``scope["client"]``, a ``(host, port)`` pair, or `None` for "not known".
+        raise_app_exceptions: whether an exception that the app does not handle is raised from the client's call
+            (`True`), or becomes what a real server makes of it (`False`).
+
+    What is left out is as the connector says.
+
+    Raises:
+        TypeError: for an app that cannot be called, or a setting of the wrong type.
+        ValueError: for a ``root_path`` that does not start with a slash.
+    """
+
+    app: ASGIApp
+    root_path: str | _Inherit = INHERIT
+    client: ClientAddress | _Inherit = INHERIT
+    raise_app_exceptions: bool | _Inherit = INHERIT
+
+    def __post_init__(self) -> None:
+        if not callable(self.app):
+            raise TypeError(f"{self.app!r} is not an ASGI application: it cannot be called with (scope, receive, send)")
+        if not isinstance(self.root_path, _Inherit):
+            check_root_path(self.root_path)
+        if not isinstance(self.client, _Inherit):
+            check_client(self.client)
+
+
+def check_root_path(root_path: str) -> None:
+    if not isinstance(root_path, str):
+        raise TypeError(f"root_path must be a str, not {root_path!r}")
+    if root_path and not root_path.startswith("/"):
+        raise ValueError(f"root_path must be empty or start with a slash, not {root_path!r}")
+
+
+def check_client(client: ClientAddress) -> None:
+    if client is None:
+        return
+    if not (isinstance(client, tuple) and [type(part) for part in client] == [str, int]):
+        raise TypeError(f"client must be a (host, port) tuple of str and int, or None, not {client!r}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MountDefaults:
+    """What a `Mount` inherits from its connector."""
+
+    root_path: str
+    client: ClientAddress
+    raise_app_exceptions: bool
+
+
+class Pattern(NamedTuple):
+    """A normalised host pattern; equal for every spelling of the same one."""
+
+    host: str
+    port: int | None
+    secure: bool | None
+    """Whether ``https`` and ``wss`` are meant (`True`), ``http`` and ``ws`` (`False`), or any scheme (`None`)."""
+
+    def __str__(self) -> str:
+        scheme = {None: "", False: "http://", True: "https://"}[self.secure]
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{scheme}{host}" if self.port is None else f"{scheme}{host}:{self.port}"
+
+
+_SCHEMES: Final[Mapping[str | None, bool | None]] = {
+    None: None,
+    "http": False,
+    "ws": False,
+    "https": True,
+    "wss": True,
+}
+_PATTERN: Final = re.compile(
+    r"(?: (?P<scheme>[^:/?\#@\[\]]*) :// )?"
+    r"(?P<host> \[[^\[\]/?\#@]*\] | [^:/?\#@\[\]]* )"
+    r"(?: : (?P<port>[^:/?\#@\[\]]*) )?"
+    r"(?P<rest> .* )",
+    re.VERBOSE | re.DOTALL,
+)
+
+
+def parse_pattern(pattern: str) -> Pattern:
+    """Read and normalise a host pattern; `ValueError` names the pattern, says what is wrong, and what to write."""
+    if not isinstance(pattern, str):
+        raise TypeError(f"a host pattern must be a str, not {pattern!r}")
+    match = _PATTERN.fullmatch(pattern)
+    assert match is not None  # the last group takes whatever the others leave
+    scheme, host, port, rest = match.group("scheme", "host", "port", "rest")
+    if rest:
+        raise ValueError(f"{pattern!r}: {_explain_rest(rest)}")
+    if scheme is not None and scheme.lower() not in _SCHEMES:
+        raise ValueError(f"{pattern!r}: the scheme must be one of http, https, ws and wss, not {scheme!r}")
+    if port is not None and not (port.isascii() and port.isdigit() and 0 < int(port) < 65536):
+        raise ValueError(f"{pattern!r}: the port must be a number from 1 to 65535, not {port!r}")
+    return Pattern(
+        _pattern_host(pattern, host),
+        None if port is None else int(port),
+        _SCHEMES[scheme and scheme.lower()],
+    )
+
+
+def _explain_rest(rest: str) -> str:
+    if "@" in rest:
+        return "a host pattern has no user or password"
+    if rest.startswith("/"):
+        return "a host pattern has no path; to serve an app below one, use root_path or the app's own mounts"
+    if rest.startswith(("?", "#")):
+        return "a host pattern has no query and no fragment"
+    if rest.startswith(":"):
+        return "an IPv6 address is written in brackets, as in '[::1]:8080'"
+    return f"expected [scheme://]host[:port], and cannot read {rest!r}"
+
+
+def _pattern_host(pattern: str, host: str) -> str:
+    if not host or host == "[]":
+        raise ValueError(f"{pattern!r}: the host is missing")
+    if host == "*":
+        return host
+    wildcard, name = ("*.", host[2:]) if host.startswith("*.") else ("", host)
+    if "*" in name:
+        raise ValueError(f"{pattern!r}: a wildcard is '*' alone, or '*.' before a suffix, as in '*.internal'")
+    in_brackets = name.startswith("[")
+    try:
+        normal = normalise_host(name[1:-1] if in_brackets else name)
+    except ValueError as exc:
+        raise ValueError(f"{pattern!r}: {host!r} is not a valid host name ({exc})") from exc
+    if in_brackets and (wildcard or ":" not in normal):
+        raise ValueError(f"{pattern!r}: only an IPv6 address is written in brackets")
+    return wildcard + normal
+
+
+@lru_cache(maxsize=4096)
+def normalise_host(host: str) -> str:
+    """*host* in lower case, in IDNA form, without a trailing dot, an IP address in its shortest form.
+
+    The rules are those of `yarl.URL`, which has applied them to the host of most requests already.
+    """
+    name = host.removesuffix(".")
+    normal = URL.build(scheme="http", host=name).raw_host if name else None
+    if not normal or any(not label for label in normal.split(".")):
+        raise ValueError("empty label")
+    return normal.lower()
+
+
+class MountedApp:
+    """A mount in use: its settings, with the connector's defaults filled in, and what is in flight on it."""
+
+    __slots__ = ("_in_flight", "_unused", "app", "client", "mount", "pattern", "raise_app_exceptions", "root_path")
+
+    def __init__(self, pattern: str, mount: Mount, defaults: MountDefaults) -> None:
+        self.pattern = pattern
+        self.mount = mount
+        self.app = mount.app
+        self.root_path: str = _or_default(mount.root_path, defaults.root_path)
+        self.client: ClientAddress = _or_default(mount.client, defaults.client)
+        self.raise_app_exceptions: bool = _or_default(mount.raise_app_exceptions, defaults.raise_app_exceptions)
+        self._in_flight: set[object] = set()
+        self._unused: asyncio.Event | None = None
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.app!r} at {self.pattern!r}, {len(self._in_flight)} in flight>"
+
+    def acquire(self, user: object) -> None:
+        """*user*, a connection or a request, is in flight on this app until `release()`."""
+        self._in_flight.add(user)
+
+    def release(self, user: object) -> None:
+        self._in_flight.discard(user)
+        if self._unused is not None and not self._in_flight:
+            self._unused.set()
+
+    def is_used_by(self, user: object) -> bool:
+        return user in self._in_flight
+
+    async def wait_until_unused(self) -> None:
+        """Return when nothing is in flight any more; of use once nothing new can come."""
+        while self._in_flight:
+            if self._unused is None:
+                self._unused = asyncio.Event()
+            self._unused.clear()
+            await self._unused.wait()
+
+
+def _or_default(value: Any, default: Any) -> Any:
+    return default if isinstance(value, _Inherit) else value
+
+
+class _Layer:
+    """One of the mounts that lie over one another at a pattern; only the topmost is seen."""
+
+    __slots__ = ("mounted", "pattern")
+
+    def __init__(self, pattern: str) -> None:
+        self.pattern = pattern
+        self.mounted: MountedApp | None = None
+
+
+class MountTable:
+    """Host patterns and the apps mounted there.
+
+    At each pattern there is a stack of layers: what was mounted for good, and above it one for each block that put
+    something else in its place. A block may end in any order; each takes its own layer with it.
+    """
+
+    def __init__(self, defaults: MountDefaults) -> None:
+        self._defaults = defaults
+        self._layers: dict[Pattern, list[_Layer]] = {}
+        # What is seen, by host and then by port and scheme: the cost of a lookup does not depend on the number of
+        # mounts, however they are spread over hosts and ports.
+        self._seen: dict[str, dict[tuple[int | None, bool | None], MountedApp]] = {}
+
+    def add_all(self, apps: Mapping[str, ASGIApp | Mount]) -> None:
+        """Mount *apps*, or none of them if one cannot be mounted or two are for the same pattern."""
+        spellings: dict[Pattern, str] = {}
+        mounts = [(pattern, parse_pattern(pattern), as_mount(app)) for pattern, app in apps.items()]
+        for pattern, key, _ in mounts:
+            if (other := spellings.setdefault(key, pattern)) != pattern:
+                raise ValueError(f"{pattern!r}: the same pattern as {other!r}; both are {str(key)!r}")
+        for pattern, _, mount in mounts:
+            self.mount(pattern, mount)
+
+    def mount(self, pattern: str, app: ASGIApp | Mount) -> None:
+        """Put *app* in the place of what is seen at *pattern*."""
+        key, mount = parse_pattern(pattern), as_mount(app)
+        layers = self._layers.setdefault(key, [_Layer(pattern)])
+        layers[-1].pattern = pattern
+        layers[-1].mounted = MountedApp(pattern, mount, self._defaults)
+        self._show(key)
+
+    def unmount(self, pattern: str) -> MountedApp:
+        """Take away what is seen at *pattern*; `KeyError` if nothing is."""
+        key = parse_pattern(pattern)
+        layers = self._layers.get(key, [])
+        if not layers or (mounted := layers[-1].mounted) is None:
+            raise KeyError(pattern)
+        layers[-1].mounted = None
+        self._show(key)
+        return mounted
+
+    def push(self, pattern: str, app: ASGIApp | Mount) -> _Layer:
+        """Cover what is seen at *pattern* with *app*, until `remove()`."""
+        key, mount = parse_pattern(pattern), as_mount(app)
+        layer = _Layer(pattern)
+        layer.mounted = MountedApp(pattern, mount, self._defaults)
+        self._layers.setdefault(key, [_Layer(pattern)]).append(layer)
+        self._show(key)
+        return layer
+
+    def remove(self, layer: _Layer) -> None:
+        """Take away one layer, topmost or not."""
+        key = parse_pattern(layer.pattern)
+        self._layers[key].remove(layer)
+        self._show(key)
+
+    def _show(self, key: Pattern) -> None:
+        layers = self._layers[key]
+        at_host = self._seen.setdefault(key.host, {})
+        mounted = layers[-1].mounted
+        if mounted is not None:
+            at_host[key.port, key.secure] = mounted
+            return
+        at_host.pop((key.port, key.secure), None)
+        if not at_host:
+            del self._seen[key.host]
+        if len(layers) == 1:
+            del self._layers[key]
+
+    def seen_at(self, pattern: str) -> MountedApp | None:
+        """What is mounted at exactly *pattern*, in whatever spelling."""
+        key = parse_pattern(pattern)
+        return self._seen.get(key.host, {}).get((key.port, key.secure))
+
+    def find(self, host: str, port: int | None, secure: bool) -> MountedApp | None:
+        """The app that answers for an address: that of the most specific pattern which matches it.
+
+        The order of the probes *is* the precedence: the exact host, then each suffix from the longest to the shortest,
+        then ``*``; for each of them, with port and scheme, with the port, with the scheme, with neither.
+        """
+        seen = self._seen
+        for name in _names_for(host):
+            if (at_host := seen.get(name)) is not None:
+                for key in ((port, secure), (port, None), (None, secure), (None, None)):
+                    if (mounted := at_host.get(key)) is not None:
+                        return mounted
+        return None
+
+    def __iter__(self) -> Iterator[MountedApp]:
+        for at_host in self._seen.values():
+            yield from at_host.values()
+
+    def __len__(self) -> int:
+        return sum(map(len, self._seen.values()))
+
+    def describe(self, host: str) -> str:
+        """For an error message: what is mounted, and which of it is spelled most like *host*."""
+        names = [mounted.pattern for mounted in self]
+        if not names:
+            return "Nothing is mounted."
+        closest = difflib.get_close_matches(host, names, n=1)
+        hint = f"Did you mean {closest[0]!r}? " if closest else ""
+        shown = ", ".join(map(repr, names[:_NAMES_SHOWN]))
+        more = f" and {len(names) - _NAMES_SHOWN} more" if len(names) > _NAMES_SHOWN else ""
+        return f"{hint}Mounted: {shown}{more}."
+
+
+_NAMES_SHOWN: Final = 5
+
+
+def _names_for(host: str) -> Iterator[str]:
+    try:
+        name = normalise_host(host)
+    except ValueError:
+        name = host  # a host that no exact pattern can name; "*" answers it all the same
+    yield name
+    while (dot := name.find(".")) >= 0:
+        name = name[dot + 1 :]
+        yield "*." + name
+    yield "*"
+
+
+def as_mount(app: ASGIApp | Mount) -> Mount:
+    return app if isinstance(app, Mount) else Mount(app)
+
+
+class Mounts(Mapping[str, Mount]):
+    """A read-only, live view of what is mounted: pattern, as it was written, to `Mount`.
+
+    A pattern is found in any of its spellings.
+    """
+
+    def __init__(self, table: MountTable) -> None:
+        self._table = table
+
+    def __getitem__(self, pattern: str) -> Mount:
+        try:
+            mounted = self._table.seen_at(pattern)
+        except (TypeError, ValueError):
+            mounted = None
+        if mounted is None:
+            raise KeyError(pattern)
+        return mounted.mount
+
+    def __iter__(self) -> Iterator[str]:
+        return iter([mounted.pattern for mounted in self._table])
+
+    def __len__(self) -> int:
+        return len(self._table)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({dict(self)!r})"

@@ -1,0 +1,107 @@
+"""What runs at a connector: its open connections and the tasks of its apps, how they start, and how they are ended."""
+
+import asyncio
+import logging
+import sys
+from contextvars import Context
+from typing import Protocol
+
+from ._http import RequestResponseCycle, current_cycle
+from ._mounts import MountedApp
+from ._scope import Address
+
+logger = logging.getLogger("asgi_connector")
+
+_EAGER = sys.version_info >= (3, 12)
+
+
+class Connection(Protocol):
+    """A connection, seen from here."""
+
+    @property
+    def address(self) -> Address: ...
+
+    @property
+    def mounted(self) -> MountedApp: ...
+
+    def retire(self) -> None:
+        """Serve no request after the current one."""
+
+    def close_client(self) -> None:
+        """End it as its client would: its app sees a disconnect."""
+
+
+class Running:
+    """The open connections, and the requests whose app has not returned yet."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.loop = loop
+        self.connections: set[Connection] = set()
+        self._cycles: set[RequestResponseCycle] = set()
+        self._hurry = asyncio.Event()
+
+    def start(self, cycle: RequestResponseCycle, mounted: MountedApp, caller: Context) -> None:
+        """Run the app, in the context of its caller; where Python can, its first step at once."""
+        cycle.parent = caller.get(current_cycle)
+        caller.run(current_cycle.set, cycle)
+        mounted.acquire(cycle)
+        self._cycles.add(cycle)
+        run = cycle.run(mounted.app)
+        if _EAGER:
+            task = asyncio.Task(run, loop=self.loop, context=caller, eager_start=True)
+        else:
+            task = self.loop.create_task(run, context=caller)
+            task.add_done_callback(lambda _: cycle.task_done())
+        if not cycle.ended:
+            cycle.task = task
+
+    def ended(self, cycle: RequestResponseCycle, mounted: MountedApp) -> None:
+        cycle.task = None  # task, context, cycle, task: without this they would wait for the garbage collector
+        self._cycles.discard(cycle)
+        mounted.release(cycle)
+
+    def has(self, cycle: RequestResponseCycle) -> bool:
+        """Whether the app of *cycle* runs here, and has not returned yet."""
+        return cycle in self._cycles
+
+    def hurry(self) -> None:
+        """Cancel at once what `end()` is still waiting for."""
+        self._hurry.set()
+
+    async def end(self, timeout: float) -> None:
+        """Disconnect every client, and return when the last app has ended.
+
+        An app has *timeout* seconds from when its client left, which may be long ago. Then it is cancelled, with a
+        warning, and has as long again to obey.
+        """
+        for connection in tuple(self.connections):
+            connection.close_client()
+        for cycle in self._cycles:
+            cycle.disconnect()
+        cancelled = await self._cancel_overdue(timeout)
+        if cancelled:
+            _, disobedient = await asyncio.wait(cancelled, timeout=timeout)
+            for task in disobedient:
+                logger.error("An app went on though it was cancelled: %s", cancelled[task])
+
+    async def _cancel_overdue(self, timeout: float) -> dict[asyncio.Task[None], str]:
+        cancelled: dict[asyncio.Task[None], str] = {}
+        hurry = self.loop.create_task(self._hurry.wait())
+        try:
+            for cycle in sorted(self._cycles, key=_left_at):
+                task = cycle.task
+                assert task is not None  # it is, as soon as the app's first step is over
+                patience = max(_left_at(cycle) + timeout - self.loop.time(), 0)
+                await asyncio.wait({task, hurry}, timeout=patience, return_when=asyncio.FIRST_COMPLETED)
+                if not task.done():
+                    logger.warning("Cancelled an app that was still running when its connector closed: %s", cycle)
+                    task.cancel("The connector was closed")
+                    cancelled[task] = repr(cycle)
+        finally:
+            hurry.cancel()
+        return cancelled
+
+
+def _left_at(cycle: RequestResponseCycle) -> float:
+    assert cycle.disconnected_at is not None
+    return cycle.disconnected_at

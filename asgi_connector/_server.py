@@ -1,0 +1,388 @@
+"""The server's end of a connection: requests in, framed responses out, keep-alive, 100-continue.
+
+One `ServerProtocol` serves one connection, one exchange at a time. It owns everything that is bytes; what the messages
+mean to an app is the cycle's.
+"""
+
+import asyncio
+import enum
+from collections.abc import Iterable
+from contextvars import Context
+from typing import cast
+
+from ._aiohttp import ClientProtocol
+from ._exceptions import ASGIProtocolError
+from ._http import RequestResponseCycle
+from ._mounts import MountedApp
+from ._parser import (
+    MAX_HEAD,
+    MAX_LINE,
+    BadRequest,
+    BodyReader,
+    ChunkedReader,
+    Fields,
+    LengthReader,
+    RequestLine,
+    parse_fields,
+    parse_request_line,
+)
+from ._response import ResponseHead, build_head, plain_response
+from ._running import Running
+from ._scope import Address, http_scope
+from ._transport import MemoryTransport
+
+
+class _Phase(enum.Enum):
+    """What the next bytes of the client are."""
+
+    HEAD = "the head of a request"
+    BODY = "the body of a request"
+    NEXT = "the next request, whose turn has not come"
+    CLOSED = "nothing: they are discarded"
+
+
+_HEAD, _BODY, _NEXT, _CLOSED = _Phase.HEAD, _Phase.BODY, _Phase.NEXT, _Phase.CLOSED
+
+
+class ServerProtocol(asyncio.Protocol):
+    """Serves one mounted app on one connection."""
+
+    __slots__ = (
+        "_awaited",
+        "_body_left",
+        "_body_reader",
+        "_buffer",
+        "_client",
+        "_cycle",
+        "_fields",
+        "_fields_block",
+        "_head",
+        "_keep_alive",
+        "_loop",
+        "_phase",
+        "_retired",
+        "_running",
+        "_tail_written",
+        "_transport",
+        "_writable",
+        "address",
+        "mounted",
+        "write_paused",
+    )
+
+    _transport: MemoryTransport
+
+    def __init__(self, client: ClientProtocol, mounted: MountedApp, address: Address, running: Running) -> None:
+        self.mounted = mounted
+        self.address = address
+        self._client = client
+        self._running = running
+        self._loop = running.loop
+        self._phase = _HEAD
+        self._buffer = b""  # bytes that cannot be used yet: part of a head, or the next request
+        self._awaited: tuple[Context, object] | None = None  # handed out, and nothing has arrived since
+        self._retired = False
+        # Requests on one connection mostly have the same headers, byte for byte: those of the last one are kept.
+        self._fields_block: bytes | None = None
+        self._fields = Fields([])
+        # The current exchange.
+        self._cycle: RequestResponseCycle | None = None
+        self._body_reader: BodyReader | None = None
+        self._keep_alive = True
+        self._head: ResponseHead | None = None
+        self._body_left: int | None = None  # of the content-length that the app announced
+        self._tail_written = 0  # bytes written since the response's head
+        self.write_paused = False
+        self._writable: asyncio.Event | None = None  # made when a send() first has to wait
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.address}, expects {self._phase.value}>"
+
+    # The connector's view: handing out, retiring.
+
+    def hand_out(self, caller: Context, origin: object) -> bool:
+        """The client is about to send a request here; `False` if this connection takes no more of them.
+
+        The app will run in *caller*. *origin* is what the client knows the request by.
+        """
+        if self._retired or self._transport.is_closing():
+            return False
+        self._awaited = (caller, origin)
+        return True
+
+    def retire(self) -> None:
+        """Serve no request after the current one, or the one that this connection has been handed out for."""
+        self._retired = True
+        self._keep_alive = False
+        if self._awaited is None and not self.busy:
+            self._transport.close()
+
+    @property
+    def busy(self) -> bool:
+        """Whether a request is unfinished, or a response undelivered."""
+        return self._cycle is not None or bool(self._buffer) or self._transport.get_write_buffer_size() > 0
+
+    def close_client(self) -> None:
+        """End the connection as its client would."""
+        self._client.close()
+
+    def failure_undelivered(self, exc: BaseException) -> None:
+        assert self._cycle is not None
+        self._cycle.report(exc)
+
+    # asyncio's callbacks.
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(MemoryTransport, transport)
+        self._running.connections.add(self)
+        self.mounted.acquire(self)
+
+    def data_received(self, data: bytes) -> None:
+        if self._phase is _HEAD:
+            self._read_head(data)
+        elif self._phase is _BODY:
+            self._read_body(data)
+        elif self._phase is _NEXT:
+            self._keep(data)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._phase = _CLOSED
+        self._buffer = b""
+        self._awaited = None
+        if self._cycle is not None:
+            self._cycle.disconnect()
+        self._end_write_pause()
+        self._running.connections.discard(self)
+        self.mounted.release(self)
+
+    def pause_writing(self) -> None:
+        self.write_paused = True
+
+    def resume_writing(self) -> None:
+        self._end_write_pause()
+
+    def _end_write_pause(self) -> None:
+        self.write_paused = False
+        if self._writable is not None:
+            self._writable.set()
+
+    # Requests.
+
+    def _read_head(self, data: bytes) -> None:
+        if self._buffer:
+            data = self._buffer + data
+            self._buffer = b""
+        end = data.find(b"\r\n\r\n")
+        try:
+            if end > MAX_LINE or (end < 0 and len(data) > MAX_LINE):
+                _check_size(data if end < 0 else data[:end])
+            if end < 0:
+                self._buffer = data
+                return
+            start, _, block = data[:end].partition(b"\r\n")
+            line = parse_request_line(start)
+            if block != self._fields_block:
+                self._fields = parse_fields(block)
+                self._fields_block = block
+        except BadRequest as exc:
+            self._refuse(exc, to_head=data.startswith(b"HEAD "))
+            return
+        self._start_exchange(line, self._fields, data[end + 4 :])
+
+    def _start_exchange(self, line: RequestLine, fields: Fields, rest: bytes) -> None:
+        caller, origin = self._awaited or (Context(), None)
+        self._awaited = None
+        http_11 = line.http_version == "1.1"
+        self._keep_alive = http_11 and not fields.close and not self._retired
+        self._head = None
+        self._tail_written = 0
+        self._cycle = cycle = RequestResponseCycle(
+            self,
+            http_scope(line, fields, self.address, self.mounted),
+            self._loop,
+            origin=origin,
+            expect_continue=fields.expect_continue and http_11,  # RFC 9110, 10.1.1
+            raise_app_exceptions=self.mounted.raise_app_exceptions,
+        )
+        if fields.chunked or fields.content_length:
+            self._phase = _BODY
+            self._body_reader = ChunkedReader() if fields.chunked else LengthReader(fields.content_length)
+            if rest:
+                self._read_body(rest)
+        else:
+            self._end_request(rest)
+        # Last, because the app may run, answer, raise or call another service before start() returns.
+        if self._phase is not _CLOSED:
+            self._running.start(cycle, self.mounted, caller)
+
+    def _read_body(self, data: bytes) -> None:
+        cycle, reader = self._cycle, self._body_reader
+        assert cycle is not None
+        assert reader is not None
+        try:
+            body, rest = reader.feed(data)
+        except BadRequest as exc:
+            self._refuse(exc, to_head=False)
+            return
+        if body and not cycle.feed_body(body):
+            self._transport.pause_reading()
+        if reader.complete:
+            self._end_request(rest)
+
+    def _end_request(self, rest: bytes) -> None:
+        assert self._cycle is not None
+        self._phase = _NEXT
+        self._body_reader = None
+        self._cycle.feed_end()
+        if rest:
+            self._keep(rest)
+
+    def _keep(self, data: bytes) -> None:
+        """Bytes of the next request, whose turn has not come: nothing more is read until then."""
+        self._buffer += data
+        self._transport.pause_reading()
+
+    def _refuse(self, problem: BadRequest, *, to_head: bool) -> None:
+        """Answer bytes that are no request, and close; what follows them cannot be understood either."""
+        if self._head is None:
+            self._transport.write(plain_response(problem.status, f"{problem.reason}\n", to_head=to_head))
+        self._phase = _CLOSED
+        self._transport.close()
+
+    # What the cycle asks for.
+
+    def send_continue(self) -> None:
+        self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+
+    def resume_request(self) -> None:
+        if not self._buffer:
+            self._transport.resume_reading()
+
+    def start_response(self, status: int, headers: Iterable[Iterable[bytes]], *, hold: bool) -> None:
+        assert self._cycle is not None
+        scope = self._cycle.scope
+        self._head = head = build_head(
+            status,
+            headers,
+            method=scope["method"],
+            http_version=scope["http_version"],
+            close=not self._keep_alive,
+        )
+        self._keep_alive = not head.close
+        self._body_left = head.content_length
+        if hold:
+            self._transport.hold()
+        self._transport.write(head.data)
+
+    def write_body(self, body: bytes | bytearray | memoryview) -> None:
+        head = self._head
+        assert head is not None
+        if type(body) is not bytes:
+            body = bytes(body)
+        size = len(body)
+        if not size or not head.has_body:
+            # RFC 9112, 6.3: apps do send a body where there is none (a GET route that answers HEAD). It is counted
+            # against nothing and dropped, as in uvicorn.
+            return
+        transport = self._transport
+        if head.chunked:
+            size_line = b"%x\r\n" % size
+            transport.write(size_line)
+            transport.write(body)
+            transport.write(b"\r\n")
+            self._tail_written += len(size_line) + size + 2
+            return
+        if self._body_left is not None:
+            if size > self._body_left:
+                raise ASGIProtocolError(
+                    f"Response content longer than Content-Length: {head.content_length} bytes were announced, and "
+                    f"{size} more sent when {self._body_left} were left."
+                )
+            self._body_left -= size
+        transport.write(body)
+        self._tail_written += size
+
+    def end_body(self) -> None:
+        head = self._head
+        assert head is not None
+        if not head.has_body:
+            return
+        if head.chunked:
+            self._transport.write(b"0\r\n\r\n")
+            self._tail_written += 5
+        elif self._body_left:
+            assert head.content_length is not None
+            raise ASGIProtocolError(
+                f"Response content shorter than Content-Length: {head.content_length - self._body_left} of "
+                f"{head.content_length} bytes were sent."
+            )
+
+    def release_response(self) -> None:
+        self._transport.release()
+
+    def complete_response(self) -> None:
+        cycle = self._cycle
+        assert cycle is not None
+        self._cycle = None
+        if self._keep_alive and cycle.request_ended:
+            self._phase = _HEAD
+            if self._buffer:
+                self._loop.call_soon(self._go_on, context=Context())
+            else:
+                self._transport.resume_reading()
+        else:
+            # A request that was not read to its end: the rest of its body must never be parsed as a request.
+            self._phase = _CLOSED
+            self._transport.close()
+
+    def _go_on(self) -> None:
+        """The next request had arrived before its turn."""
+        data, self._buffer = self._buffer, b""
+        self._transport.resume_reading()
+        if data and self._phase is _HEAD:
+            self._read_head(data)
+
+    def raise_from_client(self, exc: BaseException) -> bool:
+        undelivered = self._transport.get_write_buffer_size()
+        before_head = self._head is None or undelivered > self._tail_written
+        if not before_head and not undelivered and self._is_whole():
+            return False
+        assert self._cycle is not None
+        self._client.set_app_exception(exc, self._cycle.origin, before_head=before_head)
+        self._phase = _CLOSED
+        if before_head:
+            self._transport.abort()  # nothing of a head that is still here may arrive
+        else:
+            self._transport.close()  # the exception comes after all that was written
+        return True
+
+    def _is_whole(self) -> bool:
+        """Whether the response is complete by its framing, whatever the app has still to say."""
+        head = self._head
+        return head is not None and (not head.has_body or self._body_left == 0)
+
+    def answer_500(self) -> None:
+        if self._head is None:
+            assert self._cycle is not None
+            to_head = self._cycle.scope["method"] == "HEAD"
+            self._transport.write(plain_response(500, "Internal Server Error", to_head=to_head))
+        self._phase = _CLOSED
+        self._transport.release()
+        self._transport.close()
+
+    def cycle_ended(self, cycle: RequestResponseCycle) -> None:
+        self._running.ended(cycle, self.mounted)
+
+    async def drain(self) -> None:
+        while self.write_paused:
+            if self._writable is None:
+                self._writable = asyncio.Event()
+            self._writable.clear()
+            await self._writable.wait()
+
+
+def _check_size(head: bytes) -> None:
+    if len(head) > MAX_HEAD:
+        raise BadRequest(431, f"the head of a request must not be larger than {MAX_HEAD} bytes")
+    if any(len(line) > MAX_LINE for line in head.split(b"\r\n")):
+        raise BadRequest(431, f"a line in the head of a request must not be longer than {MAX_LINE} bytes")

@@ -1,0 +1,342 @@
+"""An in-memory connection: two one-way pipes, an asyncio transport at either end, no socket.
+
+Each `MemoryTransport` owns the pipe that it writes to; its peer owns the other one. What both promise is the contract
+of `asyncio.Transport` with these points made exact:
+
+- `write()` never calls the peer. Bytes are handed over in a callback of the event loop, at most one of which is pending
+  for each pipe, in slices of at most `SLICE` bytes.
+- What a protocol writes *while bytes are being handed to it* is gathered and handed over at the end of that same
+  callback: an answer given at once costs no further turn of the event loop.
+- Callbacks run in the connection's own `contextvars.Context`, never in that of whoever wrote.
+- Closing is known at once: as soon as one end has closed and the other has nothing left to read, `is_closing()` of the
+  other is true, before its `connection_lost()`.
+- An aborted connection ends in `ConnectionResetError` at the other end.
+
+This module imports nothing of the package.
+"""
+
+import asyncio
+import enum
+import errno
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping
+from contextvars import Context
+from typing import Final, cast
+
+HIGH_WATER = 64 * 1024
+SLICE = 256 * 1024
+
+
+class _State(enum.Enum):
+    OPEN = "open"
+    CLOSING = "closing"  # close() was called; bytes written before it are still on their way
+    LOST = "lost"  # connection_lost() has been scheduled or called
+
+
+_OPEN, _CLOSING, _LOST = _State.OPEN, _State.CLOSING, _State.LOST
+
+_FAILED: Final = object()  # what _call() returns for a protocol that raised
+
+
+class MemoryTransport(asyncio.Transport):
+    """One end of an in-memory connection; made in pairs by `connect_pair`."""
+
+    __slots__ = (
+        "_chunks",
+        "_context",
+        "_corked",
+        "_eof",
+        "_eof_due",
+        "_gathered",
+        "_held",
+        "_high",
+        "_loop",
+        "_low",
+        "_peer",
+        "_protocol",
+        "_read_paused",
+        "_scheduled",
+        "_size",
+        "_state",
+        "_write_paused",
+    )
+
+    _peer: "MemoryTransport"
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        context: Context,
+        protocol: asyncio.Protocol,
+        extra: Mapping[str, object] | None,
+    ) -> None:
+        super().__init__(extra)
+        self._loop = loop
+        self._context = context
+        self._protocol = protocol
+        self._state = _OPEN
+        self._read_paused = False
+        # The pipe that this end writes to.
+        self._chunks: deque[bytes] = deque()
+        self._size = 0
+        self._eof = False
+        self._eof_due = False  # written, and not yet handed over
+        self._high = HIGH_WATER
+        self._low = HIGH_WATER // 4
+        self._write_paused = False
+        self._scheduled = False  # a hand-over is pending in the event loop
+        self._corked = False  # the peer's bytes are being handed to this end: gather what it writes
+        self._held = False  # hold() is in force
+        self._gathered = False  # written while corked or held
+
+    def __repr__(self) -> str:
+        paused = ", reading paused" if self._read_paused else ""
+        return f"<{type(self).__name__} {self._state.value}, {self._size} bytes to deliver{paused}>"
+
+    def get_protocol(self) -> asyncio.BaseProtocol:
+        return self._protocol
+
+    def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
+        """Whatever is delivered from now on goes to *protocol*, also from within the old one's `data_received()`."""
+        self._protocol = cast(asyncio.Protocol, protocol)
+
+    def is_closing(self) -> bool:
+        if self._state is not _OPEN:
+            return True
+        peer = self._peer
+        return peer._state is not _OPEN and not peer._chunks
+
+    def is_reading(self) -> bool:
+        return self._state is _OPEN and not self._read_paused
+
+    def pause_reading(self) -> None:
+        self._read_paused = True
+
+    def resume_reading(self) -> None:
+        if self._read_paused:
+            self._read_paused = False
+            peer = self._peer
+            if peer._chunks or peer._eof_due:
+                peer._schedule()
+
+    def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
+        if high is None:
+            high = HIGH_WATER if low is None else 4 * low
+        if low is None:
+            low = high // 4
+        if not high >= low >= 0:
+            raise ValueError(f"high ({high!r}) must be >= low ({low!r}) must be >= 0")
+        self._high = high
+        self._low = low
+        if self._size > high:
+            self._pause_writing()
+        else:
+            self._resume_writing()
+
+    def get_write_buffer_limits(self) -> tuple[int, int]:
+        return (self._low, self._high)
+
+    def get_write_buffer_size(self) -> int:
+        """Bytes written at this end and not yet handed to the other."""
+        return self._size
+
+    def can_write_eof(self) -> bool:
+        return True
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        if self._eof and self._state is _OPEN:
+            raise RuntimeError("Cannot call write() after write_eof()")
+        if type(data) is not bytes:
+            # Copied, because its owner may change it before it is delivered.
+            if not isinstance(data, bytes | bytearray | memoryview):
+                raise TypeError(f"data: expecting a bytes-like instance, got {type(data).__name__}")
+            data = bytes(data)
+        # Like a socket's: bytes for a connection that has ended are dropped, and that is not an error.
+        if not data or self._state is not _OPEN or self._peer._state is not _OPEN:
+            return
+        self._chunks.append(data)
+        self._size += len(data)
+        if not self._scheduled:
+            self._schedule()
+        if self._size > self._high:
+            self._pause_writing()
+
+    def writelines(self, list_of_data: Iterable[bytes | bytearray | memoryview]) -> None:
+        for data in list_of_data:
+            self.write(data)
+
+    def write_eof(self) -> None:
+        if self._eof or self._state is not _OPEN:
+            return
+        self._eof = self._eof_due = True
+        self._schedule()
+
+    def hold(self) -> None:
+        """Deliver nothing of what is written from now on, until `release()`."""
+        self._held = True
+
+    def release(self) -> None:
+        """Deliver what was written since `hold()`, and whatever follows."""
+        self._held = False
+        if self._gathered and not self._corked:
+            self._gathered = False
+            self._schedule()
+
+    def close(self) -> None:
+        """Deliver what was written, then end the connection. Nothing more is read at this end."""
+        if self._state is not _OPEN:
+            return
+        self._state = _CLOSING
+        self._eof = self._eof_due = True
+        peer = self._peer
+        peer._drop()
+        if peer._state is _CLOSING:
+            peer._lose(None)  # it was waiting for this end to read
+        elif peer._write_paused:
+            self._loop.call_soon(peer._resume_writing, context=self._context)
+        if not self._chunks:
+            self._lose(None)
+        self._schedule()
+
+    def abort(self) -> None:
+        """End the connection now: what is on its way, in either direction, is lost."""
+        peer = self._peer
+        self._drop()
+        peer._drop()
+        self._lose(None)
+        peer._lose(ConnectionResetError(errno.ECONNRESET, "The other end of the in-memory connection was aborted"))
+
+    def _schedule(self) -> None:
+        if self._scheduled or self._peer._read_paused:
+            return
+        if self._corked or self._held:
+            self._gathered = True
+            return
+        self._scheduled = True
+        self._loop.call_soon(self._deliver, context=self._context)
+
+    def _deliver(self) -> None:
+        """The event loop's callback: hand over to the peer, then hand back what it answered at once."""
+        self._scheduled = False
+        peer = self._peer
+        peer._corked = True
+        try:
+            self._hand_over()
+        finally:
+            peer._corked = False
+            if peer._gathered and not peer._held:
+                peer._gathered = False
+                # Not a second _deliver(): two protocols that answer each other must give way to the event loop.
+                peer._hand_over()
+
+    def _hand_over(self) -> None:
+        peer = self._peer
+        if peer._state is not _OPEN or peer._read_paused:
+            return
+        if self._chunks:
+            data = self._take()
+            if peer._call(peer._protocol.data_received, data) is _FAILED:
+                return
+            if self._write_paused and self._size <= self._low:
+                self._resume_writing()
+            if self._chunks:
+                self._schedule()
+                return
+            if peer._state is not _OPEN or peer._read_paused:
+                return
+        if self._eof_due:
+            self._deliver_eof()
+
+    def _take(self) -> bytes:
+        """All that is waiting, or the first `SLICE` bytes of it."""
+        chunks = self._chunks
+        if len(chunks) == 1 and self._size <= SLICE:
+            data = chunks.popleft()
+        elif self._size <= SLICE:
+            data = b"".join(chunks)
+            chunks.clear()
+        else:
+            taken: list[bytes] = []
+            room = SLICE
+            while chunks and room >= len(chunks[0]):
+                room -= len(chunks[0])
+                taken.append(chunks.popleft())
+            if not taken:
+                # A chunk larger than a slice: cut it with a view, so that its rest is copied once and not every time.
+                view = memoryview(chunks.popleft())
+                chunks.extendleft(reversed([bytes(view[at : at + SLICE]) for at in range(0, len(view), SLICE)]))
+                taken.append(chunks.popleft())
+            data = taken[0] if len(taken) == 1 else b"".join(taken)
+        self._size -= len(data)
+        return data
+
+    def _deliver_eof(self) -> None:
+        self._eof_due = False
+        peer = self._peer
+        keep_open = peer._call(peer._protocol.eof_received)
+        if self._state is not _OPEN:
+            self._lose(None)
+            peer._drop()
+            peer._lose(None)
+        elif not keep_open:
+            peer.close()
+
+    def _drop(self) -> None:
+        self._chunks.clear()
+        self._size = 0
+
+    def _lose(self, exc: Exception | None) -> None:
+        if self._state is not _LOST:
+            self._state = _LOST
+            self._loop.call_soon(self._call, self._protocol.connection_lost, exc, context=self._context)
+
+    def _pause_writing(self) -> None:
+        if not self._write_paused:
+            self._write_paused = True
+            self._call(self._protocol.pause_writing)
+
+    def _resume_writing(self) -> None:
+        if self._write_paused and self._state is not _LOST and self._size <= self._low:
+            self._write_paused = False
+            self._call(self._protocol.resume_writing)
+
+    def _call(self, callback: Callable[..., object], *args: object) -> object:
+        """Call a protocol back; one that raises is reported and loses its connection, as in asyncio."""
+        try:
+            return callback(*args)
+        except (SystemExit, KeyboardInterrupt):
+            raise
+        except BaseException as exc:
+            self._loop.call_exception_handler(
+                {
+                    "message": f"Fatal error: protocol.{getattr(callback, '__name__', callback)}() call failed.",
+                    "exception": exc,
+                    "transport": self,
+                    "protocol": self._protocol,
+                }
+            )
+            self.abort()
+            return _FAILED
+
+
+def connect_pair(
+    loop: asyncio.AbstractEventLoop,
+    client: asyncio.Protocol,
+    server: asyncio.Protocol,
+    *,
+    client_extra: Mapping[str, object] | None = None,
+    server_extra: Mapping[str, object] | None = None,
+) -> tuple[MemoryTransport, MemoryTransport]:
+    """Connect two protocols; returns the client's transport and the server's.
+
+    `connection_made()` of the server has been called first, then that of the client. The extra mappings are what
+    `get_extra_info()` answers from.
+    """
+    context = Context()
+    client_end = MemoryTransport(loop, context, client, client_extra)
+    server_end = MemoryTransport(loop, context, server, server_extra)
+    client_end._peer = server_end
+    server_end._peer = client_end
+    context.run(server.connection_made, server_end)
+    context.run(client.connection_made, client_end)
+    return client_end, server_end

@@ -1,0 +1,18 @@
+"""The ASGI types, as far as this package has to name them.
+
+Messages and scopes are untyped in ASGI itself (a `dict` whose values depend on its ``type``), so `Any` stands for
+them here and nowhere else.
+"""
+
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any, TypeAlias
+
+Scope: TypeAlias = MutableMapping[str, Any]
+Message: TypeAlias = MutableMapping[str, Any]
+Receive: TypeAlias = Callable[[], Awaitable[Message]]
+Send: TypeAlias = Callable[[Message], Awaitable[None]]
+
+# Wide on purpose: every framework has its own idea of the three types above, and callables are contravariant in them.
+ASGIApp: TypeAlias = Callable[[Any, Any, Any], Awaitable[Any]]
+
+Headers: TypeAlias = list[tuple[bytes, bytes]]

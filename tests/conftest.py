@@ -1,0 +1,70 @@
+"""Fixtures for every test, and the check that nothing outlives one."""
+
+import asyncio
+import gc
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Any
+
+import aiohttp
+import pytest
+import pytest_asyncio
+
+from asgi_connector import ASGIRoutingConnector, Mount
+from asgi_connector._transport import MemoryTransport
+from asgi_connector._types import ASGIApp
+
+LOOPS: dict[str, Callable[[], asyncio.AbstractEventLoop]] = {"asyncio": asyncio.new_event_loop}
+if sys.platform != "win32":
+    import uvloop
+
+    LOOPS["uvloop"] = uvloop.new_event_loop
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--loops",
+        default="asyncio",
+        help="the event loops to run each test on, separated by commas: asyncio, uvloop (default: asyncio)",
+    )
+
+
+def pytest_asyncio_loop_factories(
+    config: pytest.Config, item: pytest.Item
+) -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
+    return {name: LOOPS[name] for name in config.getoption("--loops").split(",")}
+
+
+@pytest_asyncio.fixture(autouse=True)
+async def nothing_outlives_the_test() -> AsyncIterator[None]:
+    """No task and no open in-memory transport is left when a test is over."""
+    yield
+    left = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
+    assert not left, f"tasks left over: {left}"
+    await asyncio.sleep(0)  # connection_lost() comes one turn after a close
+    transports = [
+        found
+        for found in gc.get_objects()
+        if type(found) is MemoryTransport and found._loop is asyncio.get_running_loop() and not found.is_closing()
+    ]
+    assert not transports, f"connections left open: {transports}"
+
+
+Open = Callable[..., AbstractAsyncContextManager[aiohttp.ClientSession]]
+
+
+@asynccontextmanager
+async def session_to(
+    apps: Mapping[str, ASGIApp | Mount] | ASGIApp, **settings: Any
+) -> AsyncIterator[aiohttp.ClientSession]:
+    """A session over a routing connector for *apps*, or for one app at ``app.internal``.
+
+    Settings that begin with ``session_`` are the session's, the others the connector's.
+    """
+    if not isinstance(apps, Mapping):
+        apps = {"app.internal": apps}
+    session_settings = {key[8:]: settings.pop(key) for key in list(settings) if key.startswith("session_")}
+    connector = ASGIRoutingConnector(apps, **settings)
+    async with aiohttp.ClientSession("http://app.internal", connector=connector, **session_settings) as session:
+        yield session
