@@ -112,9 +112,8 @@ def is_replay(req: ClientRequest, earlier: ClientRequest) -> bool:
 
 
 def without_proxy(req: ClientRequest) -> None:
-    """A proxy never applies to a mounted host; decided before the request is written, which depends on it."""
-    if req.proxy is not None:
-        req.update_proxy(None, None, None)
+    """Take the proxy away; decided before the request is written, which depends on it."""
+    req.update_proxy(None, None, None)
 
 
 class PoolingConnector(BaseConnector):

@@ -43,6 +43,8 @@ from ._types import ASGIApp
 
 _DEFAULT_CLIENT: Final = ("127.0.0.1", 123)
 
+_Replays = WeakKeyDictionary[asyncio.Task[Any], tuple[ClientRequest, BaseException]]
+
 
 class ASGIRoutingConnector(PoolingConnector):
     """An aiohttp connector that answers some hosts with in-process ASGI apps, and leaves the others to a fallback.
@@ -106,6 +108,7 @@ class ASGIRoutingConnector(PoolingConnector):
         )
         if fallback is not None:
             self.allowed_protocol_schema_set = self.allowed_protocol_schema_set | fallback.allowed_protocol_schema_set
+        self._owner = loop
         self._table = table
         self._mounts = Mounts(table)
         self._fallback = fallback
@@ -114,7 +117,7 @@ class ASGIRoutingConnector(PoolingConnector):
         self._running = Running(loop)
         self._closing: asyncio.Task[None] | None = None
         # What aiohttp is about to send a second time, because an app raised what it takes for a broken connection.
-        self._replays: WeakKeyDictionary[asyncio.Task[Any], tuple[ClientRequest, BaseException]] = WeakKeyDictionary()
+        self._replays: _Replays | None = None
 
     @override
     def __repr__(self) -> str:
@@ -192,30 +195,28 @@ class ASGIRoutingConnector(PoolingConnector):
     @override
     async def connect(self, req: ClientRequest, traces: list[Trace], timeout: ClientTimeout) -> Connection:
         """Get a connection to where *req* goes: aiohttp calls this for each request."""
-        self._check_loop()
-        self._check_open()
+        if asyncio.get_running_loop() is not self._owner or self._closing is not None:
+            self._check_loop()
+            self._check_open()
         task = asyncio.current_task()
-        if self._replays and task is not None:
-            self._answer_replay(req, task)
+        if self._replays is not None and task is not None:
+            self._answer_replay(req, task, self._replays)
         while True:
-            mounted = self._find(req)
+            mounted = self._table.find(req.host, req.port, req.is_ssl())
             if mounted is None:
                 return await self._connect_elsewhere(req, traces, timeout)
-            without_proxy(req)
+            if req.proxy is not None:
+                without_proxy(req)
             try:
                 connection = await super().connect(req, traces, timeout)
             except _UnmountedMeanwhile:
                 continue
-            protocol = connection.protocol
-            assert isinstance(protocol, ClientProtocol)
+            protocol = cast(ClientProtocol, connection.protocol)
             if protocol.server.hand_out(copy_context(), (req, task)):
                 if logger.isEnabledFor(logging.DEBUG):
                     logger.debug("%s %s is answered by %r", req.method, req.url, mounted)
                 return connection
             connection.close()  # its app was replaced while a trace had the word
-
-    def _find(self, req: ClientRequest) -> MountedApp | None:
-        return self._table.find(req.host, req.port, req.is_ssl())
 
     async def _connect_elsewhere(self, req: ClientRequest, traces: list[Trace], timeout: ClientTimeout) -> Connection:
         if self._fallback is None:
@@ -229,16 +230,16 @@ class ASGIRoutingConnector(PoolingConnector):
 
     @override
     def open_connection(self, req: ClientRequest) -> ClientProtocol:
-        mounted = self._find(req)
+        mounted = self._table.find(req.host, req.port, req.is_ssl())
         if mounted is None:
             raise _UnmountedMeanwhile
         address = Address(req.host, req.port, req.is_ssl())
-        client = ClientProtocol(self.event_loop)
+        client = ClientProtocol(self._owner)
         client.on_app_exception = self._remember_replay
         client.server = server = ServerProtocol(client, mounted, address, self._running)
         peername, sockname = (address.host, address.port), mounted.client
         connect_pair(
-            self.event_loop,
+            self._owner,
             client,
             server,
             client_extra={"peername": peername, "sockname": sockname},
@@ -251,10 +252,12 @@ class ASGIRoutingConnector(PoolingConnector):
     def _remember_replay(self, origin: object, exc: BaseException) -> None:
         req, task = cast("tuple[ClientRequest, asyncio.Task[Any] | None]", origin)
         if task is not None and makes_aiohttp_replay(exc):
+            if self._replays is None:
+                self._replays = WeakKeyDictionary()
             self._replays[task] = (req, exc)
 
-    def _answer_replay(self, req: ClientRequest, task: asyncio.Task[Any]) -> None:
-        if (remembered := self._replays.pop(task, None)) is not None:
+    def _answer_replay(self, req: ClientRequest, task: asyncio.Task[Any], replays: _Replays) -> None:
+        if (remembered := replays.pop(task, None)) is not None:
             earlier, exc = remembered
             if is_replay(req, earlier):
                 raise exc
@@ -280,11 +283,11 @@ class ASGIRoutingConnector(PoolingConnector):
             if self.closed:
                 return _Waiting(_nothing)
             self._check_loop()
-            self._closing = self.event_loop.create_task(self._close_all(abort_ssl), context=Context())
+            self._closing = self._owner.create_task(self._close_all(abort_ssl), context=Context())
         return _Waiting(_nothing if self._is_inside_an_app() else self._wait_closed)
 
     def _is_inside_an_app(self) -> bool:
-        return any(self._running.has(cycle) for cycle in _callers())
+        return any(cycle.mounted.table is self._table for cycle in _callers())
 
     async def _wait_closed(self) -> None:
         self._check_loop()
@@ -301,7 +304,7 @@ class ASGIRoutingConnector(PoolingConnector):
         try:
             await self._running.end(self._shutdown_timeout)
             await asyncio.gather(*self.close_pool(abort_ssl=abort_ssl), return_exceptions=True)
-            self._replays.clear()
+            self._replays = None
         finally:
             if self._fallback is not None and self._fallback_owner:
                 await self._fallback.close()
@@ -314,8 +317,8 @@ class ASGIRoutingConnector(PoolingConnector):
         return waiters
 
     def _check_loop(self) -> None:
-        if (running := asyncio.get_running_loop()) is not self.event_loop:
-            raise RuntimeError(f"{self!r} belongs to {self.event_loop!r}, and cannot be used from {running!r}")
+        if (running := asyncio.get_running_loop()) is not self._owner:
+            raise RuntimeError(f"{self!r} belongs to {self._owner!r}, and cannot be used from {running!r}")
 
     def _check_open(self) -> None:
         if self._closing is not None or self.closed:
@@ -374,15 +377,16 @@ async def _nothing() -> None:
 
 
 def _callers() -> Iterator[RequestResponseCycle]:
-    """The requests inside of which the current code runs: the innermost, the one that made it, and so on."""
+    """The running requests inside of which the current code runs: the innermost, the one that made it, and so on."""
     cycle = current_cycle.get()
     while cycle is not None:
-        yield cycle
+        if not cycle.ended:
+            yield cycle
         cycle = cycle.parent
 
 
 def _check_outside(mounted: MountedApp) -> None:
-    if any(mounted.is_used_by(cycle) for cycle in _callers()):
+    if any(cycle.mounted is mounted for cycle in _callers()):
         raise RuntimeError(
             f"{mounted!r} cannot be unmounted from inside one of its own requests, for which it would have to wait"
         )

@@ -9,9 +9,10 @@ import enum
 import logging
 from collections.abc import Iterable
 from contextvars import ContextVar
-from typing import Any, Final, Protocol
+from typing import Final, Protocol
 
 from ._exceptions import ASGIConnectorError, ASGIProtocolError
+from ._mounts import MountedApp
 from ._types import ASGIApp, Message, Scope
 
 logger = logging.getLogger("asgi_connector")
@@ -33,14 +34,11 @@ class Wire(Protocol):
     def resume_request(self) -> None:
         """Read on: the app has taken what was buffered of the request's body."""
 
-    def start_response(self, status: int, headers: Iterable[Iterable[bytes]], *, hold: bool) -> None:
+    def start_response(self, status: int, headers: Iterable[Iterable[bytes]], hold: bool) -> None:
         """Write the head; with *hold*, keep it and what follows back until `release_response()`."""
 
-    def write_body(self, body: bytes | bytearray | memoryview) -> None:
-        """Write a piece of the body."""
-
-    def end_body(self) -> None:
-        """The body is whole."""
+    def write_body(self, body: bytes | bytearray | memoryview, more_body: bool) -> None:
+        """Write a piece of the body, or the last one."""
 
     def release_response(self) -> None:
         """Let a held response go."""
@@ -62,8 +60,8 @@ class Wire(Protocol):
 
 
 class _Response(enum.Enum):
-    EXPECTED = "not started"
-    STARTED = "started"
+    EXPECTED = "http.response.start"  # the message that is expected
+    STARTED = "http.response.body"
     HELD = "complete, and held back until the app's task ends"
     COMPLETE = "complete"
 
@@ -84,13 +82,13 @@ class RequestResponseCycle:
         "_hold_turns",
         "_loop",
         "_news",
-        "_raise_app_exceptions",
         "_request_ended",
         "_request_reported",
         "_response",
         "_wire",
         "disconnected_at",
         "ended",
+        "mounted",
         "origin",
         "parent",
         "scope",
@@ -102,12 +100,12 @@ class RequestResponseCycle:
         wire: Wire,
         scope: Scope,
         loop: asyncio.AbstractEventLoop,
-        *,
+        mounted: MountedApp,
         origin: object,
         expect_continue: bool,
-        raise_app_exceptions: bool,
     ) -> None:
         self.scope = scope
+        self.mounted = mounted
         self.task: asyncio.Task[None] | None = None
         self.origin = origin  # what the client knows this request by
         self.parent: RequestResponseCycle | None = None  # the request inside of which this one was made
@@ -115,7 +113,6 @@ class RequestResponseCycle:
         self.disconnected_at: float | None = None
         self._wire = wire
         self._loop = loop
-        self._raise_app_exceptions = raise_app_exceptions
         self._expect_continue = expect_continue
         self._chunks: list[bytes] = []
         self._buffered = 0
@@ -126,7 +123,7 @@ class RequestResponseCycle:
         self._news: asyncio.Event | None = None  # made when receive() first has to wait
 
     def __repr__(self) -> str:
-        return f"<{type(self).__name__} {self.scope['method']} {self.url}, response {self._response.value}>"
+        return f"<{type(self).__name__} {self.scope['method']} {self.url}, response {self._response.name.lower()}>"
 
     @property
     def url(self) -> str:
@@ -197,23 +194,28 @@ class RequestResponseCycle:
 
     async def send(self, message: Message) -> None:
         """Take the next piece of the response (ASGI spec, *Response Start - send event*, *Response Body*)."""
-        if self._wire.write_paused and not self.response_complete:
+        response = self._response
+        if self._wire.write_paused and (response is _STARTED or response is _EXPECTED):
             await self._wire.drain()
         if self.disconnected_at is not None:
             # As in uvicorn: an app that is not told commits or rolls back as it would in production. The loop gets its
             # turn, so that an endless sender starves nobody.
             await asyncio.sleep(0)
-        elif self._response is _EXPECTED:
-            self._start_response(message)
-        elif self._response is _STARTED:
+            return
+        try:
+            kind = message["type"]
+        except (TypeError, KeyError, IndexError):
+            raise ASGIProtocolError(f"Expected an ASGI message, a dict with a 'type', but got {message!r}.") from None
+        if response is _STARTED and kind == "http.response.body":
             self._send_body(message)
+        elif response is _EXPECTED and kind == "http.response.start":
+            self._start_response(message)
+        elif response is _STARTED or response is _EXPECTED:
+            raise ASGIProtocolError(f"Expected ASGI message '{response.value}', but got '{kind}'.")
         else:
-            raise ASGIProtocolError(
-                f"Unexpected ASGI message '{_type_of(message)}' sent, after response already completed."
-            )
+            raise ASGIProtocolError(f"Unexpected ASGI message '{kind}' sent, after response already completed.")
 
     def _start_response(self, message: Message) -> None:
-        _expect_type("http.response.start", message)
         status = message.get("status")
         if not isinstance(status, int) or isinstance(status, bool):
             raise ASGIProtocolError(f"Expected the 'status' of 'http.response.start' to be an int, but got {status!r}.")
@@ -221,8 +223,8 @@ class RequestResponseCycle:
             raise ASGIProtocolError(
                 f"Expected the 'status' of 'http.response.start' to be a final one, from 200 to 999, but got {status}."
             )
-        hold = status >= 500 and self._raise_app_exceptions
-        self._wire.start_response(int(status), message.get("headers", ()), hold=hold)
+        hold = status >= 500 and self.mounted.raise_app_exceptions
+        self._wire.start_response(status, message.get("headers", ()), hold)
         self._expect_continue = False
         self._response = _STARTED
         if hold:
@@ -230,19 +232,19 @@ class RequestResponseCycle:
             self._loop.call_soon(self._hold_on)
 
     def _send_body(self, message: Message) -> None:
-        _expect_type("http.response.body", message)
         body = message.get("body", b"")
-        if not isinstance(body, bytes | bytearray | memoryview):
+        if not isinstance(body, (bytes, bytearray, memoryview)):
             raise ASGIProtocolError(f"Expected the 'body' of 'http.response.body' to be bytes, but got {body!r}.")
-        self._wire.write_body(body)
-        if message.get("more_body", False):
+        more_body = message.get("more_body", False)
+        self._wire.write_body(body, more_body)
+        if more_body:
             return
-        self._wire.end_body()
         if self._hold_turns:
             self._response = _HELD
         else:
             self._complete_response()
-        self._wake()
+        if self._news is not None:
+            self._news.set()
 
     def _complete_response(self) -> None:
         self._response = _COMPLETE
@@ -279,7 +281,8 @@ class RequestResponseCycle:
             self._check_return(result)
         finally:
             self.ended = True
-            self._wire.cycle_ended(self)
+            if self.task is not None:
+                self._wire.cycle_ended(self)
 
     def task_done(self) -> None:
         """A task that was cancelled before its first step has ended without `run()`."""
@@ -306,7 +309,7 @@ class RequestResponseCycle:
         if self.disconnected_at is not None:
             if not isinstance(exc, asyncio.CancelledError):
                 self._log(exc, "after its client had gone")
-        elif not self._raise_app_exceptions:
+        elif not self.mounted.raise_app_exceptions:
             self._log(exc, "in an app")
             if not self.response_complete:
                 self._response = _COMPLETE
@@ -335,15 +338,3 @@ class RequestResponseCycle:
 
     def _log(self, exc: BaseException, when: str) -> None:
         logger.error("Unhandled exception %s: %s %s", when, self.scope["method"], self.url, exc_info=exc)
-
-
-def _type_of(message: Any) -> Any:
-    try:
-        return message["type"]
-    except (TypeError, KeyError, IndexError):
-        raise ASGIProtocolError(f"Expected an ASGI message, a dict with a 'type', but got {message!r}.") from None
-
-
-def _expect_type(expected: str, message: Message) -> None:
-    if (got := _type_of(message)) != expected:
-        raise ASGIProtocolError(f"Expected ASGI message '{expected}', but got '{got}'.")

@@ -180,11 +180,23 @@ def normalise_host(host: str) -> str:
 class MountedApp:
     """A mount in use: its settings, with the connector's defaults filled in, and what is in flight on it."""
 
-    __slots__ = ("_in_flight", "_unused", "app", "client", "mount", "pattern", "raise_app_exceptions", "root_path")
+    __slots__ = (
+        "_in_flight",
+        "_unused",
+        "app",
+        "client",
+        "mount",
+        "pattern",
+        "raise_app_exceptions",
+        "root_path",
+        "table",
+    )
 
-    def __init__(self, pattern: str, mount: Mount, defaults: MountDefaults) -> None:
+    def __init__(self, pattern: str, mount: Mount, table: "MountTable") -> None:
+        defaults = table.defaults
         self.pattern = pattern
         self.mount = mount
+        self.table = table
         self.app = mount.app
         self.root_path: str = _or_default(mount.root_path, defaults.root_path)
         self.client: ClientAddress = _or_default(mount.client, defaults.client)
@@ -203,9 +215,6 @@ class MountedApp:
         self._in_flight.discard(user)
         if self._unused is not None and not self._in_flight:
             self._unused.set()
-
-    def is_used_by(self, user: object) -> bool:
-        return user in self._in_flight
 
     async def wait_until_unused(self) -> None:
         """Return when nothing is in flight any more; of use once nothing new can come."""
@@ -238,11 +247,13 @@ class MountTable:
     """
 
     def __init__(self, defaults: MountDefaults) -> None:
-        self._defaults = defaults
+        self.defaults = defaults
         self._layers: dict[Pattern, list[_Layer]] = {}
         # What is seen, by host and then by port and scheme: the cost of a lookup does not depend on the number of
         # mounts, however they are spread over hosts and ports.
         self._seen: dict[str, dict[tuple[int | None, bool | None], MountedApp]] = {}
+        # What recent lookups found: forgotten when anything changes, and when there are too many.
+        self._found: dict[tuple[str, int | None, bool], MountedApp | None] = {}
 
     def add_all(self, apps: Mapping[str, ASGIApp | Mount]) -> None:
         """Mount *apps*, or none of them if one cannot be mounted or two are for the same pattern."""
@@ -259,7 +270,7 @@ class MountTable:
         key, mount = parse_pattern(pattern), as_mount(app)
         layers = self._layers.setdefault(key, [_Layer(pattern)])
         layers[-1].pattern = pattern
-        layers[-1].mounted = MountedApp(pattern, mount, self._defaults)
+        layers[-1].mounted = MountedApp(pattern, mount, self)
         self._show(key)
 
     def unmount(self, pattern: str) -> MountedApp:
@@ -276,7 +287,7 @@ class MountTable:
         """Cover what is seen at *pattern* with *app*, until `remove()`."""
         key, mount = parse_pattern(pattern), as_mount(app)
         layer = _Layer(pattern)
-        layer.mounted = MountedApp(pattern, mount, self._defaults)
+        layer.mounted = MountedApp(pattern, mount, self)
         self._layers.setdefault(key, [_Layer(pattern)]).append(layer)
         self._show(key)
         return layer
@@ -288,6 +299,7 @@ class MountTable:
         self._show(key)
 
     def _show(self, key: Pattern) -> None:
+        self._found.clear()
         layers = self._layers[key]
         at_host = self._seen.setdefault(key.host, {})
         mounted = layers[-1].mounted
@@ -306,7 +318,19 @@ class MountTable:
         return self._seen.get(key.host, {}).get((key.port, key.secure))
 
     def find(self, host: str, port: int | None, secure: bool) -> MountedApp | None:
-        """The app that answers for an address: that of the most specific pattern which matches it.
+        """The app that answers for an address: that of the most specific pattern which matches it."""
+        address = (host, port, secure)
+        try:
+            return self._found[address]
+        except KeyError:
+            found = self._probe(host, port, secure)
+            if len(self._found) >= _FOUND_KEPT:
+                self._found.clear()
+            self._found[address] = found
+            return found
+
+    def _probe(self, host: str, port: int | None, secure: bool) -> MountedApp | None:
+        """Look an address up.
 
         The order of the probes *is* the precedence: the exact host, then each suffix from the longest to the shortest,
         then ``*``; for each of them, with port and scheme, with the port, with the scheme, with neither.
@@ -338,6 +362,7 @@ class MountTable:
         return f"{hint}Mounted: {shown}{more}."
 
 
+_FOUND_KEPT: Final = 1024
 _NAMES_SHOWN: Final = 5
 
 

@@ -3,10 +3,10 @@
 Apps are checked where a mistake, or an attacker's value, would become bytes that mean something else to the client.
 """
 
+import enum
 import http
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final
 
@@ -22,94 +22,106 @@ _STATUS_LINES: Final = {
 }
 
 
-@dataclass(slots=True)
-class ResponseHead:
-    """The head of a response, and what it says of its body and its connection."""
+class Framing(enum.Enum):
+    """How the client finds the end of a response's body (RFC 9112, 6.3)."""
 
-    data: bytes
-    has_body: bool
-    content_length: int | None
-    chunked: bool
-    close: bool
+    NO_BODY = "there is none"
+    LENGTH = "content-length"
+    CHUNKED = "chunked"
+    CLOSE = "the end of the connection"
 
 
 def build_head(
-    status: int, headers: Iterable[Iterable[bytes]], *, method: str, http_version: str, close: bool
-) -> ResponseHead:
+    status: int, headers: Iterable[Iterable[bytes]], method: str, http_version: str, close: bool
+) -> tuple[bytes, Framing, int | None, bool]:
     """Check and serialise a response's head.
 
     Headers go out as the app gave them; what is added is the framing (RFC 9112, 6) and, with *close*, the
     ``Connection: close`` that announces it. An app's own ``transfer-encoding`` is dropped, as the ASGI spec says.
 
+    Returns the bytes, how the body is framed, its length if that is known, and whether the connection ends with it.
     Raises `ASGIProtocolError` if a header is not a pair of bytes, or would split the response.
     """
-    # RFC 9112, 6.3: a response to HEAD, and any 204 or 304, ends at its head, whatever its headers say.
-    has_body = method != "HEAD" and status != 204 and status != 304
     content_length: int | None = None
     app_closes = False
-    lines = [_STATUS_LINES.get(status) or f"HTTP/1.1 {status} \r\n".encode("ascii")]
-    for name, value in _pairs(headers):
-        lower = _checked_name(name)
-        if not isinstance(value, bytes) or _NOT_IN_VALUE.search(value):
-            raise ASGIProtocolError(
-                f"Invalid HTTP header value: expected bytes without control characters for {name!r}, but got {value!r}."
-            )
-        if lower == b"transfer-encoding":
-            continue
-        if lower == b"content-length":
-            content_length = _read_length(value, content_length)
-        elif lower == b"connection":
-            app_closes = app_closes or b"close" in connection_options(value)
-        lines += (name, b": ", value, b"\r\n")
-    chunked = has_body and content_length is None and http_version == "1.1"
-    if chunked:
-        lines.append(b"transfer-encoding: chunked\r\n")
-    close = close or app_closes or (has_body and content_length is None and not chunked)
-    if close and not app_closes:
-        lines.append(b"connection: close\r\n")
-    lines.append(b"\r\n")
-    return ResponseHead(b"".join(lines), has_body, content_length, chunked, close)
-
-
-def _pairs(headers: Iterable[Iterable[bytes]]) -> Iterable[tuple[bytes, bytes]]:
-    """Any iterable of pairs will do: a list of tuples, a tuple of lists, a generator."""
+    lines = [_STATUS_LINES.get(status) or b"HTTP/1.1 %d \r\n" % status]
     try:
-        for pair in headers:
-            name, value = pair
-            yield name, value
+        for name, value in headers:
+            line, effect = _short_line(name, value) if len(value) <= _SHORT else _line(name, value)
+            lines.append(line)
+            if effect is None:
+                continue
+            if effect is _CLOSES:
+                app_closes = True
+            elif content_length is None:
+                content_length = effect
+            else:
+                raise ASGIProtocolError(f"More than one Content-Length: {value!r} after '{content_length}'.")
     except (TypeError, ValueError) as exc:
         raise ASGIProtocolError(
-            f"Expected the 'headers' of 'http.response.start' to be (name, value) pairs of bytes: {exc}."
+            f"Expected the 'headers' of 'http.response.start' to be pairs of bytes, name and value: {exc}."
         ) from exc
+    framing, line = _choose_framing(status, method, http_version, content_length)
+    lines.append(line)
+    close = close or framing is Framing.CLOSE
+    lines.append(b"connection: close\r\n\r\n" if close and not app_closes else b"\r\n")
+    return b"".join(lines), framing, content_length, close or app_closes
 
 
-def _checked_name(name: bytes) -> bytes:
-    if not isinstance(name, bytes) or not _is_token(name):
+def _choose_framing(status: int, method: str, http_version: str, content_length: int | None) -> tuple[Framing, bytes]:
+    """How the body is framed, and the header line to say so that the app has not sent itself."""
+    # RFC 9112, 6.3: a response to HEAD, and any 204 or 304, ends at its head, whatever its headers say.
+    if method == "HEAD" or status == 204 or status == 304:
+        return Framing.NO_BODY, b""
+    if content_length is not None:
+        return Framing.LENGTH, b""
+    if http_version == "1.1":
+        return Framing.CHUNKED, b"transfer-encoding: chunked\r\n"
+    return Framing.CLOSE, b""
+
+
+class _Effect(enum.Enum):
+    CLOSES = "the connection ends with this response"
+
+
+_CLOSES: Final = _Effect.CLOSES
+
+_SHORT: Final = 64
+
+
+def _line(name: bytes, value: bytes) -> tuple[bytes, int | _Effect | None]:
+    """Check and serialise one header; returns with it what it means: a content-length, the end of the connection."""
+    if not isinstance(name, bytes) or not _TOKEN.fullmatch(name):
         raise ASGIProtocolError(f"Invalid HTTP header name: expected a token in bytes, but got {name!r}.")
-    return name.lower()
+    if not isinstance(value, bytes) or _NOT_IN_VALUE.search(value):
+        raise ASGIProtocolError(
+            f"Invalid HTTP header value: expected bytes without control characters for {name!r}, but got {value!r}."
+        )
+    line = b"%b: %b\r\n" % (name, value)
+    lower = name.lower()
+    if lower == b"transfer-encoding":
+        return b"", None
+    if lower == b"connection" and b"close" in connection_options(value):
+        return line, _CLOSES
+    if lower == b"content-length":
+        if not _DIGITS.fullmatch(value):
+            raise ASGIProtocolError(f"Invalid Content-Length: expected a number, but got {value!r}.")
+        return line, int(value)
+    return line, None
 
 
-@lru_cache(maxsize=1024)
-def _is_token(name: bytes) -> bool:
-    return _TOKEN.fullmatch(name) is not None
-
-
-def _read_length(value: bytes, earlier: int | None) -> int:
-    if not _DIGITS.fullmatch(value):
-        raise ASGIProtocolError(f"Invalid Content-Length: expected a number, but got {value!r}.")
-    if earlier is not None:
-        raise ASGIProtocolError(f"More than one Content-Length: {value!r} after '{earlier}'.")
-    return int(value)
+_short_line = lru_cache(maxsize=1024)(_line)
+"""Apps send the same headers time and again; of those that are short, the last ones are kept."""
 
 
 def plain_response(status: int, text: str, *, to_head: bool) -> bytes:
     """A whole response of the server's own, after which it closes the connection."""
     body = text.encode()
-    head = build_head(
+    head, *_ = build_head(
         status,
         [(b"content-type", b"text/plain; charset=utf-8"), (b"content-length", b"%d" % len(body))],
-        method="HEAD" if to_head else "GET",
-        http_version="1.1",
+        "HEAD" if to_head else "GET",
+        "1.1",
         close=True,
     )
-    return head.data + body if head.has_body else head.data
+    return head if to_head else head + body

@@ -40,13 +40,11 @@ class Running:
         self._cycles: set[RequestResponseCycle] = set()
         self._hurry = asyncio.Event()
 
-    def start(self, cycle: RequestResponseCycle, mounted: MountedApp, caller: Context) -> None:
+    def start(self, cycle: RequestResponseCycle, caller: Context) -> None:
         """Run the app, in the context of its caller; where Python can, its first step at once."""
         cycle.parent = caller.get(current_cycle)
         caller.run(current_cycle.set, cycle)
-        mounted.acquire(cycle)
-        self._cycles.add(cycle)
-        run = cycle.run(mounted.app)
+        run = cycle.run(cycle.mounted.app)
         if _EAGER:
             task = asyncio.Task(run, loop=self.loop, context=caller, eager_start=True)
         else:
@@ -54,15 +52,13 @@ class Running:
             task.add_done_callback(lambda _: cycle.task_done())
         if not cycle.ended:
             cycle.task = task
+            cycle.mounted.acquire(cycle)
+            self._cycles.add(cycle)
 
-    def ended(self, cycle: RequestResponseCycle, mounted: MountedApp) -> None:
+    def ended(self, cycle: RequestResponseCycle) -> None:
         cycle.task = None  # task, context, cycle, task: without this they would wait for the garbage collector
-        self._cycles.discard(cycle)
-        mounted.release(cycle)
-
-    def has(self, cycle: RequestResponseCycle) -> bool:
-        """Whether the app of *cycle* runs here, and has not returned yet."""
-        return cycle in self._cycles
+        self._cycles.remove(cycle)
+        cycle.mounted.release(cycle)
 
     def hurry(self) -> None:
         """Cancel at once what `end()` is still waiting for."""

@@ -26,7 +26,7 @@ from ._parser import (
     parse_fields,
     parse_request_line,
 )
-from ._response import ResponseHead, build_head, plain_response
+from ._response import Framing, build_head, plain_response
 from ._running import Running
 from ._scope import Address, http_scope
 from ._transport import MemoryTransport
@@ -42,6 +42,7 @@ class _Phase(enum.Enum):
 
 
 _HEAD, _BODY, _NEXT, _CLOSED = _Phase.HEAD, _Phase.BODY, _Phase.NEXT, _Phase.CLOSED
+_CHUNKED, _NO_BODY = Framing.CHUNKED, Framing.NO_BODY
 
 
 class ServerProtocol(asyncio.Protocol):
@@ -55,9 +56,11 @@ class ServerProtocol(asyncio.Protocol):
         "_client",
         "_cycle",
         "_fields",
-        "_fields_block",
-        "_head",
+        "_fields_bytes",
+        "_framing",
         "_keep_alive",
+        "_line",
+        "_line_bytes",
         "_loop",
         "_phase",
         "_retired",
@@ -82,14 +85,16 @@ class ServerProtocol(asyncio.Protocol):
         self._buffer = b""  # bytes that cannot be used yet: part of a head, or the next request
         self._awaited: tuple[Context, object] | None = None  # handed out, and nothing has arrived since
         self._retired = False
-        # Requests on one connection mostly have the same headers, byte for byte: those of the last one are kept.
-        self._fields_block: bytes | None = None
+        # Requests on one connection are much alike, byte for byte: what the last one's bytes meant is kept.
+        self._line_bytes = b""
+        self._line = RequestLine("", b"", "")
+        self._fields_bytes: bytes | None = None
         self._fields = Fields([])
         # The current exchange.
         self._cycle: RequestResponseCycle | None = None
         self._body_reader: BodyReader | None = None
         self._keep_alive = True
-        self._head: ResponseHead | None = None
+        self._framing: Framing | None = None  # None until the response starts
         self._body_left: int | None = None  # of the content-length that the app announced
         self._tail_written = 0  # bytes written since the response's head
         self.write_paused = False
@@ -180,29 +185,31 @@ class ServerProtocol(asyncio.Protocol):
                 self._buffer = data
                 return
             start, _, block = data[:end].partition(b"\r\n")
-            line = parse_request_line(start)
-            if block != self._fields_block:
+            if start != self._line_bytes:
+                self._line = parse_request_line(start)
+                self._line_bytes = start
+            if block != self._fields_bytes:
                 self._fields = parse_fields(block)
-                self._fields_block = block
+                self._fields_bytes = block
         except BadRequest as exc:
             self._refuse(exc, to_head=data.startswith(b"HEAD "))
             return
-        self._start_exchange(line, self._fields, data[end + 4 :])
+        self._start_exchange(self._line, self._fields, data[end + 4 :])
 
     def _start_exchange(self, line: RequestLine, fields: Fields, rest: bytes) -> None:
         caller, origin = self._awaited or (Context(), None)
         self._awaited = None
         http_11 = line.http_version == "1.1"
         self._keep_alive = http_11 and not fields.close and not self._retired
-        self._head = None
+        self._framing = None
         self._tail_written = 0
         self._cycle = cycle = RequestResponseCycle(
             self,
             http_scope(line, fields, self.address, self.mounted),
             self._loop,
-            origin=origin,
-            expect_continue=fields.expect_continue and http_11,  # RFC 9110, 10.1.1
-            raise_app_exceptions=self.mounted.raise_app_exceptions,
+            self.mounted,
+            origin,
+            fields.expect_continue and http_11,  # RFC 9110, 10.1.1
         )
         if fields.chunked or fields.content_length:
             self._phase = _BODY
@@ -213,7 +220,7 @@ class ServerProtocol(asyncio.Protocol):
             self._end_request(rest)
         # Last, because the app may run, answer, raise or call another service before start() returns.
         if self._phase is not _CLOSED:
-            self._running.start(cycle, self.mounted, caller)
+            self._running.start(cycle, caller)
 
     def _read_body(self, data: bytes) -> None:
         cycle, reader = self._cycle, self._body_reader
@@ -244,7 +251,7 @@ class ServerProtocol(asyncio.Protocol):
 
     def _refuse(self, problem: BadRequest, *, to_head: bool) -> None:
         """Answer bytes that are no request, and close; what follows them cannot be understood either."""
-        if self._head is None:
+        if self._framing is None:
             self._transport.write(plain_response(problem.status, f"{problem.reason}\n", to_head=to_head))
         self._phase = _CLOSED
         self._transport.close()
@@ -258,63 +265,52 @@ class ServerProtocol(asyncio.Protocol):
         if not self._buffer:
             self._transport.resume_reading()
 
-    def start_response(self, status: int, headers: Iterable[Iterable[bytes]], *, hold: bool) -> None:
-        assert self._cycle is not None
-        scope = self._cycle.scope
-        self._head = head = build_head(
-            status,
-            headers,
-            method=scope["method"],
-            http_version=scope["http_version"],
-            close=not self._keep_alive,
+    def start_response(self, status: int, headers: Iterable[Iterable[bytes]], hold: bool) -> None:
+        line = self._line
+        head, self._framing, self._body_left, close = build_head(
+            status, headers, line.method, line.http_version, not self._keep_alive
         )
-        self._keep_alive = not head.close
-        self._body_left = head.content_length
+        self._keep_alive = not close
         if hold:
             self._transport.hold()
-        self._transport.write(head.data)
+        self._transport.write(head)
 
-    def write_body(self, body: bytes | bytearray | memoryview) -> None:
-        head = self._head
-        assert head is not None
+    def write_body(self, body: bytes | bytearray | memoryview, more_body: bool) -> None:
         if type(body) is not bytes:
             body = bytes(body)
-        size = len(body)
-        if not size or not head.has_body:
-            # RFC 9112, 6.3: apps do send a body where there is none (a GET route that answers HEAD). It is counted
-            # against nothing and dropped, as in uvicorn.
-            return
+        if self._framing is _CHUNKED:
+            self._write_chunk(body, more_body)
+        elif self._framing is not _NO_BODY:
+            self._write_plain(body, more_body)
+        # RFC 9112, 6.3: apps do send a body where there is none (a GET route that answers HEAD). It is counted against
+        # nothing and dropped, as in uvicorn.
+
+    def _write_chunk(self, body: bytes, more_body: bool) -> None:
         transport = self._transport
-        if head.chunked:
+        if size := len(body):
             size_line = b"%x\r\n" % size
             transport.write(size_line)
             transport.write(body)
             transport.write(b"\r\n")
             self._tail_written += len(size_line) + size + 2
-            return
-        if self._body_left is not None:
-            if size > self._body_left:
-                raise ASGIProtocolError(
-                    f"Response content longer than Content-Length: {head.content_length} bytes were announced, and "
-                    f"{size} more sent when {self._body_left} were left."
-                )
-            self._body_left -= size
-        transport.write(body)
-        self._tail_written += size
-
-    def end_body(self) -> None:
-        head = self._head
-        assert head is not None
-        if not head.has_body:
-            return
-        if head.chunked:
-            self._transport.write(b"0\r\n\r\n")
+        if not more_body:
+            transport.write(b"0\r\n\r\n")
             self._tail_written += 5
-        elif self._body_left:
-            assert head.content_length is not None
+
+    def _write_plain(self, body: bytes, more_body: bool) -> None:
+        if body:
+            size = len(body)
+            if (left := self._body_left) is not None:
+                if size > left:
+                    raise ASGIProtocolError(
+                        f"Response content longer than Content-Length: {size} bytes were sent when {left} were left."
+                    )
+                self._body_left = left - size
+            self._transport.write(body)
+            self._tail_written += size
+        if self._body_left and not more_body:
             raise ASGIProtocolError(
-                f"Response content shorter than Content-Length: {head.content_length - self._body_left} of "
-                f"{head.content_length} bytes were sent."
+                f"Response content shorter than Content-Length: it ends when {self._body_left} bytes are left."
             )
 
     def release_response(self) -> None:
@@ -344,7 +340,7 @@ class ServerProtocol(asyncio.Protocol):
 
     def raise_from_client(self, exc: BaseException) -> bool:
         undelivered = self._transport.get_write_buffer_size()
-        before_head = self._head is None or undelivered > self._tail_written
+        before_head = self._framing is None or undelivered > self._tail_written
         if not before_head and not undelivered and self._is_whole():
             return False
         assert self._cycle is not None
@@ -358,11 +354,10 @@ class ServerProtocol(asyncio.Protocol):
 
     def _is_whole(self) -> bool:
         """Whether the response is complete by its framing, whatever the app has still to say."""
-        head = self._head
-        return head is not None and (not head.has_body or self._body_left == 0)
+        return self._framing is _NO_BODY or (self._framing is Framing.LENGTH and self._body_left == 0)
 
     def answer_500(self) -> None:
-        if self._head is None:
+        if self._framing is None:
             assert self._cycle is not None
             to_head = self._cycle.scope["method"] == "HEAD"
             self._transport.write(plain_response(500, "Internal Server Error", to_head=to_head))
@@ -371,7 +366,7 @@ class ServerProtocol(asyncio.Protocol):
         self._transport.close()
 
     def cycle_ended(self, cycle: RequestResponseCycle) -> None:
-        self._running.ended(cycle, self.mounted)
+        self._running.ended(cycle)
 
     async def drain(self) -> None:
         while self.write_paused:

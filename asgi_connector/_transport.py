@@ -21,7 +21,7 @@ import errno
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from contextvars import Context
-from typing import Final, cast
+from typing import cast
 
 HIGH_WATER = 64 * 1024
 SLICE = 256 * 1024
@@ -34,8 +34,6 @@ class _State(enum.Enum):
 
 
 _OPEN, _CLOSING, _LOST = _State.OPEN, _State.CLOSING, _State.LOST
-
-_FAILED: Final = object()  # what _call() returns for a protocol that raised
 
 
 class MemoryTransport(asyncio.Transport):
@@ -148,7 +146,7 @@ class MemoryTransport(asyncio.Transport):
             raise RuntimeError("Cannot call write() after write_eof()")
         if type(data) is not bytes:
             # Copied, because its owner may change it before it is delivered.
-            if not isinstance(data, bytes | bytearray | memoryview):
+            if not isinstance(data, (bytes, bytearray, memoryview)):
                 raise TypeError(f"data: expecting a bytes-like instance, got {type(data).__name__}")
             data = bytes(data)
         # Like a socket's: bytes for a connection that has ended are dropped, and that is not an error.
@@ -156,7 +154,7 @@ class MemoryTransport(asyncio.Transport):
             return
         self._chunks.append(data)
         self._size += len(data)
-        if not self._scheduled:
+        if not (self._gathered or self._scheduled):
             self._schedule()
         if self._size > self._high:
             self._pause_writing()
@@ -233,40 +231,47 @@ class MemoryTransport(asyncio.Transport):
         peer = self._peer
         if peer._state is not _OPEN or peer._read_paused:
             return
-        if self._chunks:
-            data = self._take()
-            if peer._call(peer._protocol.data_received, data) is _FAILED:
+        chunks = self._chunks
+        if chunks:
+            if len(chunks) == 1 and self._size <= SLICE:
+                data = chunks.popleft()
+                self._size = 0
+            else:
+                data = self._take()
+            try:
+                peer._protocol.data_received(data)
+            except (SystemExit, KeyboardInterrupt):
+                raise
+            except BaseException as exc:
+                peer._fail("data_received", exc)
                 return
-            if self._write_paused and self._size <= self._low:
+            if self._write_paused:
                 self._resume_writing()
-            if self._chunks:
+            if chunks:
                 self._schedule()
                 return
-            if peer._state is not _OPEN or peer._read_paused:
-                return
-        if self._eof_due:
+        if self._eof_due and peer._state is _OPEN and not peer._read_paused:
             self._deliver_eof()
 
     def _take(self) -> bytes:
         """All that is waiting, or the first `SLICE` bytes of it."""
         chunks = self._chunks
-        if len(chunks) == 1 and self._size <= SLICE:
-            data = chunks.popleft()
-        elif self._size <= SLICE:
+        if self._size <= SLICE:
             data = b"".join(chunks)
             chunks.clear()
-        else:
-            taken: list[bytes] = []
-            room = SLICE
-            while chunks and room >= len(chunks[0]):
-                room -= len(chunks[0])
-                taken.append(chunks.popleft())
-            if not taken:
-                # A chunk larger than a slice: cut it with a view, so that its rest is copied once and not every time.
-                view = memoryview(chunks.popleft())
-                chunks.extendleft(reversed([bytes(view[at : at + SLICE]) for at in range(0, len(view), SLICE)]))
-                taken.append(chunks.popleft())
-            data = taken[0] if len(taken) == 1 else b"".join(taken)
+            self._size = 0
+            return data
+        taken: list[bytes] = []
+        room = SLICE
+        while chunks and room >= len(chunks[0]):
+            room -= len(chunks[0])
+            taken.append(chunks.popleft())
+        if not taken:
+            # A chunk larger than a slice is cut up once, so that its rest is not copied time and again.
+            chunk = memoryview(chunks.popleft())
+            chunks.extendleft(bytes(chunk[at : at + SLICE]) for at in reversed(range(0, len(chunk), SLICE)))
+            taken.append(chunks.popleft())
+        data = taken[0] if len(taken) == 1 else b"".join(taken)
         self._size -= len(data)
         return data
 
@@ -307,16 +312,19 @@ class MemoryTransport(asyncio.Transport):
         except (SystemExit, KeyboardInterrupt):
             raise
         except BaseException as exc:
-            self._loop.call_exception_handler(
-                {
-                    "message": f"Fatal error: protocol.{getattr(callback, '__name__', callback)}() call failed.",
-                    "exception": exc,
-                    "transport": self,
-                    "protocol": self._protocol,
-                }
-            )
-            self.abort()
-            return _FAILED
+            self._fail(getattr(callback, "__name__", repr(callback)), exc)
+            return None
+
+    def _fail(self, callback: str, exc: BaseException) -> None:
+        self._loop.call_exception_handler(
+            {
+                "message": f"Fatal error: protocol.{callback}() call failed.",
+                "exception": exc,
+                "transport": self,
+                "protocol": self._protocol,
+            }
+        )
+        self.abort()
 
 
 def connect_pair(
