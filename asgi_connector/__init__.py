@@ -1,7 +1,7 @@
 """One `aiohttp.ClientSession` that talks to several in-process ASGI services by host name."""
 
 from ._connector import ASGIApplicationConnector, ASGIRoutingConnector
-from ._exceptions import ASGIConnectorError, ASGIProtocolError, UnmountedHostError
+from ._exceptions import ASGIConnectorError, ASGIProtocolError, LifespanError, UnmountedHostError
 from ._mounts import Mount
 
 __all__ = [
@@ -9,6 +9,7 @@ __all__ = [
     "ASGIConnectorError",
     "ASGIProtocolError",
     "ASGIRoutingConnector",
+    "LifespanError",
     "Mount",
     "UnmountedHostError",
 ]

@@ -2,8 +2,8 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Generator, Iterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Generator, Mapping
+from contextlib import asynccontextmanager, suppress
 from contextvars import Context, copy_context
 from typing import Any, Final, Self, cast
 from weakref import WeakKeyDictionary
@@ -23,8 +23,10 @@ from ._aiohttp import (
     makes_aiohttp_replay,
     without_proxy,
 )
-from ._exceptions import UnmountedHostError
-from ._http import RequestResponseCycle, current_cycle, logger
+from ._callers import Caller, callers
+from ._exceptions import LifespanError, UnmountedHostError
+from ._http import RequestResponseCycle, logger
+from ._lifespan import Lifespan, Lifespans, Setting, check_setting, raise_all
 from ._mounts import (
     ClientAddress,
     Mount,
@@ -65,6 +67,10 @@ class ASGIRoutingConnector(PoolingConnector):
         raise_app_exceptions: whether an exception that an app does not handle is raised, the same object, from the
             client's call. `True` by default; with `False` it becomes what a real server makes of it: a 500, or a
             connection that is cut off.
+        lifespan: ``"auto"``, the default: an app's startup runs once, before its first request or when the connector is
+            entered, whichever comes first, and its shutdown when the connector closes, or when it is mounted nowhere
+            any more; an app that does not support lifespan is served without. ``"on"``: such an app is an error.
+            ``"off"``: neither is run.
         limit: connections in use at the same time; 0, the default, is no limit, for services call each other.
         limit_per_host: the same for each (host, port, scheme); 0, the default, is no limit.
         keepalive_timeout: seconds that an idle connection is kept for; 15 by default, as in aiohttp.
@@ -72,7 +78,9 @@ class ASGIRoutingConnector(PoolingConnector):
         shutdown_timeout: seconds (2 by default) that `close()` gives running apps to end, counted from when their
             client left. Then they are cancelled, with a warning in the log.
 
-    ``root_path``, ``client`` and ``raise_app_exceptions`` are defaults that a `Mount` may override.
+    ``root_path``, ``client``, ``raise_app_exceptions`` and ``lifespan`` are defaults that a `Mount` may override.
+
+    Entered as an async context manager, it starts every app at once, and closes at the end of the block.
 
     Raises:
         ValueError: for a pattern that cannot be read, two that are the same, or a setting out of its range.
@@ -89,6 +97,7 @@ class ASGIRoutingConnector(PoolingConnector):
         root_path: str = "",
         client: ClientAddress = _DEFAULT_CLIENT,
         raise_app_exceptions: bool = True,
+        lifespan: Setting = "auto",
         limit: int = 0,
         limit_per_host: int = 0,
         keepalive_timeout: Any = sentinel,  # the type of aiohttp's default is private
@@ -98,9 +107,14 @@ class ASGIRoutingConnector(PoolingConnector):
         check_root_path(root_path)
         check_client(client)
         _check_shutdown_timeout(shutdown_timeout)
-        table = MountTable(MountDefaults(root_path=root_path, client=client, raise_app_exceptions=raise_app_exceptions))
-        table.add_all(apps or {})
+        check_setting(lifespan)
         loop = _running_loop(type(self).__name__)
+        lifespans = Lifespans(loop, shutdown_timeout)
+        defaults = MountDefaults(
+            root_path=root_path, client=client, raise_app_exceptions=raise_app_exceptions, lifespan=lifespan
+        )
+        table = MountTable(defaults, lifespans)
+        table.add_all(apps or {}, copy_context())
         if fallback is not None:
             _check_fallback(fallback, loop)
         super().__init__(
@@ -115,7 +129,11 @@ class ASGIRoutingConnector(PoolingConnector):
         self._fallback_owner = fallback_owner
         self._shutdown_timeout = shutdown_timeout
         self._running = Running(loop)
-        self._closing: asyncio.Task[None] | None = None
+        self._lifespans = lifespans
+        self._entered = False
+        self._leaving: set[asyncio.Task[None]] = set()  # apps that were replaced, and have not been shut down yet
+        self._closing: asyncio.Task[list[Exception]] | None = None
+        self._close_awaited = False
         # What aiohttp is about to send a second time, because an app raised what it takes for a broken connection.
         self._replays: _Replays | None = None
 
@@ -141,8 +159,12 @@ class ASGIRoutingConnector(PoolingConnector):
         """
         self._check_loop()
         self._check_open()
-        self._table.mount(pattern, app)
+        replaced = self._table.mount(pattern, app, copy_context())
         self._retire_outdated()
+        if replaced is not None:
+            task = self._owner.create_task(self._leave_in_background(replaced), context=Context())
+            self._leaving.add(task)
+            task.add_done_callback(self._leaving.discard)
 
     async def unmount(self, pattern: str) -> None:
         """Take away what is mounted at *pattern*; the next request goes to what else matches, or elsewhere.
@@ -157,7 +179,7 @@ class ASGIRoutingConnector(PoolingConnector):
         _check_outside(mounted)
         self._table.unmount(pattern)
         self._retire_outdated()
-        await mounted.wait_until_unused()
+        await self._leave(mounted)
 
     @asynccontextmanager
     async def mounted(self, pattern: str, app: ASGIApp | Mount) -> AsyncGenerator[None, None]:
@@ -169,9 +191,11 @@ class ASGIRoutingConnector(PoolingConnector):
         """
         self._check_loop()
         self._check_open()
-        layer = self._table.push(pattern, app)
+        layer = self._table.push(pattern, app, copy_context())
         self._retire_outdated()
         try:
+            if self._entered and layer.mounted is not None:
+                await layer.mounted.lifespan.wait_started()
             yield
         finally:
             self._check_loop()
@@ -181,7 +205,18 @@ class ASGIRoutingConnector(PoolingConnector):
             self._table.remove(layer)
             self._retire_outdated()
             if covered is not None:
-                await covered.wait_until_unused()
+                await self._leave(covered)
+
+    async def _leave(self, mounted: MountedApp) -> None:
+        """*mounted* gets no further requests: wait for those that it has, then let go of its app's lifespan."""
+        await mounted.wait_until_unused()
+        await self._lifespans.leave(mounted.lifespan)
+
+    async def _leave_in_background(self, mounted: MountedApp) -> None:
+        try:
+            await self._leave(mounted)
+        except LifespanError:
+            logger.exception("An app that was replaced has failed to shut down")
 
     def _retire_outdated(self) -> None:
         """Retire each connection whose address leads to another app now than when it was made."""
@@ -205,6 +240,9 @@ class ASGIRoutingConnector(PoolingConnector):
             mounted = self._table.find(req.host, req.port, req.is_ssl())
             if mounted is None:
                 return await self._connect_elsewhere(req, traces, timeout)
+            if not mounted.lifespan.ready:
+                await self._start(mounted.lifespan, timeout)
+                continue  # what is mounted may have changed meanwhile
             if req.proxy is not None:
                 without_proxy(req)
             try:
@@ -217,6 +255,15 @@ class ASGIRoutingConnector(PoolingConnector):
                     logger.debug("%s %s is answered by %r", req.method, req.url, mounted)
                 return connection
             connection.close()  # its app was replaced while a trace had the word
+
+    async def _start(self, lifespan: Lifespan, timeout: ClientTimeout) -> None:
+        """Start an app, within the time that the request has for its connection."""
+        if lifespan.over:
+            raise ClientConnectionError(f"The app at {lifespan.name!r} has been shut down")
+        limits = [limit for limit in (timeout.connect, timeout.sock_connect) if limit]
+        async with asyncio.timeout(min(limits, default=None)):
+            await lifespan.wait_started()
+        self._check_open()
 
     async def _connect_elsewhere(self, req: ClientRequest, traces: list[Trace], timeout: ClientTimeout) -> Connection:
         if self._fallback is None:
@@ -268,6 +315,13 @@ class ASGIRoutingConnector(PoolingConnector):
     async def __aenter__(self) -> Self:
         self._check_loop()
         self._check_open()
+        self._entered = True
+        try:
+            await self._lifespans.start_all()
+        except BaseException:
+            with suppress(LifespanError):  # logged; the failure to start comes first
+                await self.close()
+            raise
         return self
 
     @override
@@ -284,30 +338,50 @@ class ASGIRoutingConnector(PoolingConnector):
                 return _Waiting(_nothing)
             self._check_loop()
             self._closing = self._owner.create_task(self._close_all(abort_ssl), context=Context())
+        elif self._closing.done():
+            return _Waiting(_nothing)
         return _Waiting(_nothing if self._is_inside_an_app() else self._wait_closed)
 
     def _is_inside_an_app(self) -> bool:
-        return any(cycle.mounted.table is self._table for cycle in _callers())
+        return any(self._owns(caller) for caller in callers())
+
+    def _is_called_by_a_shutdown(self) -> bool:
+        return any(isinstance(caller, Lifespan) and caller.stopping and self._owns(caller) for caller in callers())
+
+    def _owns(self, caller: Caller) -> bool:
+        if isinstance(caller, Lifespan):
+            return caller.owner is self._lifespans
+        return isinstance(caller, RequestResponseCycle) and caller.mounted.table is self._table
 
     async def _wait_closed(self) -> None:
         self._check_loop()
         assert self._closing is not None
+        self._close_awaited = True
         try:
-            await asyncio.shield(self._closing)
+            raise_all("Some apps failed to shut down", await asyncio.shield(self._closing))
         except asyncio.CancelledError:
             if not self._closing.done():
                 self._running.hurry()
                 await asyncio.wait([self._closing])
             raise
 
-    async def _close_all(self, abort_ssl: bool) -> None:
+    async def _close_all(self, abort_ssl: bool) -> list[Exception]:
+        """Close everything, in order; returns what failed."""
         try:
+            self._lifespans.release_waiters()
             await self._running.end(self._shutdown_timeout)
+            await asyncio.gather(*self._leaving)
+            failures = await self._lifespans.stop_all()
+            await self._running.end(self._shutdown_timeout)  # what the apps asked of each other while they shut down
             await asyncio.gather(*self.close_pool(abort_ssl=abort_ssl), return_exceptions=True)
             self._replays = None
         finally:
             if self._fallback is not None and self._fallback_owner:
                 await self._fallback.close()
+        if not self._close_awaited:
+            for failure in failures:
+                logger.error("An app failed to shut down", exc_info=failure)
+        return failures
 
     @override
     def close_now(self) -> list[Awaitable[object]]:
@@ -321,7 +395,7 @@ class ASGIRoutingConnector(PoolingConnector):
             raise RuntimeError(f"{self!r} belongs to {self._owner!r}, and cannot be used from {running!r}")
 
     def _check_open(self) -> None:
-        if self._closing is not None or self.closed:
+        if self.closed or (self._closing is not None and not self._is_called_by_a_shutdown()):
             raise ClientConnectionError(f"Connector is closed: {self!r}")
 
 
@@ -339,6 +413,7 @@ class ASGIApplicationConnector(ASGIRoutingConnector):
         *,
         client: ClientAddress = _DEFAULT_CLIENT,
         raise_app_exceptions: bool = True,
+        lifespan: Setting = "auto",
         limit: int = 0,
         limit_per_host: int = 0,
         keepalive_timeout: Any = sentinel,
@@ -350,6 +425,7 @@ class ASGIApplicationConnector(ASGIRoutingConnector):
             root_path=root_path,
             client=client,
             raise_app_exceptions=raise_app_exceptions,
+            lifespan=lifespan,
             limit=limit,
             limit_per_host=limit_per_host,
             keepalive_timeout=keepalive_timeout,
@@ -376,20 +452,13 @@ async def _nothing() -> None:
     pass
 
 
-def _callers() -> Iterator[RequestResponseCycle]:
-    """The running requests inside of which the current code runs: the innermost, the one that made it, and so on."""
-    cycle = current_cycle.get()
-    while cycle is not None:
-        if not cycle.ended:
-            yield cycle
-        cycle = cycle.parent
-
-
 def _check_outside(mounted: MountedApp) -> None:
-    if any(cycle.mounted is mounted for cycle in _callers()):
-        raise RuntimeError(
-            f"{mounted!r} cannot be unmounted from inside one of its own requests, for which it would have to wait"
-        )
+    for caller in callers():
+        if caller is mounted.lifespan or (isinstance(caller, RequestResponseCycle) and caller.mounted is mounted):
+            raise RuntimeError(
+                f"{mounted!r} cannot be unmounted from inside one of its own requests, or its lifespan: it would have "
+                "to wait for itself"
+            )
 
 
 def _running_loop(name: str) -> asyncio.AbstractEventLoop:

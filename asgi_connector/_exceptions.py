@@ -38,3 +38,10 @@ class ASGIProtocolError(ASGIConnectorError):
     Raised from the app's own `send()` where there is one to raise from, and from the client's call unless the app
     handles it.
     """
+
+
+class LifespanError(ASGIConnectorError):
+    """An app failed to start or to shut down, or does not support lifespan though it must.
+
+    The app's own message is part of the text, and the exception that it raised is the `__cause__`.
+    """

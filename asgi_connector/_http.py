@@ -8,9 +8,9 @@ import asyncio
 import enum
 import logging
 from collections.abc import Iterable
-from contextvars import ContextVar
 from typing import Final, Protocol
 
+from ._callers import Caller
 from ._exceptions import ASGIConnectorError, ASGIProtocolError
 from ._mounts import MountedApp
 from ._types import ASGIApp, Message, Scope
@@ -68,9 +68,6 @@ class _Response(enum.Enum):
 
 _EXPECTED, _STARTED, _HELD, _COMPLETE = _Response.EXPECTED, _Response.STARTED, _Response.HELD, _Response.COMPLETE
 
-current_cycle: ContextVar["RequestResponseCycle | None"] = ContextVar("asgi_connector.current_cycle", default=None)
-"""The request inside of which the current code runs, if any."""
-
 
 class RequestResponseCycle:
     """One request and its response."""
@@ -108,7 +105,7 @@ class RequestResponseCycle:
         self.mounted = mounted
         self.task: asyncio.Task[None] | None = None
         self.origin = origin  # what the client knows this request by
-        self.parent: RequestResponseCycle | None = None  # the request inside of which this one was made
+        self.parent: Caller | None = None  # inside of which this request was made
         self.ended = False
         self.disconnected_at: float | None = None
         self._wire = wire

@@ -8,12 +8,14 @@ import asyncio
 import difflib
 import re
 from collections.abc import Iterator, Mapping
+from contextvars import Context
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Final, NamedTuple
 
 from yarl import URL
 
+from ._lifespan import Lifespans, Setting, check_setting
 from ._types import ASGIApp
 
 
@@ -39,18 +41,21 @@ class Mount:
         client: ``scope["client"]``, a ``(host, port)`` pair, or `None` for "not known".
         raise_app_exceptions: whether an exception that the app does not handle is raised from the client's call
             (`True`), or becomes what a real server makes of it (`False`).
+        lifespan: ``"auto"``, ``"on"`` or ``"off"``: whether the app is started and shut down, see
+            `ASGIRoutingConnector`.
 
     What is left out is as the connector says.
 
     Raises:
         TypeError: for an app that cannot be called, or a setting of the wrong type.
-        ValueError: for a ``root_path`` that does not start with a slash.
+        ValueError: for a ``root_path`` that does not start with a slash, or an unknown ``lifespan``.
     """
 
     app: ASGIApp
     root_path: str | _Inherit = INHERIT
     client: ClientAddress | _Inherit = INHERIT
     raise_app_exceptions: bool | _Inherit = INHERIT
+    lifespan: Setting | _Inherit = INHERIT
 
     def __post_init__(self) -> None:
         if not callable(self.app):
@@ -59,6 +64,8 @@ class Mount:
             check_root_path(self.root_path)
         if not isinstance(self.client, _Inherit):
             check_client(self.client)
+        if not isinstance(self.lifespan, _Inherit):
+            check_setting(self.lifespan)
 
 
 def check_root_path(root_path: str) -> None:
@@ -82,6 +89,7 @@ class MountDefaults:
     root_path: str
     client: ClientAddress
     raise_app_exceptions: bool
+    lifespan: Setting
 
 
 class Pattern(NamedTuple):
@@ -185,6 +193,7 @@ class MountedApp:
         "_unused",
         "app",
         "client",
+        "lifespan",
         "mount",
         "pattern",
         "raise_app_exceptions",
@@ -192,8 +201,9 @@ class MountedApp:
         "table",
     )
 
-    def __init__(self, pattern: str, mount: Mount, table: "MountTable") -> None:
+    def __init__(self, pattern: str, mount: Mount, table: "MountTable", context: Context) -> None:
         defaults = table.defaults
+        self.lifespan = table.lifespans.join(mount.app, table.setting_of(mount), pattern, context)
         self.pattern = pattern
         self.mount = mount
         self.table = table
@@ -246,8 +256,9 @@ class MountTable:
     something else in its place. A block may end in any order; each takes its own layer with it.
     """
 
-    def __init__(self, defaults: MountDefaults) -> None:
+    def __init__(self, defaults: MountDefaults, lifespans: Lifespans) -> None:
         self.defaults = defaults
+        self.lifespans = lifespans
         self._layers: dict[Pattern, list[_Layer]] = {}
         # What is seen, by host and then by port and scheme: the cost of a lookup does not depend on the number of
         # mounts, however they are spread over hosts and ports.
@@ -255,7 +266,11 @@ class MountTable:
         # What recent lookups found: forgotten when anything changes, and when there are too many.
         self._found: dict[tuple[str, int | None, bool], MountedApp | None] = {}
 
-    def add_all(self, apps: Mapping[str, ASGIApp | Mount]) -> None:
+    def setting_of(self, mount: Mount) -> Setting:
+        setting: Setting = _or_default(mount.lifespan, self.defaults.lifespan)
+        return setting
+
+    def add_all(self, apps: Mapping[str, ASGIApp | Mount], context: Context) -> None:
         """Mount *apps*, or none of them if one cannot be mounted or two are for the same pattern."""
         spellings: dict[Pattern, str] = {}
         mounts = [(pattern, parse_pattern(pattern), as_mount(app)) for pattern, app in apps.items()]
@@ -263,15 +278,18 @@ class MountTable:
             if (other := spellings.setdefault(key, pattern)) != pattern:
                 raise ValueError(f"{pattern!r}: the same pattern as {other!r}; both are {str(key)!r}")
         for pattern, _, mount in mounts:
-            self.mount(pattern, mount)
+            self.mount(pattern, mount, context)
 
-    def mount(self, pattern: str, app: ASGIApp | Mount) -> None:
-        """Put *app* in the place of what is seen at *pattern*."""
-        key, mount = parse_pattern(pattern), as_mount(app)
+    def mount(self, pattern: str, app: ASGIApp | Mount, context: Context) -> MountedApp | None:
+        """Put *app* in the place of what is seen at *pattern*, which is returned."""
+        key = parse_pattern(pattern)
+        mounted = MountedApp(pattern, as_mount(app), self, context)
         layers = self._layers.setdefault(key, [_Layer(pattern)])
+        replaced = layers[-1].mounted
         layers[-1].pattern = pattern
-        layers[-1].mounted = MountedApp(pattern, mount, self)
+        layers[-1].mounted = mounted
         self._show(key)
+        return replaced
 
     def unmount(self, pattern: str) -> MountedApp:
         """Take away what is seen at *pattern*; `KeyError` if nothing is."""
@@ -283,11 +301,11 @@ class MountTable:
         self._show(key)
         return mounted
 
-    def push(self, pattern: str, app: ASGIApp | Mount) -> _Layer:
+    def push(self, pattern: str, app: ASGIApp | Mount, context: Context) -> _Layer:
         """Cover what is seen at *pattern* with *app*, until `remove()`."""
-        key, mount = parse_pattern(pattern), as_mount(app)
+        key = parse_pattern(pattern)
         layer = _Layer(pattern)
-        layer.mounted = MountedApp(pattern, mount, self)
+        layer.mounted = MountedApp(pattern, as_mount(app), self, context)
         self._layers.setdefault(key, [_Layer(pattern)]).append(layer)
         self._show(key)
         return layer

@@ -6,7 +6,8 @@ import sys
 from contextvars import Context
 from typing import Protocol
 
-from ._http import RequestResponseCycle, current_cycle
+from ._callers import current_caller
+from ._http import RequestResponseCycle
 from ._mounts import MountedApp
 from ._scope import Address
 
@@ -42,8 +43,8 @@ class Running:
 
     def start(self, cycle: RequestResponseCycle, caller: Context) -> None:
         """Run the app, in the context of its caller; where Python can, its first step at once."""
-        cycle.parent = caller.get(current_cycle)
-        caller.run(current_cycle.set, cycle)
+        cycle.parent = caller.get(current_caller)
+        caller.run(current_caller.set, cycle)
         run = cycle.run(cycle.mounted.app)
         if _EAGER:
             task = asyncio.Task(run, loop=self.loop, context=caller, eager_start=True)

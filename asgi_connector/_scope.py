@@ -45,6 +45,6 @@ def http_scope(line: RequestLine, fields: Fields, address: Address, mounted: Mou
         "headers": fields.headers.copy(),
         "server": (address.host, address.port),
         "client": mounted.client,
-        "state": {},
+        "state": mounted.lifespan.state.copy(),
     }
     return scope

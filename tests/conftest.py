@@ -58,13 +58,13 @@ Open = Callable[..., AbstractAsyncContextManager[aiohttp.ClientSession]]
 async def session_to(
     apps: Mapping[str, ASGIApp | Mount] | ASGIApp, **settings: Any
 ) -> AsyncIterator[aiohttp.ClientSession]:
-    """A session over a routing connector for *apps*, or for one app at ``app.internal``.
+    """A session over a routing connector for *apps*, or for one app at ``app.internal``; by default without lifespans.
 
     Settings that begin with ``session_`` are the session's, the others the connector's.
     """
     if not isinstance(apps, Mapping):
         apps = {"app.internal": apps}
     session_settings = {key[8:]: settings.pop(key) for key in list(settings) if key.startswith("session_")}
-    connector = ASGIRoutingConnector(apps, **settings)
+    connector = ASGIRoutingConnector(apps, **{"lifespan": "off", **settings})
     async with aiohttp.ClientSession("http://app.internal", connector=connector, **session_settings) as session:
         yield session
