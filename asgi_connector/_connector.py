@@ -252,7 +252,9 @@ class ASGIRoutingConnector(PoolingConnector):
             protocol = cast(ClientProtocol, connection.protocol)
             if protocol.server.hand_out(copy_context(), (req, task)):
                 if logger.isEnabledFor(logging.DEBUG):
-                    logger.debug("%s %s is answered by %r", req.method, req.url, mounted)
+                    logger.debug(
+                        "%s %s is answered in this process, by the app at %r", req.method, req.url, mounted.pattern
+                    )
                 return connection
             connection.close()  # its app was replaced while a trace had the word
 
@@ -272,7 +274,7 @@ class ASGIRoutingConnector(PoolingConnector):
                 req.connection_key,
                 f"No app is mounted for {address}, and there is no fallback. {self._table.describe(req.host)}",
             )
-        logger.debug("%s %s goes to the fallback, %r", req.method, req.url, self._fallback)
+        logger.debug("%s %s goes to the fallback, a %s", req.method, req.url, type(self._fallback).__name__)
         return await self._fallback.connect(req, traces, timeout)
 
     @override

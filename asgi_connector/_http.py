@@ -21,6 +21,8 @@ BODY_HIGH_WATER: Final = 64 * 1024
 # How long a 5xx waits for its app to raise, in turns of the event loop. Frameworks that answer 500 re-raise at once,
 # but each middleware on the way may cost some turns: 16 of Starlette's BaseHTTPMiddleware take 102.
 HOLD_TURNS: Final = 256
+# How many sends to a client that has gone may follow each other before the event loop gets a turn.
+SENDS_TO_NOBODY: Final = 64
 
 
 class Wire(Protocol):
@@ -82,6 +84,7 @@ class RequestResponseCycle:
         "_request_ended",
         "_request_reported",
         "_response",
+        "_sent_to_nobody",
         "_wire",
         "disconnected_at",
         "ended",
@@ -116,6 +119,7 @@ class RequestResponseCycle:
         self._request_ended = False
         self._request_reported = False  # the app has been given the end of the request
         self._response = _EXPECTED
+        self._sent_to_nobody = 0
         self._hold_turns = 0
         self._news: asyncio.Event | None = None  # made when receive() first has to wait
 
@@ -195,9 +199,7 @@ class RequestResponseCycle:
         if self._wire.write_paused and (response is _STARTED or response is _EXPECTED):
             await self._wire.drain()
         if self.disconnected_at is not None:
-            # As in uvicorn: an app that is not told commits or rolls back as it would in production. The loop gets its
-            # turn, so that an endless sender starves nobody.
-            await asyncio.sleep(0)
+            await self._send_to_nobody()
             return
         try:
             kind = message["type"]
@@ -211,6 +213,16 @@ class RequestResponseCycle:
             raise ASGIProtocolError(f"Expected ASGI message '{response.value}', but got '{kind}'.")
         else:
             raise ASGIProtocolError(f"Unexpected ASGI message '{kind}' sent, after response already completed.")
+
+    async def _send_to_nobody(self) -> None:
+        """Do nothing, as uvicorn: an app that is not told commits or rolls back as it would in production.
+
+        An endless sender must not starve the event loop. But most calls return at once, for the framework may be about
+        to cancel the app, which has to happen where the app itself waits: only then does its clean-up run.
+        """
+        self._sent_to_nobody += 1
+        if self._sent_to_nobody % SENDS_TO_NOBODY == 0:
+            await asyncio.sleep(0)
 
     def _start_response(self, message: Message) -> None:
         status = message.get("status")

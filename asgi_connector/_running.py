@@ -13,7 +13,23 @@ from ._scope import Address
 
 logger = logging.getLogger("asgi_connector")
 
-_EAGER = sys.version_info >= (3, 12)
+if sys.version_info >= (3, 12):
+
+    def _start_task(
+        cycle: RequestResponseCycle, caller: Context, loop: asyncio.AbstractEventLoop
+    ) -> asyncio.Task[None]:
+        """Run the app; its first step at once, whatever the loop's task factory."""
+        return asyncio.Task(cycle.run(cycle.mounted.app), loop=loop, context=caller, eager_start=True)
+
+else:
+
+    def _start_task(
+        cycle: RequestResponseCycle, caller: Context, loop: asyncio.AbstractEventLoop
+    ) -> asyncio.Task[None]:
+        """Run the app from the next turn of the event loop on."""
+        task = loop.create_task(cycle.run(cycle.mounted.app), context=caller)
+        task.add_done_callback(lambda _: cycle.task_done())
+        return task
 
 
 class Connection(Protocol):
@@ -45,12 +61,7 @@ class Running:
         """Run the app, in the context of its caller; where Python can, its first step at once."""
         cycle.parent = caller.get(current_caller)
         caller.run(current_caller.set, cycle)
-        run = cycle.run(cycle.mounted.app)
-        if _EAGER:
-            task = asyncio.Task(run, loop=self.loop, context=caller, eager_start=True)
-        else:
-            task = self.loop.create_task(run, context=caller)
-            task.add_done_callback(lambda _: cycle.task_done())
+        task = _start_task(cycle, caller, self.loop)
         if not cycle.ended:
             cycle.task = task
             cycle.mounted.acquire(cycle)

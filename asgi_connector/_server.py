@@ -174,6 +174,12 @@ class ServerProtocol(asyncio.Protocol):
     # Requests.
 
     def _read_head(self, data: bytes) -> None:
+        if self._awaited is None:
+            # aiohttp sends a request when it has been handed a connection, and then one. Bytes that come otherwise are
+            # the rest of one whose framing was false, and must not become another.
+            self._phase = _CLOSED
+            self._transport.close()
+            return
         if self._buffer:
             data = self._buffer + data
             self._buffer = b""
@@ -197,7 +203,8 @@ class ServerProtocol(asyncio.Protocol):
         self._start_exchange(self._line, self._fields, data[end + 4 :])
 
     def _start_exchange(self, line: RequestLine, fields: Fields, rest: bytes) -> None:
-        caller, origin = self._awaited or (Context(), None)
+        assert self._awaited is not None
+        caller, origin = self._awaited
         self._awaited = None
         http_11 = line.http_version == "1.1"
         self._keep_alive = http_11 and not fields.close and not self._retired
@@ -237,15 +244,22 @@ class ServerProtocol(asyncio.Protocol):
             self._end_request(rest)
 
     def _end_request(self, rest: bytes) -> None:
+        if rest:
+            self._refuse(BadRequest(400, "there must be nothing after the end of a request"), to_head=False)
+            return
         assert self._cycle is not None
         self._phase = _NEXT
         self._body_reader = None
         self._cycle.feed_end()
-        if rest:
-            self._keep(rest)
 
     def _keep(self, data: bytes) -> None:
-        """Bytes of the next request, whose turn has not come: nothing more is read until then."""
+        """Bytes of the next request, whose turn has not come: nothing more is read until then.
+
+        The client sends one when by its framing the last response was complete, though the app had not said so.
+        """
+        if self._awaited is None:
+            self._keep_alive = False  # see _read_head()
+            return
         self._buffer += data
         self._transport.pause_reading()
 
@@ -322,6 +336,7 @@ class ServerProtocol(asyncio.Protocol):
         self._cycle = None
         if self._keep_alive and cycle.request_ended:
             self._phase = _HEAD
+            self._framing = None
             if self._buffer:
                 self._loop.call_soon(self._go_on, context=Context())
             else:

@@ -150,7 +150,11 @@ class MemoryTransport(asyncio.Transport):
                 raise TypeError(f"data: expecting a bytes-like instance, got {type(data).__name__}")
             data = bytes(data)
         # Like a socket's: bytes for a connection that has ended are dropped, and that is not an error.
-        if not data or self._state is not _OPEN or self._peer._state is not _OPEN:
+        if not data or self._state is not _OPEN:
+            return
+        if self._peer._state is not _OPEN:
+            # A writer that never waits must not go on for ever; connection_lost() is what ends its pause.
+            self._pause_writing()
             return
         self._chunks.append(data)
         self._size += len(data)
@@ -190,8 +194,6 @@ class MemoryTransport(asyncio.Transport):
         peer._drop()
         if peer._state is _CLOSING:
             peer._lose(None)  # it was waiting for this end to read
-        elif peer._write_paused:
-            self._loop.call_soon(peer._resume_writing, context=self._context)
         if not self._chunks:
             self._lose(None)
         self._schedule()
