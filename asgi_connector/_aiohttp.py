@@ -6,7 +6,7 @@ It is the same in every aiohttp from 3.13 to 3.14; the tests in ``tests/test_aio
 import asyncio
 from collections.abc import Awaitable, Callable
 from contextvars import Context
-from typing import Protocol
+from typing import Any, Protocol
 
 from aiohttp import BaseConnector, ClientRequest, ClientTimeout
 from aiohttp.client_exceptions import ClientConnectorError, ClientOSError, ServerDisconnectedError
@@ -43,8 +43,6 @@ class ClientProtocol(ResponseHandler):
     on_app_exception: Callable[[object, BaseException], None]
     """Called with the origin of a request whose call is about to raise the exception."""
     _app_exception: BaseException | None = None
-    _origin: object = None
-    _before_head = False
     _app_exception_raised = False
 
     def close(self) -> None:
@@ -53,11 +51,18 @@ class ClientProtocol(ResponseHandler):
             transport.abort()
         super().close()
 
-    def set_app_exception(self, exc: BaseException, origin: object, *, before_head: bool) -> None:
-        """What the client's call shall raise when the connection ends: *before_head*, that for the response itself."""
+    def raise_from_request(self, exc: BaseException, origin: object) -> None:
+        """Raise *exc* from the call that waits for the head of the response to the request *origin*."""
+        if self.transport is None:
+            self.server.failure_undelivered(exc)
+        else:
+            self.on_app_exception(origin, exc)
+            self.set_exception(exc)
+            self._app_exception_raised = True
+
+    def raise_from_body(self, exc: BaseException) -> None:
+        """Raise *exc* from reading the body, when all that was written before it has arrived, and the end."""
         self._app_exception = exc
-        self._origin = origin
-        self._before_head = before_head
 
     def set_exception(self, exc: BaseException, *args: BaseException) -> None:
         # A write that fails on the connection which the app's exception has just ended comes second.
@@ -67,22 +72,18 @@ class ClientProtocol(ResponseHandler):
     def connection_lost(self, exc: BaseException | None) -> None:
         if (app_exception := self._app_exception) is not None:
             self._app_exception = None
-            self._raise(app_exception)
+            self._end_body(app_exception)
         super().connection_lost(exc)
 
-    def _raise(self, exc: BaseException) -> None:
-        """Make *exc* what the client's current call raises, in the place of what aiohttp makes of a lost connection.
+    def _end_body(self, exc: BaseException) -> None:
+        """Make *exc* what reading the body raises, in the place of what aiohttp makes of a lost connection.
 
         `ResponseHandler` keeps the body that it is receiving in `_payload`, and in `connection_lost()` sets an
         exception of its own on it; without `_payload` it leaves the body alone.
         """
         payload = self._payload
-        if self.transport is None or (not self._before_head and (payload is None or payload.is_eof())):
+        if self.transport is None or payload is None or payload.is_eof():
             self.server.failure_undelivered(exc)  # closed, or complete, meanwhile: nobody waits for it
-        elif payload is None or self._before_head:
-            self.on_app_exception(self._origin, exc)
-            self.set_exception(exc)
-            self._app_exception_raised = True
         else:
             payload.set_exception(_raisable_from_body(exc))
             self._payload = None
@@ -100,6 +101,15 @@ def _raisable_from_body(exc: BaseException) -> BaseException:
 def makes_aiohttp_replay(exc: BaseException) -> bool:
     """Whether aiohttp sends an idempotent request a second time when it fails with *exc* (`ClientSession._request`)."""
     return isinstance(exc, ClientOSError | ServerDisconnectedError) and not isinstance(exc, ClientConnectorError)
+
+
+def calling_task(req: ClientRequest) -> asyncio.Task[Any] | None:
+    """The task that called the session; client middlewares may send a request from another one.
+
+    A request's timer knows it, where the session's call has a timeout.
+    """
+    tasks: list[asyncio.Task[Any]] = getattr(req._timer, "_tasks", [])
+    return tasks[0] if tasks else None
 
 
 def is_replay(req: ClientRequest, earlier: ClientRequest) -> bool:

@@ -17,6 +17,7 @@ from typing_extensions import override
 from ._aiohttp import (
     ClientProtocol,
     PoolingConnector,
+    calling_task,
     close_now,
     is_replay,
     loop_of,
@@ -300,16 +301,19 @@ class ASGIRoutingConnector(PoolingConnector):
 
     def _remember_replay(self, origin: object, exc: BaseException) -> None:
         req, task = cast("tuple[ClientRequest, asyncio.Task[Any] | None]", origin)
-        if task is not None and makes_aiohttp_replay(exc):
+        key = calling_task(req) or task
+        if key is not None and makes_aiohttp_replay(exc):
             if self._replays is None:
                 self._replays = WeakKeyDictionary()
-            self._replays[task] = (req, exc)
+            self._replays[key] = (req, exc)
 
     def _answer_replay(self, req: ClientRequest, task: asyncio.Task[Any], replays: _Replays) -> None:
-        if (remembered := replays.pop(task, None)) is not None:
+        key = calling_task(req) or task
+        if (remembered := replays.get(key)) is not None:
             earlier, exc = remembered
             if is_replay(req, earlier):
                 raise exc
+            del replays[key]
 
     # Closing.
 

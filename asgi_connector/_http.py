@@ -282,7 +282,8 @@ class RequestResponseCycle:
         try:
             result = await app(self.scope, self.receive, self.send)
         except (KeyboardInterrupt, SystemExit):
-            self._wire.answer_500()
+            if self._response is not _COMPLETE:
+                self._wire.answer_500()
             raise
         except BaseException as exc:
             self._fail(exc)
@@ -304,7 +305,7 @@ class RequestResponseCycle:
         if self.disconnected_at is not None:
             return
         if result is not None:
-            problem = f"ASGI callable should return None, but returned {result!r}."
+            problem = f"ASGI callable should return None, but returned '{result}'."
         elif self._response is _EXPECTED:
             problem = "ASGI callable returned without starting response."
         elif self._response is _STARTED:
@@ -334,7 +335,7 @@ class RequestResponseCycle:
         """There is no call to raise *exc* from, so let it not pass unseen."""
         self._log(exc, "after its response was complete")
         self._loop.call_exception_handler(
-            {"message": f"Unhandled exception in an ASGI app: {self!r}", "exception": exc, "task": self.task}
+            {"message": f"Unhandled exception in an ASGI app: {self!r}", "exception": exc}
         )
 
     def _raise_from_client(self, exc: BaseException) -> bool:

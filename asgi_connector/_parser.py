@@ -88,6 +88,7 @@ def parse_fields(block: bytes) -> Fields:
         if not separator:
             raise BadRequest(400, "a header must be a name, a colon, a space and a value")
         name = _lower_name(name)
+        value = value.strip(b" \t")  # RFC 9112, 5.1
         fields.headers.append((name, value))
         if name in _MEANINGFUL:
             _note(fields, name, value)

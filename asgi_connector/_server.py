@@ -359,12 +359,13 @@ class ServerProtocol(asyncio.Protocol):
         if not before_head and not undelivered and self._is_whole():
             return False
         assert self._cycle is not None
-        self._client.set_app_exception(exc, self._cycle.origin, before_head=before_head)
         self._phase = _CLOSED
         if before_head:
+            self._client.raise_from_request(exc, self._cycle.origin)
             self._transport.abort()  # nothing of a head that is still here may arrive
         else:
-            self._transport.close()  # the exception comes after all that was written
+            self._client.raise_from_body(exc)
+            self._transport.close()
         return True
 
     def _is_whole(self) -> bool:
