@@ -15,6 +15,7 @@ from aiohttp.streams import EofStream
 from aiohttp.tracing import Trace
 
 from ._exceptions import ASGIConnectorError
+from ._mounts import MountedApp
 
 
 class ServerEnd(Protocol):
@@ -27,7 +28,11 @@ class ServerEnd(Protocol):
     def busy(self) -> bool:
         """Whether a request is unfinished, or a response undelivered."""
 
-    def failure_undelivered(self, exc: BaseException) -> None:
+    @property
+    def mounted(self) -> MountedApp:
+        """The app that answers."""
+
+    def failure_undelivered(self, exc: BaseException, *, client_gone: bool) -> None:
         """The exception could not be raised from any call of the client."""
 
 
@@ -46,6 +51,7 @@ class ClientProtocol(ResponseHandler):
     _app_exception_raised = False
 
     def close(self) -> None:
+        self._give_up_exception()
         transport = self.transport
         if transport is not None and (self.server.busy or transport.get_write_buffer_size()):
             transport.abort()
@@ -54,7 +60,7 @@ class ClientProtocol(ResponseHandler):
     def raise_from_request(self, exc: BaseException, origin: object) -> None:
         """Raise *exc* from the call that waits for the head of the response to the request *origin*."""
         if self.transport is None:
-            self.server.failure_undelivered(exc)
+            self.server.failure_undelivered(exc, client_gone=True)
         else:
             self.on_app_exception(origin, exc)
             self.set_exception(exc)
@@ -70,23 +76,21 @@ class ClientProtocol(ResponseHandler):
             super().set_exception(exc, *args)
 
     def connection_lost(self, exc: BaseException | None) -> None:
-        if (app_exception := self._app_exception) is not None:
+        payload = self._payload
+        if self._app_exception is not None and payload is not None and not payload.is_eof():
+            payload.set_exception(_raisable_from_body(self._app_exception))
             self._app_exception = None
-            self._end_body(app_exception)
+            # In the place of what aiohttp makes of a lost connection: it sets that on the body that it finds here.
+            self._payload = None
+        self._give_up_exception()
         super().connection_lost(exc)
 
-    def _end_body(self, exc: BaseException) -> None:
-        """Make *exc* what reading the body raises, in the place of what aiohttp makes of a lost connection.
-
-        `ResponseHandler` keeps the body that it is receiving in `_payload`, and in `connection_lost()` sets an
-        exception of its own on it; without `_payload` it leaves the body alone.
-        """
-        payload = self._payload
-        if self.transport is None or payload is None or payload.is_eof():
-            self.server.failure_undelivered(exc)  # closed, or complete, meanwhile: nobody waits for it
-        else:
-            payload.set_exception(_raisable_from_body(exc))
-            self._payload = None
+    def _give_up_exception(self) -> None:
+        """The body is complete, or the client goes before it is: nobody will read the exception from it."""
+        if (exc := self._app_exception) is not None:
+            self._app_exception = None
+            complete = self._payload is None or self._payload.is_eof()
+            self.server.failure_undelivered(exc, client_gone=not complete)
 
 
 def _raisable_from_body(exc: BaseException) -> BaseException:
@@ -121,41 +125,39 @@ def is_replay(req: ClientRequest, earlier: ClientRequest) -> bool:
     return req is not earlier and req._timer is earlier._timer
 
 
-def without_proxy(req: ClientRequest) -> None:
-    """Take the proxy away; decided before the request is written, which depends on it."""
+def take_proxy(req: ClientRequest) -> tuple[Any, Any, Any]:
+    """Take the proxy away from a request, before it is written, which depends on it; `update_proxy()` gives it back."""
+    proxy = (req.proxy, req.proxy_auth, req.proxy_headers)
     req.update_proxy(None, None, None)
+    return proxy
 
 
 class PoolingConnector(BaseConnector):
-    """aiohttp's connector and its pool, whole; what a subclass needs of the private part has a public name here.
+    """aiohttp's connector and its pool, whole; what a subclass needs of the private part is named here.
 
     `BaseConnector` calls `_create_connection()` for a new connection, and third parties call `_close()`, from
     finalisers and on loops that are closed.
     """
 
-    @property
-    def event_loop(self) -> asyncio.AbstractEventLoop:
-        return self._loop
-
-    def open_connection(self, req: ClientRequest) -> ClientProtocol:
+    def _open_connection(self, req: ClientRequest) -> ClientProtocol:
         """Make a new connection for *req*."""
         raise NotImplementedError
 
     async def _create_connection(
         self, req: ClientRequest, traces: list[Trace], timeout: ClientTimeout
     ) -> ClientProtocol:
-        return self.open_connection(req)
+        return self._open_connection(req)
 
-    def close_pool(self, *, abort_ssl: bool = False) -> list[Awaitable[object]]:
+    def _close_pool(self, *, abort_ssl: bool = False) -> list[Awaitable[object]]:
         """Close every connection that is pooled or in use; `closed` is true from now on."""
         return super()._close(abort_ssl=abort_ssl)
 
-    def close_now(self) -> list[Awaitable[object]]:
+    def _close_now(self) -> list[Awaitable[object]]:
         """Close all that there is to close without waiting; what could be waited for is returned."""
-        return self.close_pool()
+        return self._close_pool()
 
     def _close(self, *, abort_ssl: bool = False) -> list[Awaitable[object]]:
-        return self.close_now()
+        return self._close_now()
 
 
 def close_now(connector: BaseConnector) -> list[Awaitable[object]]:

@@ -22,7 +22,7 @@ from ._aiohttp import (
     is_replay,
     loop_of,
     makes_aiohttp_replay,
-    without_proxy,
+    take_proxy,
 )
 from ._callers import Caller, callers
 from ._exceptions import LifespanError, UnmountedHostError
@@ -36,6 +36,7 @@ from ._mounts import (
     Mounts,
     MountTable,
     check_client,
+    check_raise_app_exceptions,
     check_root_path,
 )
 from ._running import Running
@@ -107,6 +108,7 @@ class ASGIRoutingConnector(PoolingConnector):
     ) -> None:
         check_root_path(root_path)
         check_client(client)
+        check_raise_app_exceptions(raise_app_exceptions)
         _check_shutdown_timeout(shutdown_timeout)
         check_setting(lifespan)
         loop = _running_loop(type(self).__name__)
@@ -115,7 +117,7 @@ class ASGIRoutingConnector(PoolingConnector):
             root_path=root_path, client=client, raise_app_exceptions=raise_app_exceptions, lifespan=lifespan
         )
         table = MountTable(defaults, lifespans)
-        table.add_all(apps or {}, copy_context())
+        table.add_all({} if apps is None else apps, copy_context())
         if fallback is not None:
             _check_fallback(fallback, loop)
         super().__init__(
@@ -192,21 +194,20 @@ class ASGIRoutingConnector(PoolingConnector):
         """
         self._check_loop()
         self._check_open()
-        layer = self._table.push(pattern, app, copy_context())
+        layer, mounted = self._table.push(pattern, app, copy_context())
         self._retire_outdated()
         try:
-            if self._entered and layer.mounted is not None:
-                await layer.mounted.lifespan.wait_started()
+            if self._entered:
+                await mounted.lifespan.wait_started()
             yield
         finally:
             self._check_loop()
-            covered = layer.mounted
-            if covered is not None:
-                _check_outside(covered)
-            self._table.remove(layer)
+            _check_outside(mounted)
+            last = self._table.remove(layer)  # another one, if mount() or unmount() was called in the block
             self._retire_outdated()
-            if covered is not None:
-                await self._leave(covered)
+            if last is not None:
+                await self._leave(last)
+            await mounted.wait_until_unused()
 
     async def _leave(self, mounted: MountedApp) -> None:
         """*mounted* gets no further requests: wait for those that it has, then let go of its app's lifespan."""
@@ -231,7 +232,7 @@ class ASGIRoutingConnector(PoolingConnector):
     @override
     async def connect(self, req: ClientRequest, traces: list[Trace], timeout: ClientTimeout) -> Connection:
         """Get a connection to where *req* goes: aiohttp calls this for each request."""
-        if asyncio.get_running_loop() is not self._owner or self._closing is not None:
+        if asyncio.get_running_loop() is not self._owner or self._closing is not None or self.closed:
             self._check_loop()
             self._check_open()
         task = asyncio.current_task()
@@ -244,18 +245,17 @@ class ASGIRoutingConnector(PoolingConnector):
             if not mounted.lifespan.ready:
                 await self._start(mounted.lifespan, timeout)
                 continue  # what is mounted may have changed meanwhile
-            if req.proxy is not None:
-                without_proxy(req)
+            proxy = take_proxy(req) if req.proxy is not None else None
             try:
                 connection = await super().connect(req, traces, timeout)
             except _UnmountedMeanwhile:
+                if proxy is not None:
+                    req.update_proxy(*proxy)
                 continue
-            protocol = cast(ClientProtocol, connection.protocol)
-            if protocol.server.hand_out(copy_context(), (req, task)):
+            server = cast(ClientProtocol, connection.protocol).server
+            if server.hand_out(copy_context(), (req, task)):
                 if logger.isEnabledFor(logging.DEBUG):
-                    logger.debug(
-                        "%s %s is answered in this process, by the app at %r", req.method, req.url, mounted.pattern
-                    )
+                    _log_destination(req, server.mounted)
                 return connection
             connection.close()  # its app was replaced while a trace had the word
 
@@ -279,7 +279,7 @@ class ASGIRoutingConnector(PoolingConnector):
         return await self._fallback.connect(req, traces, timeout)
 
     @override
-    def open_connection(self, req: ClientRequest) -> ClientProtocol:
+    def _open_connection(self, req: ClientRequest) -> ClientProtocol:
         mounted = self._table.find(req.host, req.port, req.is_ssl())
         if mounted is None:
             raise _UnmountedMeanwhile
@@ -379,7 +379,7 @@ class ASGIRoutingConnector(PoolingConnector):
             await asyncio.gather(*self._leaving)
             failures = await self._lifespans.stop_all()
             await self._running.end(self._shutdown_timeout)  # what the apps asked of each other while they shut down
-            await asyncio.gather(*self.close_pool(abort_ssl=abort_ssl), return_exceptions=True)
+            await asyncio.gather(*self._close_pool(abort_ssl=abort_ssl), return_exceptions=True)
             self._replays = None
         finally:
             if self._fallback is not None and self._fallback_owner:
@@ -390,15 +390,20 @@ class ASGIRoutingConnector(PoolingConnector):
         return failures
 
     @override
-    def close_now(self) -> list[Awaitable[object]]:
-        waiters = self.close_pool()
+    def _close_now(self) -> list[Awaitable[object]]:
+        waiters = self._close_pool()
         if self._fallback is not None and self._fallback_owner:
             waiters += close_now(self._fallback)
         return waiters
 
     def _check_loop(self) -> None:
-        if (running := asyncio.get_running_loop()) is not self._owner:
-            raise RuntimeError(f"{self!r} belongs to {self._owner!r}, and cannot be used from {running!r}")
+        try:
+            running: asyncio.AbstractEventLoop | None = asyncio.get_running_loop()
+        except RuntimeError:
+            running = None
+        if running is not self._owner:
+            where = "where no event loop runs" if running is None else f"from {_describe_loop(running)}"
+            raise RuntimeError(f"{self!r} belongs to {_describe_loop(self._owner)}, and cannot be used {where}")
 
     def _check_open(self) -> None:
         if self.closed or (self._closing is not None and not self._is_called_by_a_shutdown()):
@@ -440,6 +445,11 @@ class ASGIApplicationConnector(ASGIRoutingConnector):
         )
 
 
+def _log_destination(req: ClientRequest, mounted: MountedApp) -> None:
+    where = "%s %s is answered in this process, by the app at %r"
+    logger.debug(where, req.method, req.url, mounted.pattern)
+
+
 class _UnmountedMeanwhile(Exception):
     """What a request was to be connected to is not mounted any more: dispatch it anew."""
 
@@ -477,11 +487,17 @@ def _running_loop(name: str) -> asyncio.AbstractEventLoop:
         ) from None
 
 
+def _describe_loop(loop: asyncio.AbstractEventLoop) -> str:
+    return f"{loop!r} at {id(loop):#x}"  # two loops mostly look the same
+
+
 def _check_fallback(fallback: BaseConnector, loop: asyncio.AbstractEventLoop) -> None:
     if not isinstance(fallback, BaseConnector):
         raise TypeError(f"fallback must be an aiohttp.BaseConnector or None, not {fallback!r}")
     if (other := loop_of(fallback)) is not loop:
-        raise RuntimeError(f"The fallback {fallback!r} belongs to {other!r}, not to the running loop {loop!r}")
+        raise RuntimeError(
+            f"The fallback {fallback!r} belongs to {_describe_loop(other)}, not to {_describe_loop(loop)}, which runs"
+        )
 
 
 def _check_shutdown_timeout(seconds: float) -> None:

@@ -317,8 +317,7 @@ class RequestResponseCycle:
 
     def _fail(self, exc: BaseException) -> None:
         if self.disconnected_at is not None:
-            if not isinstance(exc, asyncio.CancelledError):
-                self._log(exc, "after its client had gone")
+            self.report(exc)
         elif not self.mounted.raise_app_exceptions:
             self._log(exc, "in an app")
             if not self.response_complete:
@@ -332,7 +331,11 @@ class RequestResponseCycle:
             self.report(exc)
 
     def report(self, exc: BaseException) -> None:
-        """There is no call to raise *exc* from, so let it not pass unseen."""
+        """There is no call to raise *exc* from: log it, and if there is still a client, let it not pass unseen."""
+        if self.disconnected_at is not None:
+            if not isinstance(exc, asyncio.CancelledError):
+                self._log(exc, "after its client had gone")
+            return
         self._log(exc, "after its response was complete")
         self._loop.call_exception_handler(
             {"message": f"Unhandled exception in an ASGI app: {self!r}", "exception": exc}

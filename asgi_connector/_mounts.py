@@ -9,7 +9,7 @@ import difflib
 import re
 from collections.abc import Iterator, Mapping
 from contextvars import Context
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from functools import lru_cache
 from typing import Any, Final, NamedTuple
 
@@ -52,6 +52,7 @@ class Mount:
     """
 
     app: ASGIApp
+    _: KW_ONLY
     root_path: str | _Inherit = INHERIT
     client: ClientAddress | _Inherit = INHERIT
     raise_app_exceptions: bool | _Inherit = INHERIT
@@ -64,6 +65,8 @@ class Mount:
             check_root_path(self.root_path)
         if not isinstance(self.client, _Inherit):
             check_client(self.client)
+        if not isinstance(self.raise_app_exceptions, _Inherit):
+            check_raise_app_exceptions(self.raise_app_exceptions)
         if not isinstance(self.lifespan, _Inherit):
             check_setting(self.lifespan)
 
@@ -80,6 +83,11 @@ def check_client(client: ClientAddress) -> None:
         return
     if not (isinstance(client, tuple) and [type(part) for part in client] == [str, int]):
         raise TypeError(f"client must be a (host, port) tuple of str and int, or None, not {client!r}")
+
+
+def check_raise_app_exceptions(raise_app_exceptions: bool) -> None:
+    if not isinstance(raise_app_exceptions, bool):
+        raise TypeError(f"raise_app_exceptions must be a bool, not {raise_app_exceptions!r}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,6 +114,9 @@ class Pattern(NamedTuple):
         return f"{scheme}{host}" if self.port is None else f"{scheme}{host}:{self.port}"
 
 
+_PORT: Final = re.compile(
+    "0*(6553[0-5]|655[0-2][0-9]|65[0-4][0-9]{2}|6[0-4][0-9]{3}|[1-5][0-9]{4}|[1-9][0-9]{0,3})", re.ASCII
+)
 _SCHEMES: Final[Mapping[str | None, bool | None]] = {
     None: None,
     "http": False,
@@ -133,7 +144,7 @@ def parse_pattern(pattern: str) -> Pattern:
         raise ValueError(f"{pattern!r}: {_explain_rest(rest)}")
     if scheme is not None and scheme.lower() not in _SCHEMES:
         raise ValueError(f"{pattern!r}: the scheme must be one of http, https, ws and wss, not {scheme!r}")
-    if port is not None and not (port.isascii() and port.isdigit() and 0 < int(port) < 65536):
+    if port is not None and not _PORT.fullmatch(port):
         raise ValueError(f"{pattern!r}: the port must be a number from 1 to 65535, not {port!r}")
     return Pattern(
         _pattern_host(pattern, host),
@@ -272,6 +283,8 @@ class MountTable:
 
     def add_all(self, apps: Mapping[str, ASGIApp | Mount], context: Context) -> None:
         """Mount *apps*, or none of them if one cannot be mounted or two are for the same pattern."""
+        if not isinstance(apps, Mapping):
+            raise TypeError(f"apps must be a mapping of host patterns to ASGI apps, not {apps!r}")
         spellings: dict[Pattern, str] = {}
         mounts = [(pattern, parse_pattern(pattern), as_mount(app)) for pattern, app in apps.items()]
         for pattern, key, _ in mounts:
@@ -301,20 +314,21 @@ class MountTable:
         self._show(key)
         return mounted
 
-    def push(self, pattern: str, app: ASGIApp | Mount, context: Context) -> _Layer:
+    def push(self, pattern: str, app: ASGIApp | Mount, context: Context) -> tuple[_Layer, MountedApp]:
         """Cover what is seen at *pattern* with *app*, until `remove()`."""
         key = parse_pattern(pattern)
         layer = _Layer(pattern)
-        layer.mounted = MountedApp(pattern, as_mount(app), self, context)
+        layer.mounted = mounted = MountedApp(pattern, as_mount(app), self, context)
         self._layers.setdefault(key, [_Layer(pattern)]).append(layer)
         self._show(key)
-        return layer
+        return layer, mounted
 
-    def remove(self, layer: _Layer) -> None:
-        """Take away one layer, topmost or not."""
+    def remove(self, layer: _Layer) -> MountedApp | None:
+        """Take away one layer, topmost or not; returns what is mounted on it."""
         key = parse_pattern(layer.pattern)
         self._layers[key].remove(layer)
         self._show(key)
+        return layer.mounted
 
     def _show(self, key: Pattern) -> None:
         self._found.clear()
@@ -373,8 +387,8 @@ class MountTable:
         names = [mounted.pattern for mounted in self]
         if not names:
             return "Nothing is mounted."
-        closest = difflib.get_close_matches(host, names, n=1)
-        hint = f"Did you mean {closest[0]!r}? " if closest else ""
+        closest = difflib.get_close_matches(host, self._seen, n=1)
+        hint = f"Did you mean {next(iter(self._seen[closest[0]].values())).pattern!r}? " if closest else ""
         shown = ", ".join(map(repr, names[:_NAMES_SHOWN]))
         more = f" and {len(names) - _NAMES_SHOWN} more" if len(names) > _NAMES_SHOWN else ""
         return f"{hint}Mounted: {shown}{more}."
@@ -388,7 +402,8 @@ def _names_for(host: str) -> Iterator[str]:
     try:
         name = normalise_host(host)
     except ValueError:
-        name = host  # a host that no exact pattern can name; "*" answers it all the same
+        yield "*"  # no pattern can name this host, and it is below no suffix
+        return
     yield name
     while (dot := name.find(".")) >= 0:
         name = name[dot + 1 :]

@@ -131,8 +131,10 @@ class ServerProtocol(asyncio.Protocol):
         """End the connection as its client would."""
         self._client.close()
 
-    def failure_undelivered(self, exc: BaseException) -> None:
+    def failure_undelivered(self, exc: BaseException, *, client_gone: bool) -> None:
         assert self._cycle is not None
+        if client_gone:
+            self._cycle.disconnect()
         self._cycle.report(exc)
 
     # asyncio's callbacks.

@@ -46,7 +46,7 @@ class MemoryTransport(asyncio.Transport):
         "_eof",
         "_eof_due",
         "_gathered",
-        "_held",
+        "_kept",
         "_high",
         "_loop",
         "_low",
@@ -83,9 +83,9 @@ class MemoryTransport(asyncio.Transport):
         self._low = HIGH_WATER // 4
         self._write_paused = False
         self._scheduled = False  # a hand-over is pending in the event loop
-        self._corked = False  # the peer's bytes are being handed to this end: gather what it writes
-        self._held = False  # hold() is in force
-        self._gathered = False  # written while corked or held
+        self._corked = False  # bytes are being handed to this end: gather what it writes
+        self._kept: list[bytes] | None = None  # what was written since hold()
+        self._gathered = False  # something was written while corked
 
     def __repr__(self) -> str:
         paused = ", reading paused" if self._read_paused else ""
@@ -102,7 +102,7 @@ class MemoryTransport(asyncio.Transport):
         if self._state is not _OPEN:
             return True
         peer = self._peer
-        return peer._state is not _OPEN and not peer._chunks
+        return peer._state is not _OPEN and not peer._size
 
     def is_reading(self) -> bool:
         return self._state is _OPEN and not self._read_paused
@@ -156,10 +156,13 @@ class MemoryTransport(asyncio.Transport):
             # A writer that never waits must not go on for ever; connection_lost() is what ends its pause.
             self._pause_writing()
             return
-        self._chunks.append(data)
         self._size += len(data)
-        if not (self._gathered or self._scheduled):
-            self._schedule()
+        if self._kept is not None:
+            self._kept.append(data)
+        else:
+            self._chunks.append(data)
+            if not (self._gathered or self._scheduled):
+                self._schedule()
         if self._size > self._high:
             self._pause_writing()
 
@@ -175,13 +178,14 @@ class MemoryTransport(asyncio.Transport):
 
     def hold(self) -> None:
         """Deliver nothing of what is written from now on, until `release()`."""
-        self._held = True
+        self._kept = []
 
     def release(self) -> None:
         """Deliver what was written since `hold()`, and whatever follows."""
-        self._held = False
-        if self._gathered and not self._corked:
-            self._gathered = False
+        kept, self._kept = self._kept, None
+        if kept:
+            self._chunks.extend(kept)
+        if (self._chunks or self._eof_due) and not self._scheduled:
             self._schedule()
 
     def close(self) -> None:
@@ -194,7 +198,7 @@ class MemoryTransport(asyncio.Transport):
         peer._drop()
         if peer._state is _CLOSING:
             peer._lose(None)  # it was waiting for this end to read
-        if not self._chunks:
+        if not self._size:
             self._lose(None)
         self._schedule()
 
@@ -209,7 +213,7 @@ class MemoryTransport(asyncio.Transport):
     def _schedule(self) -> None:
         if self._scheduled or self._peer._read_paused:
             return
-        if self._corked or self._held:
+        if self._corked:
             self._gathered = True
             return
         self._scheduled = True
@@ -224,7 +228,7 @@ class MemoryTransport(asyncio.Transport):
             self._hand_over()
         finally:
             peer._corked = False
-            if peer._gathered and not peer._held:
+            if peer._gathered:
                 peer._gathered = False
                 # Not a second _deliver(): two protocols that answer each other must give way to the event loop.
                 peer._hand_over()
@@ -235,11 +239,8 @@ class MemoryTransport(asyncio.Transport):
             return
         chunks = self._chunks
         if chunks:
-            if len(chunks) == 1 and self._size <= SLICE:
-                data = chunks.popleft()
-                self._size = 0
-            else:
-                data = self._take()
+            data = chunks.popleft() if len(chunks) == 1 and self._size <= SLICE else self._take()
+            self._size -= len(data)
             try:
                 peer._protocol.data_received(data)
             except (SystemExit, KeyboardInterrupt):
@@ -252,7 +253,7 @@ class MemoryTransport(asyncio.Transport):
             if chunks:
                 self._schedule()
                 return
-        if self._eof_due and peer._state is _OPEN and not peer._read_paused:
+        if self._eof_due and self._kept is None and peer._state is _OPEN and not peer._read_paused:
             self._deliver_eof()
 
     def _take(self) -> bytes:
@@ -261,7 +262,6 @@ class MemoryTransport(asyncio.Transport):
         if self._size <= SLICE:
             data = b"".join(chunks)
             chunks.clear()
-            self._size = 0
             return data
         taken: list[bytes] = []
         room = SLICE
@@ -273,9 +273,7 @@ class MemoryTransport(asyncio.Transport):
             chunk = memoryview(chunks.popleft())
             chunks.extendleft(bytes(chunk[at : at + SLICE]) for at in reversed(range(0, len(chunk), SLICE)))
             taken.append(chunks.popleft())
-        data = taken[0] if len(taken) == 1 else b"".join(taken)
-        self._size -= len(data)
-        return data
+        return taken[0] if len(taken) == 1 else b"".join(taken)
 
     def _deliver_eof(self) -> None:
         self._eof_due = False
@@ -290,6 +288,8 @@ class MemoryTransport(asyncio.Transport):
 
     def _drop(self) -> None:
         self._chunks.clear()
+        if self._kept is not None:
+            self._kept.clear()
         self._size = 0
 
     def _lose(self, exc: Exception | None) -> None:
