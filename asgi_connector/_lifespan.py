@@ -91,6 +91,8 @@ class Lifespan:
         Returns early if `release_waiters()` is called. Raises `LifespanError` if the startup failed, or waits for
         something that waits for it.
         """
+        if self.ready:
+            return
         if self._state is _State.NEW:
             self._state = _State.STARTING
             context = self._context.copy()

@@ -1,0 +1,40 @@
+"""The app that every contender serves. Plain ASGI, so that no framework's time is measured."""
+
+from asgi_connector._types import Receive, Scope, Send
+
+CHUNK = bytes(64 * 1024)
+CHUNKS_PER_MIB = 1024 * 1024 // len(CHUNK)
+SMALL = b"hello"
+
+
+async def app(scope: Scope, receive: Receive, send: Send) -> None:
+    """``/`` answers `SMALL`, ``/download?N`` sends N MiB in chunks, ``/upload`` answers how many bytes it was sent."""
+    match scope["path"]:
+        case "/":
+            await respond(send, SMALL)
+        case "/download":
+            await download(send, chunks=int(scope["query_string"]) * CHUNKS_PER_MIB)
+        case "/upload":
+            await respond(send, b"%d" % await body_size(receive))
+
+
+async def respond(send: Send, body: bytes) -> None:
+    headers = [(b"content-type", b"text/plain"), (b"content-length", b"%d" % len(body))]
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
+
+
+async def download(send: Send, chunks: int) -> None:
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    for _ in range(chunks):
+        await send({"type": "http.response.body", "body": CHUNK, "more_body": True})
+    await send({"type": "http.response.body"})
+
+
+async def body_size(receive: Receive) -> int:
+    size, more_body = 0, True
+    while more_body:
+        message = await receive()
+        size += len(message.get("body", b""))
+        more_body = message.get("more_body", False)
+    return size

@@ -1,0 +1,24 @@
+"""Run a Python program as a reader of the README would: in a process of its own, with warnings as errors."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+
+
+def run_python(*arguments: str | Path) -> str:
+    """What the program prints; it must succeed, and have nothing to complain about."""
+    finished = subprocess.run(
+        [sys.executable, "-W", "error", *arguments],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=50,
+    )
+    # How fast the machine is, in which asyncio's debug mode takes an interest, is no concern of any test.
+    complaints = [line for line in finished.stderr.splitlines() if not line.startswith("Executing <")]
+    assert (finished.returncode, complaints) == (0, []), finished.stdout + finished.stderr
+    return finished.stdout

@@ -1,0 +1,60 @@
+"""Requests whose bytes a test writes itself, over a connection as aiohttp's client gets it."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import aiohttp
+from aiohttp.client_proto import ResponseHandler
+from multidict import CIMultiDictProxy
+from yarl import URL
+
+
+class RawConnection:
+    """The client's end of a connection: bytes out, parsed responses in."""
+
+    def __init__(self, protocol: ResponseHandler) -> None:
+        self._protocol = protocol
+
+    async def send(self, *pieces: bytes) -> None:
+        """Write the pieces, and hand each over before the next: the server gets each in a call of its own."""
+        transport = self._protocol.transport
+        assert isinstance(transport, asyncio.Transport)
+        for piece in pieces:
+            transport.write(piece)
+            while transport.get_write_buffer_size():  # noqa: ASYNC110 (nothing tells; it is the next turn, mostly)
+                await asyncio.sleep(0)
+
+    async def head(self) -> tuple[int, CIMultiDictProxy[str], aiohttp.StreamReader]:
+        """The next response, which may be an interim one: its status, its headers, and its body as it comes."""
+        message, payload = await self._protocol.read()
+        return message.code, message.headers, payload
+
+    async def response(self) -> tuple[int, CIMultiDictProxy[str], bytes]:
+        """The next response, whole."""
+        status, headers, payload = await self.head()
+        return status, headers, await payload.read()
+
+    async def end(self) -> None:
+        """Return when the server has closed the connection."""
+        if (closed := self._protocol.closed) is not None:
+            await closed
+
+
+@asynccontextmanager
+async def raw_connection(
+    session: aiohttp.ClientSession, url: str = "http://app.internal/"
+) -> AsyncIterator[RawConnection]:
+    """A connection for one request, from the session's pool; it goes back there if its response has been read."""
+    connector = session.connector
+    assert connector is not None
+    request = aiohttp.ClientRequest("GET", URL(url), loop=asyncio.get_running_loop())
+    connection = await connector.connect(request, [], aiohttp.ClientTimeout())
+    try:
+        assert connection.protocol is not None
+        connection.protocol.set_response_params(read_until_eof=True)
+        yield RawConnection(connection.protocol)
+    except BaseException:
+        connection.close()
+        raise
+    connection.release()

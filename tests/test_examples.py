@@ -1,0 +1,57 @@
+"""Each example runs by itself, warns of nothing, and prints what its reader came for."""
+
+import re
+
+import pytest
+
+from tests.programs import ROOT, run_python
+
+# What each example is to print, in this order: regular expressions, each of which is found in a line of its own.
+TELLING_LINES = {
+    "single_app.py": [
+        r"^200 \{'broadcast': \"Application says 'hello'!\"\}$",
+    ],
+    "microservices.py": [
+        r"^Place an order",
+        r"POST http://orders\.internal/orders .*'orders\.internal'",
+        r"GET http://users\.internal/users/1 .*'users\.internal'",
+        r"POST http://payments\.internal/payments .*'payments\.internal'",
+        r'200 \{"customer":"Ada","paid":4200\}',
+        r"^Stream a report",
+        r"GET http://payments\.internal/report\.csv .*'payments\.internal'",
+        r"^  b'payer,cents\\n'",
+        r"^  b'Ada,4200\\n'",
+        r"^Upload a file",
+        r"PUT http://users\.internal/users/1/photo .*'users\.internal'",
+        r'200 \{"filename":"ada\.png","size":2000000\}',
+        r"^Without a fallback",
+        r"UnmountedHostError: .*http://user\.internal:80.* Did you mean 'users\.internal'\?",
+        r"^With a fallback",
+        r"GET http://127\.0\.0\.1:\d+/rates/EUR .*fallback.*TCPConnector",
+        r'200 \{"EUR":1\.25\}',
+    ],
+    "hybrid.py": [
+        r"^The shop is in this process",
+        r"GET http://shop\.internal/offers/tea .*'shop\.internal'",
+        r"GET http://127\.0\.0\.1:\d+/prices/tea .*fallback.*TCPConnector",
+        r'200 \{"article":"tea","cents":250\}',
+        r"^For a block",
+        r"GET http://127\.0\.0\.1:\d+/prices/tea .*'http://127\.0\.0\.1:\d+'",
+        r'200 \{"article":"tea","cents":1\}',
+        r"^Afterwards",
+        r"GET http://127\.0\.0\.1:\d+/prices/tea .*fallback.*TCPConnector",
+        r'200 \{"article":"tea","cents":250\}',
+    ],
+}
+
+
+def test_every_example_is_tested() -> None:
+    assert {path.name for path in (ROOT / "examples").glob("*.py")} == set(TELLING_LINES)
+
+
+@pytest.mark.parametrize("name", TELLING_LINES)
+def test_an_example_prints_what_it_promises_and_warns_of_nothing(name: str) -> None:
+    output = run_python("-X", "dev", ROOT / "examples" / name)
+    lines = iter(output.splitlines())
+    for expected in TELLING_LINES[name]:
+        assert any(re.search(expected, line) for line in lines), f"{expected!r} is missing in:\n{output}"

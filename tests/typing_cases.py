@@ -1,0 +1,248 @@
+"""What a type checker accepts as an app, and what it refuses; never run.
+
+mypy checks this file with ``warn_unused_ignores``, so each ``type: ignore`` is a test: that line must have that error.
+"""
+
+from collections.abc import Awaitable, Callable, Mapping
+from types import MappingProxyType
+from typing import Any, Literal, Protocol, TypedDict, assert_type
+
+import aiohttp
+from fastapi import FastAPI
+from starlette.applications import Starlette
+from starlette.types import ASGIApp as StarletteApp
+
+from asgi_connector import (
+    ASGIApplicationConnector,
+    ASGIConnectorError,
+    ASGIProtocolError,
+    ASGIRoutingConnector,
+    Mount,
+    UnmountedHostError,
+)
+
+# Apps, as people write them.
+
+
+async def function(
+    scope: dict[str, Any],
+    receive: Callable[[], Awaitable[dict[str, Any]]],
+    send: Callable[[dict[str, Any]], Awaitable[None]],
+) -> None: ...
+
+
+async def untyped_messages(scope: Any, receive: Any, send: Any) -> None: ...
+
+
+async def other_names(environment: Mapping[str, object], source: object, sink: object) -> None: ...
+
+
+async def returns_something(scope: Any, receive: Any, send: Any) -> int:
+    return 1
+
+
+async def more_with_defaults(scope: Any, receive: Any, send: Any, *, debug: bool = False) -> None: ...
+
+
+def not_async_but_awaitable(scope: Any, receive: Any, send: Any) -> Awaitable[None]:
+    return untyped_messages(scope, receive, send)
+
+
+class HTTPScope(TypedDict):
+    """Frameworks that are precise about messages have such types."""
+
+    type: Literal["http"]
+    path: str
+
+
+class Receive(Protocol):
+    async def __call__(self) -> HTTPScope: ...
+
+
+class Send(Protocol):
+    async def __call__(self, message: HTTPScope, /) -> None: ...
+
+
+class Precise:
+    async def __call__(self, scope: HTTPScope, receive: Receive, send: Send) -> None: ...
+
+
+class Middleware:
+    def __init__(self, app: StarletteApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None: ...
+
+    async def method(self, scope: Any, receive: Any, send: Any) -> None: ...
+
+    @staticmethod
+    async def static(scope: Any, receive: Any, send: Any) -> None: ...
+
+
+def every_app_is_accepted(starlette: Starlette, fastapi: FastAPI, middleware: Middleware) -> None:
+    ASGIRoutingConnector(
+        {
+            "a.internal": fastapi,
+            "b.internal": starlette,
+            "c.internal": function,
+            "d.internal": untyped_messages,
+            "e.internal": other_names,
+            "f.internal": returns_something,
+            "g.internal": more_with_defaults,
+            "h.internal": not_async_but_awaitable,
+            "i.internal": Precise(),
+            "j.internal": middleware,
+            "k.internal": middleware.method,
+            "l.internal": Middleware.static,
+            "m.internal": Middleware(fastapi),
+            "n.internal": Mount(fastapi, root_path="/v1", client=None, raise_app_exceptions=False),
+            "o.internal": lambda scope, receive, send: function(scope, receive, send),
+        }
+    )
+    for app in (fastapi, starlette, function, Precise(), middleware, Mount(starlette)):
+        ASGIApplicationConnector(app)
+        ASGIApplicationConnector(app, "/v1")
+    Mount(Precise())
+    Mount(function, client=("127.0.0.1", 1))
+
+
+def every_mapping_of_apps_is_accepted(
+    one_kind: dict[str, FastAPI],
+    only_mounts: dict[str, Mount],
+    read_only: MappingProxyType[str, Precise],
+    mixed: Mapping[str, FastAPI | Starlette | Mount],
+) -> None:
+    ASGIRoutingConnector(one_kind)
+    ASGIRoutingConnector(only_mounts)
+    ASGIRoutingConnector(read_only)
+    ASGIRoutingConnector(mixed)
+    ASGIRoutingConnector({**one_kind, **only_mounts})
+    ASGIRoutingConnector({})
+    ASGIRoutingConnector()
+
+
+# What is no app.
+
+
+def no_app(a: int) -> int:
+    return a
+
+
+def no_app_at_all() -> None: ...
+
+
+def not_awaitable(scope: Any, receive: Any, send: Any) -> None: ...
+
+
+async def too_few(scope: Any, receive: Any) -> None: ...
+
+
+async def too_many(scope: Any, receive: Any, send: Any, more: Any) -> None: ...
+
+
+async def only_by_keyword(*, scope: Any, receive: Any, send: Any) -> None: ...
+
+
+async def not_yet_called(scope: Any) -> Callable[[Any, Any], Awaitable[None]]:
+    """An ASGI 2 app, the double callable."""
+    raise NotImplementedError
+
+
+class NotCallable: ...
+
+
+def what_is_no_app_is_refused() -> None:
+    ASGIRoutingConnector({"a.internal": no_app})  # type: ignore[dict-item]
+    ASGIRoutingConnector({"a.internal": no_app_at_all})  # type: ignore[dict-item]
+    ASGIRoutingConnector({"a.internal": not_awaitable})  # type: ignore[dict-item]
+    ASGIRoutingConnector({"a.internal": too_few})  # type: ignore[dict-item]
+    ASGIRoutingConnector({"a.internal": too_many})  # type: ignore[dict-item]
+    ASGIRoutingConnector({"a.internal": only_by_keyword})  # type: ignore[dict-item]
+    ASGIRoutingConnector({"a.internal": not_yet_called})  # type: ignore[dict-item]
+    ASGIRoutingConnector({"a.internal": NotCallable()})  # type: ignore[dict-item]
+    ASGIRoutingConnector({"a.internal": NotCallable})  # type: ignore[dict-item]
+    ASGIRoutingConnector({"a.internal": Precise})  # type: ignore[dict-item]
+    ASGIRoutingConnector({"a.internal": "main:app"})  # type: ignore[dict-item]
+    ASGIRoutingConnector({"a.internal": None})  # type: ignore[dict-item]
+    ASGIApplicationConnector(no_app)  # type: ignore[arg-type]
+    ASGIApplicationConnector(not_awaitable)  # type: ignore[arg-type]
+    ASGIApplicationConnector("main:app")  # type: ignore[arg-type]
+    Mount(no_app)  # type: ignore[arg-type]
+    Mount(Mount(function))  # type: ignore[arg-type]
+
+
+def what_is_no_table_of_apps_is_refused(by_number: dict[int, FastAPI]) -> None:
+    ASGIRoutingConnector(function)  # type: ignore[arg-type]
+    ASGIRoutingConnector("a.internal")  # type: ignore[arg-type]
+    ASGIRoutingConnector([("a.internal", function)])  # type: ignore[arg-type]
+    ASGIRoutingConnector(by_number)  # type: ignore[arg-type]
+
+
+# Settings.
+
+
+def settings_are_typed(session: aiohttp.ClientSession) -> None:
+    ASGIRoutingConnector({}, fallback=aiohttp.TCPConnector(), fallback_owner=False)
+    ASGIRoutingConnector({}, fallback=ASGIApplicationConnector(function))
+    ASGIRoutingConnector({}, client=None, root_path="/v1", raise_app_exceptions=False, shutdown_timeout=1)
+    ASGIRoutingConnector({}, limit=1, limit_per_host=1, keepalive_timeout=1.5, force_close=False)
+    ASGIRoutingConnector({}, keepalive_timeout=None)
+    ASGIRoutingConnector({}, fallback=session)  # type: ignore[arg-type]
+    ASGIRoutingConnector({}, client="127.0.0.1")  # type: ignore[arg-type]
+    ASGIRoutingConnector({}, client=("127.0.0.1", "1"))  # type: ignore[arg-type]
+    ASGIRoutingConnector({}, root_path=None)  # type: ignore[arg-type]
+    ASGIRoutingConnector({}, raise_app_exceptions=None)  # type: ignore[arg-type]
+    ASGIRoutingConnector({}, shutdown_timeout="2")  # type: ignore[arg-type]
+    ASGIRoutingConnector({}, mounts={})  # type: ignore[call-arg]
+    ASGIRoutingConnector({}, None)  # type: ignore[call-arg]
+    ASGIApplicationConnector(function, fallback=None)  # type: ignore[call-arg]
+    ASGIApplicationConnector(function, "/v1", None)  # type: ignore[call-arg]
+    Mount(function, root_path=None)  # type: ignore[arg-type]
+    Mount(function, client=("127.0.0.1",))  # type: ignore[arg-type]
+    Mount(function, raise_app_exceptions="no")  # type: ignore[arg-type]
+    Mount(function, "/v1")  # type: ignore[call-arg]
+
+
+def a_mount_is_frozen(mount: Mount) -> None:
+    mount.root_path = "/v1"  # type: ignore[misc]
+    mount.app = function  # type: ignore[misc]
+
+
+# Use.
+
+
+async def what_comes_out_is_typed(connector: ASGIRoutingConnector, mail: FastAPI) -> None:
+    assert_type(connector.mounts, Mapping[str, Mount])
+    assert_type(connector.mounts["a.internal"], Mount)
+    assert_type(connector.closed, bool)
+    async with connector as entered:
+        assert_type(entered, ASGIRoutingConnector)
+    async with ASGIApplicationConnector(mail) as application:
+        assert_type(application, ASGIApplicationConnector)
+    async with connector.mounted("a.internal", mail) as nothing:
+        assert_type(nothing, None)
+    connector.mount("a.internal", mail)
+    connector.mount("a.internal", Mount(mail))
+    await connector.unmount("a.internal")
+    await connector.close()
+    async with aiohttp.ClientSession(connector=connector) as session:
+        await session.get("http://a.internal/")
+
+
+async def misuse_is_refused(connector: ASGIRoutingConnector) -> None:
+    connector.mounts["a.internal"] = Mount(function)  # type: ignore[index]
+    connector.mounts = {}  # type: ignore[misc]
+    connector.mount("a.internal", no_app)  # type: ignore[arg-type]
+    connector.mounted("a.internal", no_app)  # type: ignore[arg-type]
+    connector.mount(80, function)  # type: ignore[arg-type]
+    connector.unmount("a.internal")  # type: ignore[unused-coroutine]
+    with connector.mounted("a.internal", function):  # type: ignore[attr-defined]
+        pass
+
+
+def exceptions_are_what_they_stand_for(error: UnmountedHostError, broken: ASGIProtocolError) -> None:
+    unreachable: aiohttp.ClientConnectorError = error
+    own: tuple[ASGIConnectorError, ASGIConnectorError] = (error, broken)
+    assert_type(error.host, str)
+    assert_type(error.port, int | None)
+    print(unreachable, own)
