@@ -57,6 +57,14 @@ class ClientProtocol(ResponseHandler):
             transport.abort()
         super().close()
 
+    def give_up(self, exc: BaseException) -> None:
+        """Close, and let what waits for this connection fail with *exc*; `close()` alone would leave it waiting."""
+        if self._payload is not None and not self._payload.is_eof():
+            self._payload.set_exception(exc)
+        elif self.transport is not None:
+            self.set_exception(exc)
+        self.close()
+
     def raise_from_request(self, exc: BaseException, origin: object) -> None:
         """Raise *exc* from the call that waits for the head of the response to the request *origin*."""
         if self.transport is None:

@@ -252,6 +252,9 @@ class ASGIRoutingConnector(PoolingConnector):
                 if proxy is not None:
                     req.update_proxy(*proxy)
                 continue
+            if self._closing is not None and not self._is_called_by_a_shutdown():
+                connection.close()
+                self._check_open()
             server = cast(ClientProtocol, connection.protocol).server
             if server.hand_out(copy_context(), (req, task)):
                 if logger.isEnabledFor(logging.DEBUG):
@@ -339,14 +342,19 @@ class ASGIRoutingConnector(PoolingConnector):
         is harmless; cancelling it cancels the apps at once. From inside a request it starts the closing, and does
         not wait for it.
         """
-        if self._closing is None:
-            if self.closed:
-                return _Waiting(_nothing)
-            self._check_loop()
-            self._closing = self._owner.create_task(self._close_all(abort_ssl), context=Context())
-        elif self._closing.done():
+        if self._is_over():
             return _Waiting(_nothing)
+        if self._closing is None:
+            self._check_loop()
+            # Not by the loop's task factory: its first step is not for the middle of an app's.
+            self._closing = asyncio.Task(self._close_all(abort_ssl), loop=self._owner, context=Context())
         return _Waiting(_nothing if self._is_inside_an_app() else self._wait_closed)
+
+    def _is_over(self) -> bool:
+        """Whether there is nothing left to close, or no loop to do it in."""
+        if self._closing is not None:
+            return self._closing.done()
+        return self.closed and (self._owner.is_closed() or self._running.is_idle())
 
     def _is_inside_an_app(self) -> bool:
         return any(self._owns(caller) for caller in callers())
@@ -355,9 +363,13 @@ class ASGIRoutingConnector(PoolingConnector):
         return any(isinstance(caller, Lifespan) and caller.stopping and self._owns(caller) for caller in callers())
 
     def _owns(self, caller: Caller) -> bool:
-        if isinstance(caller, Lifespan):
-            return caller.owner is self._lifespans
-        return isinstance(caller, RequestResponseCycle) and caller.mounted.table is self._table
+        """Whether closing this connector waits for *caller*."""
+        if isinstance(caller, Lifespan) and caller.owner is self._lifespans:
+            return True
+        if isinstance(caller, RequestResponseCycle) and caller.mounted.table is self._table:
+            return True
+        fallback = self._fallback if self._fallback_owner else None
+        return isinstance(fallback, ASGIRoutingConnector) and fallback._owns(caller)
 
     async def _wait_closed(self) -> None:
         self._check_loop()
@@ -379,11 +391,14 @@ class ASGIRoutingConnector(PoolingConnector):
             await asyncio.gather(*self._leaving)
             failures = await self._lifespans.stop_all()
             await self._running.end(self._shutdown_timeout)  # what the apps asked of each other while they shut down
-            await asyncio.gather(*self._close_pool(abort_ssl=abort_ssl), return_exceptions=True)
-            self._replays = None
         finally:
-            if self._fallback is not None and self._fallback_owner:
-                await self._fallback.close()
+            waiters = self._close_pool(abort_ssl=abort_ssl)
+            self._replays = None
+            try:
+                await asyncio.gather(*waiters, return_exceptions=True)
+            finally:
+                if self._fallback is not None and self._fallback_owner:
+                    await self._fallback.close()
         if not self._close_awaited:
             for failure in failures:
                 logger.error("An app failed to shut down", exc_info=failure)

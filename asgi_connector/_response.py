@@ -47,7 +47,8 @@ def build_head(
     lines = [_STATUS_LINES.get(status) or b"HTTP/1.1 %d \r\n" % status]
     try:
         for name, value in headers:
-            line, effect = _short_line(name, value) if len(value) <= _SHORT else _line(name, value)
+            short = type(name) is type(value) is bytes and len(value) <= _SHORT
+            line, effect = _short_line(name, value) if short else _line(name, value)
             lines.append(line)
             if effect is None:
                 continue

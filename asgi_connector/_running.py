@@ -4,7 +4,7 @@ import asyncio
 import logging
 import sys
 from contextvars import Context
-from typing import Protocol
+from typing import Final, Protocol
 
 from ._callers import current_caller
 from ._http import RequestResponseCycle
@@ -30,6 +30,9 @@ else:
         task = loop.create_task(cycle.run(cycle.mounted.app), context=caller)
         task.add_done_callback(lambda _: cycle.task_done())
         return task
+
+
+CANCEL_PATIENCE: Final = 2.0
 
 
 class Connection(Protocol):
@@ -69,8 +72,12 @@ class Running:
 
     def ended(self, cycle: RequestResponseCycle) -> None:
         cycle.task = None  # task, context, cycle, task: without this they would wait for the garbage collector
-        self._cycles.remove(cycle)
+        self._cycles.discard(cycle)
         cycle.mounted.release(cycle)
+
+    def is_idle(self) -> bool:
+        """Whether no app is running."""
+        return not self._cycles
 
     def hurry(self) -> None:
         """Cancel at once what `end()` is still waiting for."""
@@ -80,7 +87,7 @@ class Running:
         """Disconnect every client, and return when the last app has ended.
 
         An app has *timeout* seconds from when its client left, which may be long ago. Then it is cancelled, with a
-        warning, and has as long again to obey.
+        warning, and has `CANCEL_PATIENCE` to clean up; one that goes on is left alone, with an error in the log.
         """
         for connection in tuple(self.connections):
             connection.close_client()
@@ -88,26 +95,30 @@ class Running:
             cycle.disconnect()
         cancelled = await self._cancel_overdue(timeout)
         if cancelled:
-            _, disobedient = await asyncio.wait(cancelled, timeout=timeout)
+            _, disobedient = await asyncio.wait(cancelled, timeout=CANCEL_PATIENCE)
             for task in disobedient:
-                logger.error("An app went on though it was cancelled: %s", cancelled[task])
+                self._cycles.discard(cancelled[task])
+                logger.error("An app went on though it was cancelled: %s", _describe(cancelled[task]))
 
-    async def _cancel_overdue(self, timeout: float) -> dict[asyncio.Task[None], str]:
-        cancelled: dict[asyncio.Task[None], str] = {}
+    async def _cancel_overdue(self, timeout: float) -> dict[asyncio.Task[None], RequestResponseCycle]:
+        cancelled: dict[asyncio.Task[None], RequestResponseCycle] = {}
         hurry = self.loop.create_task(self._hurry.wait())
         try:
-            for cycle in sorted(self._cycles, key=_left_at):
-                task = cycle.task
+            for cycle, task in [(cycle, cycle.task) for cycle in sorted(self._cycles, key=_left_at)]:
                 assert task is not None  # it is, as soon as the app's first step is over
                 patience = max(_left_at(cycle) + timeout - self.loop.time(), 0)
                 await asyncio.wait({task, hurry}, timeout=patience, return_when=asyncio.FIRST_COMPLETED)
                 if not task.done():
-                    logger.warning("Cancelled an app that was still running when its connector closed: %s", cycle)
+                    logger.warning("Cancelled an app, still running when the connector closed: %s", _describe(cycle))
                     task.cancel("The connector was closed")
-                    cancelled[task] = repr(cycle)
+                    cancelled[task] = cycle
         finally:
             hurry.cancel()
         return cancelled
+
+
+def _describe(cycle: RequestResponseCycle) -> str:
+    return f"{cycle.scope['method']} {cycle.url}, by {cycle.mounted!r}"
 
 
 def _left_at(cycle: RequestResponseCycle) -> float:

@@ -10,6 +10,8 @@ from collections.abc import Iterable
 from contextvars import Context
 from typing import cast
 
+from aiohttp import ClientConnectionError
+
 from ._aiohttp import ClientProtocol
 from ._exceptions import ASGIProtocolError
 from ._http import RequestResponseCycle
@@ -128,8 +130,8 @@ class ServerProtocol(asyncio.Protocol):
         return self._cycle is not None or bool(self._buffer) or self._transport.get_write_buffer_size() > 0
 
     def close_client(self) -> None:
-        """End the connection as its client would."""
-        self._client.close()
+        """End the connection as its client would, whose calls fail."""
+        self._client.give_up(ClientConnectionError("Connector is closed"))
 
     def failure_undelivered(self, exc: BaseException, *, client_gone: bool) -> None:
         assert self._cycle is not None
@@ -188,7 +190,7 @@ class ServerProtocol(asyncio.Protocol):
         end = data.find(b"\r\n\r\n")
         try:
             if end > MAX_LINE or (end < 0 and len(data) > MAX_LINE):
-                _check_size(data if end < 0 else data[:end])
+                _check_size(data.removesuffix(b"\r") if end < 0 else data[:end])
             if end < 0:
                 self._buffer = data
                 return

@@ -44,6 +44,7 @@ class MemoryTransport(asyncio.Transport):
         "_context",
         "_corked",
         "_eof",
+        "_eof_delivered",
         "_eof_due",
         "_gathered",
         "_kept",
@@ -79,6 +80,7 @@ class MemoryTransport(asyncio.Transport):
         self._size = 0
         self._eof = False
         self._eof_due = False  # written, and not yet handed over
+        self._eof_delivered = False
         self._high = HIGH_WATER
         self._low = HIGH_WATER // 4
         self._write_paused = False
@@ -278,7 +280,10 @@ class MemoryTransport(asyncio.Transport):
     def _deliver_eof(self) -> None:
         self._eof_due = False
         peer = self._peer
-        keep_open = peer._call(peer._protocol.eof_received)
+        keep_open: object = False
+        if not self._eof_delivered:
+            self._eof_delivered = True
+            keep_open = peer._call(peer._protocol.eof_received)
         if self._state is not _OPEN:
             self._lose(None)
             peer._drop()
@@ -292,10 +297,18 @@ class MemoryTransport(asyncio.Transport):
             self._kept.clear()
         self._size = 0
 
-    def _lose(self, exc: Exception | None) -> None:
+    def _lose(self, exc: BaseException | None) -> None:
         if self._state is not _LOST:
             self._state = _LOST
-            self._loop.call_soon(self._call, self._protocol.connection_lost, exc, context=self._context)
+            self._loop.call_soon(self._connection_lost, exc, context=self._context)
+
+    def _connection_lost(self, exc: BaseException | None) -> None:
+        try:
+            self._protocol.connection_lost(cast("Exception | None", exc))
+        except (SystemExit, KeyboardInterrupt):
+            raise
+        except BaseException as error:
+            self._report("connection_lost", error)
 
     def _pause_writing(self) -> None:
         if not self._write_paused:
@@ -318,6 +331,11 @@ class MemoryTransport(asyncio.Transport):
             return None
 
     def _fail(self, callback: str, exc: BaseException) -> None:
+        self._report(callback, exc)
+        self._lose(exc)
+        self.abort()
+
+    def _report(self, callback: str, exc: BaseException) -> None:
         self._loop.call_exception_handler(
             {
                 "message": f"Fatal error: protocol.{callback}() call failed.",
@@ -326,7 +344,6 @@ class MemoryTransport(asyncio.Transport):
                 "protocol": self._protocol,
             }
         )
-        self.abort()
 
 
 def connect_pair(
