@@ -32,6 +32,9 @@ class ServerEnd(Protocol):
     def mounted(self) -> MountedApp:
         """The app that answers."""
 
+    def client_left(self) -> None:
+        """The client has closed its end in the middle of an exchange; the app may know before `connection_lost()`."""
+
     def failure_undelivered(self, exc: BaseException, *, client_gone: bool) -> None:
         """The exception could not be raised from any call of the client."""
 
@@ -55,6 +58,7 @@ class ClientProtocol(ResponseHandler):
         transport = self.transport
         if transport is not None and (self.server.busy or transport.get_write_buffer_size()):
             transport.abort()
+            self.server.client_left()
         super().close()
 
     def give_up(self, exc: BaseException) -> None:
@@ -76,7 +80,10 @@ class ClientProtocol(ResponseHandler):
 
     def raise_from_body(self, exc: BaseException) -> None:
         """Raise *exc* from reading the body, when all that was written before it has arrived, and the end."""
-        self._app_exception = exc
+        if self.transport is None:
+            self.server.failure_undelivered(exc, client_gone=True)
+        else:
+            self._app_exception = exc
 
     def set_exception(self, exc: BaseException, *args: BaseException) -> None:
         # A write that fails on the connection which the app's exception has just ended comes second.
@@ -155,6 +162,10 @@ class PoolingConnector(BaseConnector):
         self, req: ClientRequest, traces: list[Trace], timeout: ClientTimeout
     ) -> ClientProtocol:
         return self._open_connection(req)
+
+    def _has_acquired(self, protocol: ClientProtocol) -> bool:
+        """Whether the pool has given this connection away, and not got it back."""
+        return protocol in self._acquired
 
     def _close_pool(self, *, abort_ssl: bool = False) -> list[Awaitable[object]]:
         """Close every connection that is pooled or in use; `closed` is true from now on."""

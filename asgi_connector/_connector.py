@@ -225,7 +225,7 @@ class ASGIRoutingConnector(PoolingConnector):
         for connection in tuple(self._running.connections):
             address = connection.address
             if self._table.find(address.host, address.port, address.secure) is not connection.mounted:
-                connection.retire()
+                connection.retire(self._has_acquired(connection.client))
 
     # Connecting.
 

@@ -317,29 +317,28 @@ class RequestResponseCycle:
 
     def _fail(self, exc: BaseException) -> None:
         if self.disconnected_at is not None:
-            self.report(exc)
+            self.report(exc, client_gone=True)
         elif not self.mounted.raise_app_exceptions:
             self._log(exc, "in an app")
             if not self.response_complete:
                 self._response = _COMPLETE
                 self._wire.answer_500()
         elif self._response is _COMPLETE:
-            self.report(exc)
+            self.report(exc, client_gone=False)
         elif not self._raise_from_client(exc):
             # By its framing the response was complete, though the app had not said so.
             self._complete_response()
-            self.report(exc)
+            self.report(exc, client_gone=False)
 
-    def report(self, exc: BaseException) -> None:
+    def report(self, exc: BaseException, *, client_gone: bool) -> None:
         """There is no call to raise *exc* from: log it, and if there is still a client, let it not pass unseen."""
-        if self.disconnected_at is not None:
-            if not isinstance(exc, asyncio.CancelledError):
-                self._log(exc, "after its client had gone")
-            return
-        self._log(exc, "after its response was complete")
-        self._loop.call_exception_handler(
-            {"message": f"Unhandled exception in an ASGI app: {self!r}", "exception": exc}
-        )
+        if not client_gone:
+            self._log(exc, "after its response was complete")
+            self._loop.call_exception_handler(
+                {"message": f"Unhandled exception in an ASGI app: {self!r}", "exception": exc}
+            )
+        elif not isinstance(exc, asyncio.CancelledError):
+            self._log(exc, "after its client had gone")
 
     def _raise_from_client(self, exc: BaseException) -> bool:
         self._hold_turns = 0

@@ -6,6 +6,7 @@ import sys
 from contextvars import Context
 from typing import Final, Protocol
 
+from ._aiohttp import ClientProtocol
 from ._callers import current_caller
 from ._http import RequestResponseCycle
 from ._mounts import MountedApp
@@ -44,8 +45,11 @@ class Connection(Protocol):
     @property
     def mounted(self) -> MountedApp: ...
 
-    def retire(self) -> None:
-        """Serve no request after the current one."""
+    @property
+    def client(self) -> ClientProtocol: ...
+
+    def retire(self, acquired: bool) -> None:
+        """Serve no request after the current one, or the one that it has been handed out for."""
 
     def close_client(self) -> None:
         """End it as its client would: its app sees a disconnect."""

@@ -117,11 +117,20 @@ class ServerProtocol(asyncio.Protocol):
         self._awaited = (caller, origin)
         return True
 
-    def retire(self) -> None:
-        """Serve no request after the current one, or the one that this connection has been handed out for."""
+    @property
+    def client(self) -> ClientProtocol:
+        """The other end."""
+        return self._client
+
+    def retire(self, acquired: bool) -> None:
+        """Serve no request after the current one, or the one that this connection has been handed out for.
+
+        *acquired* says whether it is out of the pool: what was handed out may have been given back unused.
+        """
         self._retired = True
         self._keep_alive = False
-        if self._awaited is None and not self.busy:
+        self._client.force_close()  # so that it is not pooled again
+        if not (acquired and self._awaited) and not self.busy:
             self._transport.close()
 
     @property
@@ -135,9 +144,11 @@ class ServerProtocol(asyncio.Protocol):
 
     def failure_undelivered(self, exc: BaseException, *, client_gone: bool) -> None:
         assert self._cycle is not None
-        if client_gone:
+        self._cycle.report(exc, client_gone=client_gone)
+
+    def client_left(self) -> None:
+        if self._cycle is not None:
             self._cycle.disconnect()
-        self._cycle.report(exc)
 
     # asyncio's callbacks.
 

@@ -36,6 +36,12 @@ def pytest_asyncio_loop_factories(
     return {name: LOOPS[name] for name in config.getoption("--loops").split(",")}
 
 
+def pytest_collection_finish() -> None:
+    """Take what is there before the first test out of the garbage collector's sight; the check below is for the rest."""
+    gc.collect()
+    gc.freeze()
+
+
 @pytest_asyncio.fixture(autouse=True)
 async def nothing_outlives_the_test() -> AsyncIterator[None]:
     """No task and no open in-memory transport is left when a test is over."""
