@@ -198,6 +198,7 @@ class RequestResponseCycle:
         response = self._response
         if self._wire.write_paused and (response is _STARTED or response is _EXPECTED):
             await self._wire.drain()
+            response = self._response
         if self.disconnected_at is not None:
             await self._send_to_nobody()
             return

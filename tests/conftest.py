@@ -37,7 +37,7 @@ def pytest_asyncio_loop_factories(
 
 
 def pytest_collection_finish() -> None:
-    """Take what is there before the first test out of the garbage collector's sight; the check below is for the rest."""
+    """Take what is there before the first test out of the garbage collector's sight: the check is for the rest."""
     gc.collect()
     gc.freeze()
 
