@@ -11,6 +11,7 @@ from typing import Any, Protocol
 from aiohttp import BaseConnector, ClientRequest, ClientTimeout
 from aiohttp.client_exceptions import ClientConnectorError, ClientOSError, ServerDisconnectedError
 from aiohttp.client_proto import ResponseHandler
+from aiohttp.connector import Connection
 from aiohttp.streams import EofStream
 from aiohttp.tracing import Trace
 
@@ -162,6 +163,10 @@ class PoolingConnector(BaseConnector):
         self, req: ClientRequest, traces: list[Trace], timeout: ClientTimeout
     ) -> ClientProtocol:
         return self._open_connection(req)
+
+    async def _reuse(self, req: ClientRequest, traces: list[Trace]) -> Connection | None:
+        """An idle connection from the pool, if there is one: how `connect()` begins, without the rest of it."""
+        return await self._get(req.connection_key, traces)
 
     def _has_acquired(self, protocol: ClientProtocol) -> bool:
         """Whether the pool has given this connection away, and not got it back."""

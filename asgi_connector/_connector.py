@@ -247,7 +247,7 @@ class ASGIRoutingConnector(PoolingConnector):
                 continue  # what is mounted may have changed meanwhile
             proxy = take_proxy(req) if req.proxy is not None else None
             try:
-                connection = await super().connect(req, traces, timeout)
+                connection = await self._reuse(req, traces) or await super().connect(req, traces, timeout)
             except _UnmountedMeanwhile:
                 if proxy is not None:
                     req.update_proxy(*proxy)

@@ -227,7 +227,7 @@ class RequestResponseCycle:
 
     def _start_response(self, message: Message) -> None:
         status = message.get("status")
-        if not isinstance(status, int) or isinstance(status, bool):
+        if type(status) is not int and (not isinstance(status, int) or isinstance(status, bool)):
             raise ASGIProtocolError(f"Expected the 'status' of 'http.response.start' to be an int, but got {status!r}.")
         if not 200 <= status <= 999:
             raise ASGIProtocolError(
@@ -252,7 +252,8 @@ class RequestResponseCycle:
         if self._hold_turns:
             self._response = _HELD
         else:
-            self._complete_response()
+            self._response = _COMPLETE
+            self._wire.complete_response()
         if self._news is not None:
             self._news.set()
 

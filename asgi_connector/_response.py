@@ -31,6 +31,9 @@ class Framing(enum.Enum):
     CLOSE = "the end of the connection"
 
 
+_LENGTH: Final = Framing.LENGTH
+
+
 def build_head(
     status: int, headers: Iterable[Iterable[bytes]], method: str, http_version: str, close: bool
 ) -> tuple[bytes, Framing, int | None, bool]:
@@ -62,23 +65,19 @@ def build_head(
         raise ASGIProtocolError(
             f"Expected the 'headers' of 'http.response.start' to be pairs of bytes, name and value: {exc}."
         ) from exc
-    framing, line = _choose_framing(status, method, http_version, content_length)
-    lines.append(line)
-    close = close or framing is Framing.CLOSE
-    lines.append(b"connection: close\r\n\r\n" if close and not app_closes else b"\r\n")
-    return b"".join(lines), framing, content_length, close or app_closes
-
-
-def _choose_framing(status: int, method: str, http_version: str, content_length: int | None) -> tuple[Framing, bytes]:
-    """How the body is framed, and the header line to say so that the app has not sent itself."""
     # RFC 9112, 6.3: a response to HEAD, and any 204 or 304, ends at its head, whatever its headers say.
     if method == "HEAD" or status == 204 or status == 304:
-        return Framing.NO_BODY, b""
-    if content_length is not None:
-        return Framing.LENGTH, b""
-    if http_version == "1.1":
-        return Framing.CHUNKED, b"transfer-encoding: chunked\r\n"
-    return Framing.CLOSE, b""
+        framing = Framing.NO_BODY
+    elif content_length is not None:
+        framing = _LENGTH
+    elif http_version == "1.1":
+        framing = Framing.CHUNKED
+        lines.append(b"transfer-encoding: chunked\r\n")
+    else:
+        framing = Framing.CLOSE
+        close = True
+    lines.append(b"connection: close\r\n\r\n" if close and not app_closes else b"\r\n")
+    return b"".join(lines), framing, content_length, close or app_closes
 
 
 class _Effect(enum.Enum):

@@ -62,7 +62,7 @@ class ServerProtocol(asyncio.Protocol):
         "_framing",
         "_keep_alive",
         "_line",
-        "_line_bytes",
+        "_head_bytes",
         "_loop",
         "_phase",
         "_retired",
@@ -88,7 +88,7 @@ class ServerProtocol(asyncio.Protocol):
         self._awaited: tuple[Context, object] | None = None  # handed out, and nothing has arrived since
         self._retired = False
         # Requests on one connection are much alike, byte for byte: what the last one's bytes meant is kept.
-        self._line_bytes = b""
+        self._head_bytes = b""
         self._line = RequestLine("", b"", "")
         self._fields_bytes: bytes | None = None
         self._fields = Fields([])
@@ -198,6 +198,9 @@ class ServerProtocol(asyncio.Protocol):
         if self._buffer:
             data = self._buffer + data
             self._buffer = b""
+        if data == self._head_bytes:
+            self._start_exchange(b"")
+            return
         end = data.find(b"\r\n\r\n")
         try:
             if end > MAX_LINE or (end < 0 and len(data) > MAX_LINE):
@@ -205,19 +208,22 @@ class ServerProtocol(asyncio.Protocol):
             if end < 0:
                 self._buffer = data
                 return
-            start, _, block = data[:end].partition(b"\r\n")
-            if start != self._line_bytes:
-                self._line = parse_request_line(start)
-                self._line_bytes = start
-            if block != self._fields_bytes:
-                self._fields = parse_fields(block)
-                self._fields_bytes = block
+            self._parse_head(data[:end])
         except BadRequest as exc:
             self._refuse(exc, to_head=data.startswith(b"HEAD "))
             return
-        self._start_exchange(self._line, self._fields, data[end + 4 :])
+        self._head_bytes = data[: end + 4]
+        self._start_exchange(data[end + 4 :])
 
-    def _start_exchange(self, line: RequestLine, fields: Fields, rest: bytes) -> None:
+    def _parse_head(self, head: bytes) -> None:
+        start, _, block = head.partition(b"\r\n")
+        self._line = parse_request_line(start)
+        if block != self._fields_bytes:
+            self._fields = parse_fields(block)
+            self._fields_bytes = block
+
+    def _start_exchange(self, rest: bytes) -> None:
+        line, fields = self._line, self._fields
         assert self._awaited is not None
         caller, origin = self._awaited
         self._awaited = None
@@ -309,10 +315,27 @@ class ServerProtocol(asyncio.Protocol):
             body = bytes(body)
         if self._framing is _CHUNKED:
             self._write_chunk(body, more_body)
-        elif self._framing is not _NO_BODY:
-            self._write_plain(body, more_body)
-        # RFC 9112, 6.3: apps do send a body where there is none (a GET route that answers HEAD). It is counted against
-        # nothing and dropped, as in uvicorn.
+            return
+        if self._framing is _NO_BODY:
+            # RFC 9112, 6.3: apps do send a body where there is none (a GET route that answers HEAD). It is counted
+            # against nothing and dropped, as in uvicorn.
+            return
+        if body:
+            if self._body_left is not None:
+                self._count(len(body), self._body_left)
+            self._transport.write(body)
+            self._tail_written += len(body)
+        if self._body_left and not more_body:
+            raise ASGIProtocolError(
+                f"Response content shorter than Content-Length: it ends when {self._body_left} bytes are left."
+            )
+
+    def _count(self, size: int, left: int) -> None:
+        if size > left:
+            raise ASGIProtocolError(
+                f"Response content longer than Content-Length: {size} bytes were sent when {left} were left."
+            )
+        self._body_left = left - size
 
     def _write_chunk(self, body: bytes, more_body: bool) -> None:
         transport = self._transport
@@ -325,22 +348,6 @@ class ServerProtocol(asyncio.Protocol):
         if not more_body:
             transport.write(b"0\r\n\r\n")
             self._tail_written += 5
-
-    def _write_plain(self, body: bytes, more_body: bool) -> None:
-        if body:
-            size = len(body)
-            if (left := self._body_left) is not None:
-                if size > left:
-                    raise ASGIProtocolError(
-                        f"Response content longer than Content-Length: {size} bytes were sent when {left} were left."
-                    )
-                self._body_left = left - size
-            self._transport.write(body)
-            self._tail_written += size
-        if self._body_left and not more_body:
-            raise ASGIProtocolError(
-                f"Response content shorter than Content-Length: it ends when {self._body_left} bytes are left."
-            )
 
     def release_response(self) -> None:
         self._transport.release()
