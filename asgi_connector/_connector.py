@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Generator, Mapping
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from contextvars import Context, copy_context
 from typing import Any, Final, Self, cast
 from weakref import WeakKeyDictionary
@@ -328,19 +328,24 @@ class ASGIRoutingConnector(PoolingConnector):
         try:
             await self._lifespans.start_all()
         except BaseException:
-            with suppress(LifespanError):  # logged; the failure to start comes first
+            try:
                 await self.close()
+            except (LifespanError, ExceptionGroup):
+                logger.exception("Some apps failed to shut down, after others had failed to start")
             raise
         return self
 
     @override
     def close(self, *, abort_ssl: bool = False) -> Awaitable[None]:
-        """Close: disconnect every client, let running apps end, close the fallback.
+        """Close: disconnect every client, let running apps end, shut their lifespans down, close the fallback.
 
-        There are no new connections from now on; apps see a disconnect, have ``shutdown_timeout`` to end, counted from
-        when their client left, and are then cancelled. Awaiting it a second time, or from elsewhere at the same time,
-        is harmless; cancelling it cancels the apps at once. From inside a request it starts the closing, and does
-        not wait for it.
+        There are no new connections from now on, except for lifespans that are shutting down, which may still call other
+        services. Running apps see a disconnect, have ``shutdown_timeout`` to end, counted from when their client left,
+        and are then cancelled. Lifespans shut down in the reverse order of their startup. Awaiting it a second time, or
+        from elsewhere at the same time, is harmless; cancelling it cancels the apps at once. From inside a request or a
+        lifespan it starts the closing, and does not wait for it.
+
+        Raises `LifespanError`, or an `ExceptionGroup` of several, after everything else has been closed.
         """
         if self._is_over():
             return _Waiting(_nothing)
