@@ -78,7 +78,7 @@ class ASGIRoutingConnector(PoolingConnector):
         keepalive_timeout: seconds that an idle connection is kept for; 15 by default, as in aiohttp.
         force_close: close each connection after one request; `False` by default.
         shutdown_timeout: seconds (2 by default) that `close()` gives running apps to end, counted from when their
-            client left. Then they are cancelled, with a warning in the log.
+            client left. Then they are cancelled, with a warning in the log. Each lifespan has as long to shut down.
 
     ``root_path``, ``client``, ``raise_app_exceptions`` and ``lifespan`` are defaults that a `Mount` may override.
 
@@ -339,11 +339,11 @@ class ASGIRoutingConnector(PoolingConnector):
     def close(self, *, abort_ssl: bool = False) -> Awaitable[None]:
         """Close: disconnect every client, let running apps end, shut their lifespans down, close the fallback.
 
-        There are no new connections from now on, except for lifespans that are shutting down, which may still call other
-        services. Running apps see a disconnect, have ``shutdown_timeout`` to end, counted from when their client left,
-        and are then cancelled. Lifespans shut down in the reverse order of their startup. Awaiting it a second time, or
-        from elsewhere at the same time, is harmless; cancelling it cancels the apps at once. From inside a request or a
-        lifespan it starts the closing, and does not wait for it.
+        There are no new connections from now on, except for lifespans that are shutting down, which may still call
+        other services. Running apps see a disconnect, have ``shutdown_timeout`` to end, counted from when their client
+        left, and are then cancelled. Lifespans shut down in the reverse order of their startup. Awaiting it a second
+        time, or from elsewhere at the same time, is harmless; cancelling it cancels the apps at once. From inside a
+        request or a lifespan it starts the closing, and does not wait for it.
 
         Raises `LifespanError`, or an `ExceptionGroup` of several, after everything else has been closed.
         """

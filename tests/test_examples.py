@@ -42,6 +42,23 @@ TELLING_LINES = {
         r"GET http://127\.0\.0\.1:\d+/prices/tea .*fallback.*TCPConnector",
         r'200 \{"article":"tea","cents":250\}',
     ],
+    "lifespan.py": [
+        r"^A session is open; the app has not been started$",
+        r"^Two first requests at the same time",
+        r"^  startup: the database is opened$",
+        r"^  request: add 'Emma'$",
+        r'^  201 \{"title":"Emma","year":1815\}$',
+        r"^The next request finds the same database open$",
+        r"^  request: find 'Emma'$",
+        r'^  200 \{"title":"Emma","year":1815\}$',
+        r"^The session closes",
+        r"^  shutdown: the database is closed$",
+        r"^Another session",
+        r"^  startup: the database is opened$",
+        r"^  request: find 'Persuasion'$",
+        r'^  200 \{"title":"Persuasion","year":1817\}$',
+        r"^  shutdown: the database is closed$",
+    ],
 }
 
 
