@@ -47,6 +47,7 @@ from ._types import ASGIApp
 
 _DEFAULT_CLIENT: Final = ("127.0.0.1", 123)
 
+_Leaving = asyncio.Task[LifespanError | None]
 _Replays = WeakKeyDictionary[asyncio.Task[Any], tuple[ClientRequest, BaseException]]
 
 
@@ -134,7 +135,7 @@ class ASGIRoutingConnector(PoolingConnector):
         self._running = Running(loop)
         self._lifespans = lifespans
         self._entered = False
-        self._leaving: set[asyncio.Task[None]] = set()  # apps that were replaced, and have not been shut down yet
+        self._leaving: set[_Leaving] = set()  # apps that were unmounted or replaced, and are not shut down yet
         self._closing: asyncio.Task[list[Exception]] | None = None
         self._close_awaited = False
         # What aiohttp is about to send a second time, because an app raised what it takes for a broken connection.
@@ -165,9 +166,7 @@ class ASGIRoutingConnector(PoolingConnector):
         replaced = self._table.mount(pattern, app, copy_context())
         self._retire_outdated()
         if replaced is not None:
-            task = self._owner.create_task(self._leave_in_background(replaced), context=Context())
-            self._leaving.add(task)
-            task.add_done_callback(self._leaving.discard)
+            self._leave(replaced).add_done_callback(_log_failure)
 
     async def unmount(self, pattern: str) -> None:
         """Take away what is mounted at *pattern*; the next request goes to what else matches, or elsewhere.
@@ -182,7 +181,7 @@ class ASGIRoutingConnector(PoolingConnector):
         _check_outside(mounted)
         self._table.unmount(pattern)
         self._retire_outdated()
-        await self._leave(mounted)
+        await _wait_for_leaving(self._leave(mounted))
 
     @asynccontextmanager
     async def mounted(self, pattern: str, app: ASGIApp | Mount) -> AsyncGenerator[None, None]:
@@ -199,6 +198,7 @@ class ASGIRoutingConnector(PoolingConnector):
         try:
             if self._entered:
                 await mounted.lifespan.wait_started()
+                self._check_open()
             yield
         finally:
             self._check_loop()
@@ -206,19 +206,27 @@ class ASGIRoutingConnector(PoolingConnector):
             last = self._table.remove(layer)  # another one, if mount() or unmount() was called in the block
             self._retire_outdated()
             if last is not None:
-                await self._leave(last)
+                await _wait_for_leaving(self._leave(last))
             await mounted.wait_until_unused()
 
-    async def _leave(self, mounted: MountedApp) -> None:
-        """*mounted* gets no further requests: wait for those that it has, then let go of its app's lifespan."""
-        await mounted.wait_until_unused()
-        await self._lifespans.leave(mounted.lifespan)
+    def _leave(self, mounted: MountedApp) -> _Leaving:
+        """*mounted* gets no further requests: wait for those that it has, then let go of its app's lifespan.
 
-    async def _leave_in_background(self, mounted: MountedApp) -> None:
-        try:
-            await self._leave(mounted)
-        except LifespanError:
-            logger.exception("An app that was replaced has failed to shut down")
+        In a task of its own, so that it is done whoever is cancelled. Its result is what failed.
+        """
+
+        async def leave() -> LifespanError | None:
+            await mounted.wait_until_unused()
+            try:
+                await self._lifespans.leave(mounted.lifespan)
+            except LifespanError as exc:
+                return exc
+            return None
+
+        task = asyncio.Task(leave(), loop=self._owner, context=Context())
+        self._leaving.add(task)
+        task.add_done_callback(self._leaving.discard)
+        return task
 
     def _retire_outdated(self) -> None:
         """Retire each connection whose address leads to another app now than when it was made."""
@@ -327,6 +335,7 @@ class ASGIRoutingConnector(PoolingConnector):
         self._entered = True
         try:
             await self._lifespans.start_all()
+            self._check_open()
         except BaseException:
             try:
                 await self.close()
@@ -359,13 +368,16 @@ class ASGIRoutingConnector(PoolingConnector):
         """Whether there is nothing left to close, or no loop to do it in."""
         if self._closing is not None:
             return self._closing.done()
-        return self.closed and (self._owner.is_closed() or self._running.is_idle())
+        return self.closed and (
+            self._owner.is_closed() or (self._running.is_idle() and self._lifespans.is_idle() and not self._leaving)
+        )
 
     def _is_inside_an_app(self) -> bool:
         return any(self._owns(caller) for caller in callers())
 
     def _is_called_by_a_shutdown(self) -> bool:
-        return any(isinstance(caller, Lifespan) and caller.stopping and self._owns(caller) for caller in callers())
+        # Or by the startup of an app that another one, while it shuts down, is the first to call.
+        return any(isinstance(caller, Lifespan) and caller.changing and self._owns(caller) for caller in callers())
 
     def _owns(self, caller: Caller) -> bool:
         """Whether closing this connector waits for *caller*."""
@@ -486,6 +498,21 @@ class _Waiting:
 
 async def _nothing() -> None:
     pass
+
+
+async def _wait_for_leaving(task: _Leaving) -> None:
+    try:
+        failure = await asyncio.shield(task)
+    except asyncio.CancelledError:
+        task.add_done_callback(_log_failure)
+        raise
+    if failure is not None:
+        raise failure
+
+
+def _log_failure(task: _Leaving) -> None:
+    if not task.cancelled() and (failure := task.result()) is not None:
+        logger.error("An app that is mounted no more failed to shut down", exc_info=failure)
 
 
 def _check_outside(mounted: MountedApp) -> None:

@@ -21,6 +21,8 @@ logger = logging.getLogger("asgi_connector")
 
 Setting = Literal["auto", "on", "off"]
 
+CANCEL_PATIENCE: Final = 2.0  # seconds that a cancelled app has to clean up
+
 
 def check_setting(setting: Setting) -> None:
     if setting not in get_args(Setting):
@@ -57,15 +59,19 @@ class Lifespan:
         self._context = context
         self._state = _State.NEW
         self._task: asyncio.Task[None] | None = None
-        self._settled = asyncio.Event()  # the startup is over, one way or another; or no use waiting for
+        self._waiters: set[asyncio.Future[None]] = set()
         self._waits_for: list[Lifespan] = []  # startups that something inside of this lifespan waits for
-        self._called_receive = False
-        self._answered_garbage = False
+        self._startup_over = asyncio.Event()
         self._told_to_stop = asyncio.Event()
-        self._told = False
+        self._stopped = asyncio.Event()
+        # How far the conversation with the app has come.
+        self._startup_received = False
+        self._shutdown_received = False
+        self._shutdown_completed = False
+        self._answered_garbage = False
+        self._dismissed = False  # cancelled by us, which is no failure of its own
         self._failure: str | None = None  # the message of startup.failed or shutdown.failed
         self._error: BaseException | None = None  # what the app raised
-        self._stopped = asyncio.Event()
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} of {self.name!r}, {self._state.value}>"
@@ -75,8 +81,9 @@ class Lifespan:
         return self._task is None or self._task.done()
 
     @property
-    def stopping(self) -> bool:
-        return self._state is _State.STOPPING
+    def changing(self) -> bool:
+        """Whether it is starting or shutting down."""
+        return self._state is _State.STARTING or self._state is _State.STOPPING
 
     @property
     def over(self) -> bool:
@@ -94,31 +101,40 @@ class Lifespan:
         if self.ready:
             return
         if self._state is _State.NEW:
-            self._state = _State.STARTING
-            context = self._context.copy()
-            context.run(current_caller.set, self)
-            self._task = self.owner.loop.create_task(self._run(), context=context)
+            self._begin()
         if self._state is _State.STARTING:
-            with self._waiting():
-                await self._settled.wait()
+            with self._waiting() as waiter:
+                await waiter
         if self._state is _State.FAILED:
             raise LifespanError(self._describe_failure("start")) from self._error
 
+    def _begin(self) -> None:
+        self._state = _State.STARTING
+        context = self._context.copy()
+        context.run(current_caller.set, self)
+        # Not by the loop's task factory: an eager task would run before it is known here.
+        self._task = asyncio.Task(self._run(), loop=self.owner.loop, context=context)
+
     def release_waiters(self) -> None:
-        """Let nobody wait for the startup any longer."""
-        self._settled.set()
+        """Let those who wait for the startup now wait no longer; whoever comes later will."""
+        for waiter in self._waiters:
+            if not waiter.done():
+                waiter.set_result(None)
 
     @contextmanager
-    def _waiting(self) -> Iterator[None]:
+    def _waiting(self) -> Iterator[asyncio.Future[None]]:
         inside = [caller for caller in callers() if isinstance(caller, Lifespan)]
         if circle := self._find_circle(inside):
             names = " waits for ".join(repr(lifespan.name) for lifespan in circle)
             raise LifespanError(f"The startups wait for each other in a circle: {names}")
+        waiter = self.owner.loop.create_future()
+        self._waiters.add(waiter)
         for lifespan in inside:
             lifespan._waits_for.append(self)
         try:
-            yield
+            yield waiter
         finally:
+            self._waiters.discard(waiter)
             for lifespan in inside:
                 lifespan._waits_for.remove(self)
 
@@ -130,7 +146,8 @@ class Lifespan:
             way = ways.pop()
             if way[-1] in inside:
                 return [way[-1], *way]
-            for lifespan in way[-1]._waits_for:
+            predecessor = way[-1].predecessor
+            for lifespan in [*way[-1]._waits_for, *([predecessor] if predecessor else [])]:
                 if lifespan not in seen:
                     seen.add(lifespan)
                     ways.append([*way, lifespan])
@@ -148,70 +165,90 @@ class Lifespan:
         except (KeyboardInterrupt, SystemExit):
             raise
         except BaseException as exc:
-            self._error = exc
+            if not (self._dismissed and isinstance(exc, asyncio.CancelledError)):
+                self._error = exc
         finally:
             self._app_returned()
 
     def _app_returned(self) -> None:
         if self._state is _State.STARTING:
-            if self._failure is None and (self._error is None or not self._called_receive or self._answered_garbage):
+            unsupported = self._error is None or not self._startup_received or self._answered_garbage
+            if self._failure is None and unsupported and not self._dismissed:
                 self._unsupported()
             else:
-                self._state = _State.FAILED
-            self._settled.set()
+                self._end_starting(_State.FAILED)
         elif self._state is _State.STARTED and self._error is not None:
-            logger.error("The lifespan of %s ended with an exception", self.name, exc_info=self._error)
+            logger.error("The lifespan of the app at %r ended with an exception", self.name, exc_info=self._error)
 
     def _unsupported(self) -> None:
         if self.setting == "on":
-            self._state = _State.FAILED
             self._failure = "the app does not support lifespan; mount it with lifespan='auto' or 'off'"
+            self._end_starting(_State.FAILED)
         else:
-            self._state = _State.UNSUPPORTED
             self.ready = True
-            logger.debug("%s does not support lifespan", self.name, exc_info=self._error)
+            self._end_starting(_State.UNSUPPORTED)
+            logger.debug("The app at %r does not support lifespan", self.name, exc_info=self._error)
+
+    def _end_starting(self, state: _State) -> None:
+        if self._state is _State.STARTING:
+            self._state = state
+            self._startup_over.set()
+            self.release_waiters()
+
+    def _dismiss(self) -> None:
+        """End the app's task, from which nothing more is expected."""
+        self._dismissed = True
+        if self._task is not None:
+            self._task.cancel("The lifespan is over")
 
     async def _receive(self) -> Message:
-        if not self._called_receive:
-            self._called_receive = True
+        if not self._startup_received:
+            self._startup_received = True
             return {"type": "lifespan.startup"}
-        await self._told_to_stop.wait()
-        if not self._told:
-            self._told = True
+        if self._failure is None:
+            await self._told_to_stop.wait()
+        if self._failure is None and not self._shutdown_received:
+            self._shutdown_received = True
             return {"type": "lifespan.shutdown"}
-        await asyncio.Event().wait()  # nothing more will come
+        # The app has said its last word, and asks for more, which will not come.
+        self._end_starting(_State.FAILED)
+        self._dismiss()
+        await asyncio.Event().wait()
         raise AssertionError
 
     async def _send(self, message: Message) -> None:
         kind = message["type"]
-        if self._state is _State.STARTING and self._failure is None:
-            if kind == "lifespan.startup.complete":
+        if self._failure is None and not self._shutdown_completed:
+            if self._state is _State.STARTING and kind == "lifespan.startup.complete":
                 self._started()
                 return
-            if kind == "lifespan.startup.failed":
+            if self._state is _State.STARTING and kind == "lifespan.startup.failed":
                 self._startup_failed(message.get("message", ""))
                 return
-        elif self._state is _State.STOPPING and self._failure is None:
-            if kind == "lifespan.shutdown.complete":
+            if self._state is _State.STOPPING and kind == "lifespan.shutdown.complete":
+                self._shutdown_completed = True
                 return
-            if kind == "lifespan.shutdown.failed":
+            if self._state is _State.STOPPING and kind == "lifespan.shutdown.failed":
                 self._failure = message.get("message", "")
                 return
         self._answered_garbage = not str(kind).startswith("lifespan.")
         raise ASGIProtocolError(f"Unexpected ASGI message '{kind}' sent, while the lifespan is {self._state.value}.")
 
     def _started(self) -> None:
-        self._state = _State.STARTED
         self.ready = True
         self.owner.started.append(self)
-        self._settled.set()
+        self._end_starting(_State.STARTED)
 
     def _startup_failed(self, message: str) -> None:
         """Frameworks report a failure first and raise its cause after it: what the app raises now is awaited."""
         self._failure = message
         assert self._task is not None
-        timer = self.owner.loop.call_later(self.owner.timeout, self._task.cancel)
+        timer = self.owner.loop.call_later(self.owner.timeout, self._startup_failed_long_ago)
         self._task.add_done_callback(lambda _: timer.cancel())
+
+    def _startup_failed_long_ago(self) -> None:
+        self._end_starting(_State.FAILED)
+        self._dismiss()
 
     # Shutdown.
 
@@ -221,52 +258,47 @@ class Lifespan:
         Each has the owner's timeout, and is cancelled then. Raises `LifespanError` if the shutdown failed.
         """
         if self._state is _State.STARTING:
-            await self._end_startup()
+            await self._await_startup()
         if self._state is _State.STARTED:
             await self._shut_down()
         elif self._state is _State.STOPPING:
             await self._stopped.wait()
         else:
-            self._stop_now()
+            self._set_stopped()
 
-    async def _end_startup(self) -> None:
-        self._settled.clear()  # it may have been set only to release those who waited
+    async def _await_startup(self) -> None:
         with suppress(TimeoutError):
             async with asyncio.timeout(self.owner.timeout):
-                await self._settled.wait()
+                await self._startup_over.wait()
         if self._state is _State.STARTING:
             logger.warning("Cancelled the startup of the app at %r, which did not end in time", self.name)
             await self._cancel()
 
-    def _stop_now(self) -> None:
+    def _set_stopped(self) -> None:
         self._state = _State.STOPPED
         self.ready = False
         self._stopped.set()
+        self.release_waiters()
 
     async def _shut_down(self) -> None:
         self._state = _State.STOPPING
         self.ready = False
         self.owner.started.remove(self)
         self._told_to_stop.set()
-        in_time = await self._task_ends_in_time()
-        self._stop_now()
-        if not in_time:
-            self._failure = f"it did not end within {self.owner.timeout} seconds, and was cancelled"
-        if self._failure is not None or self._error is not None:
-            raise LifespanError(self._describe_failure("shut down")) from self._error
-
-    async def _task_ends_in_time(self) -> bool:
-        """Wait for the app to return, and cancel it when its time is over."""
         assert self._task is not None
         done, _ = await asyncio.wait({self._task}, timeout=self.owner.timeout)
         if not done:
             await self._cancel()
-        return bool(done)
+            if self._failure is None and not self._shutdown_completed:
+                self._failure = f"it did not end within {self.owner.timeout} seconds, and was cancelled"
+        self._set_stopped()
+        if self._failure is not None or self._error is not None:
+            raise LifespanError(self._describe_failure("shut down")) from self._error
 
     async def _cancel(self) -> None:
         assert self._task is not None
-        self._task.cancel("The app is to be shut down")
-        await asyncio.wait({self._task}, timeout=self.owner.timeout)
+        self._dismiss()
+        await asyncio.wait({self._task}, timeout=CANCEL_PATIENCE)
 
     def _describe_failure(self, to_do: str) -> str:
         reason = self._failure or (repr(self._error) if self._error is not None else "it gives no reason")
@@ -308,6 +340,7 @@ class Lifespans:
         """A mount does not need *lifespan* any more; the last one shuts it down. May raise `LifespanError`."""
         lifespan.users -= 1
         if lifespan.users == 0:
+            lifespan.release_waiters()  # they look anew for what is mounted
             try:
                 await lifespan.stop()
             finally:
@@ -336,6 +369,10 @@ class Lifespans:
                 task.cancel()
             results = await asyncio.gather(*tasks, return_exceptions=True)
         raise_all("Some apps failed to start", results)
+
+    def is_idle(self) -> bool:
+        """Whether no app is running its lifespan."""
+        return all(lifespan.ended for lifespan in self._of_app.values())
 
     def release_waiters(self) -> None:
         for lifespan in self._of_app.values():

@@ -4,11 +4,12 @@ import asyncio
 import logging
 import sys
 from contextvars import Context
-from typing import Final, Protocol
+from typing import Protocol
 
 from ._aiohttp import ClientProtocol
 from ._callers import current_caller
 from ._http import RequestResponseCycle
+from ._lifespan import CANCEL_PATIENCE
 from ._mounts import MountedApp
 from ._scope import Address
 
@@ -31,9 +32,6 @@ else:
         task = loop.create_task(cycle.run(cycle.mounted.app), context=caller)
         task.add_done_callback(lambda _: cycle.task_done())
         return task
-
-
-CANCEL_PATIENCE: Final = 2.0
 
 
 class Connection(Protocol):
@@ -101,7 +99,7 @@ class Running:
         if cancelled:
             _, disobedient = await asyncio.wait(cancelled, timeout=CANCEL_PATIENCE)
             for task in disobedient:
-                self._cycles.discard(cancelled[task])
+                self.ended(cancelled[task])  # as far as we are concerned
                 logger.error("An app went on though it was cancelled: %s", _describe(cancelled[task]))
 
     async def _cancel_overdue(self, timeout: float) -> dict[asyncio.Task[None], RequestResponseCycle]:

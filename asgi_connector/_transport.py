@@ -180,7 +180,8 @@ class MemoryTransport(asyncio.Transport):
 
     def hold(self) -> None:
         """Deliver nothing of what is written from now on, until `release()`."""
-        self._kept = []
+        if self._kept is None:
+            self._kept = []
 
     def release(self) -> None:
         """Deliver what was written since `hold()`, and whatever follows."""

@@ -391,13 +391,15 @@ def peak_memory() -> int:
     return peak if sys.platform == "darwin" else peak * KIB
 
 
-async def download(size: int) -> int:
-    piece = bytes(64 * KIB)
+def new_piece() -> bytes:
+    return b"x" * (64 * KIB)  # not the same object again and again, which would need no memory wherever it is kept
 
+
+async def download(size: int) -> int:
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         await send(start())
-        for _ in range(size // len(piece)):
-            await send(chunk(piece))
+        for _ in range(size // (64 * KIB)):
+            await send(chunk(new_piece()))
         await send({"type": "http.response.body"})
 
     async with session_to(app) as session, session.get("/") as response:
@@ -405,7 +407,6 @@ async def download(size: int) -> int:
 
 
 async def upload(size: int) -> int:
-    piece = bytes(64 * KIB)
     received = 0
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
@@ -417,8 +418,8 @@ async def upload(size: int) -> int:
         await send(LAST)
 
     async def body() -> AsyncIterator[bytes]:
-        for _ in range(size // len(piece)):
-            yield piece
+        for _ in range(size // (64 * KIB)):
+            yield new_piece()
 
     async with session_to(app) as session, session.post("/", data=body()) as response:
         assert await response.read() == b"last"

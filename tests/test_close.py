@@ -4,7 +4,6 @@ import asyncio
 import gc
 import itertools
 import logging
-import sys
 import warnings
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
@@ -407,12 +406,14 @@ async def test_an_app_that_goes_on_though_it_was_cancelled_does_not_hold_up_clos
     async with session_to(deaf_app, shutdown_timeout=0.05) as session:
         request = asyncio.create_task(fetch(session, "/for/ever"))
         await started.wait()
-        await session.close()
-        assert not ended.is_set()
-        records = logged(caplog)
-        assert [level for level, _ in records] == [logging.WARNING, logging.ERROR]
-        assert all("/for/ever" in message for _, message in records)
-        may_end.set()
+        try:
+            await session.close()
+            assert not ended.is_set()
+            records = logged(caplog)
+            assert [level for level, _ in records] == [logging.WARNING, logging.ERROR]
+            assert all("/for/ever" in message for _, message in records)
+        finally:
+            may_end.set()
         await ended.wait()
         await asyncio.wait({request})
         await some_turns()
@@ -677,7 +678,10 @@ async def test_an_app_that_closes_and_then_ignores_the_disconnect_is_cancelled()
         assert inner.was_cancelled
 
 
-@pytest.mark.skipif(sys.version_info < (3, 12), reason="Python 3.12 brought eager tasks")
+EAGER_TASKS: Any = getattr(asyncio, "eager_task_factory", None)
+
+
+@pytest.mark.skipif(EAGER_TASKS is None, reason="Python 3.12 brought eager tasks")
 def test_close_in_the_first_step_of_an_app_works_with_eager_tasks_too() -> None:
     steps: list[object] = []
 
@@ -696,7 +700,7 @@ def test_close_in_the_first_step_of_an_app_works_with_eager_tasks_too() -> None:
             assert steps == [{"type": "http.disconnect"}]
 
     with asyncio.Runner(loop_factory=asyncio.new_event_loop) as runner:
-        runner.get_loop().set_task_factory(asyncio.eager_task_factory)
+        runner.get_loop().set_task_factory(EAGER_TASKS)
         runner.run(main())
 
 
@@ -727,7 +731,9 @@ def test_a_close_that_nobody_awaits_leaves_nothing_behind_when_the_loop_ends_at_
     async def main() -> None:
         fallback = aiohttp.TCPConnector()
         session = ClientSession(
-            connector=ASGIRoutingConnector({"hello.internal": hello, "app.internal": app}, lifespan="off", fallback=fallback)
+            connector=ASGIRoutingConnector(
+                {"hello.internal": hello, "app.internal": app}, lifespan="off", fallback=fallback
+            )
         )
         assert await fetch(session, "http://hello.internal/") == b"hello"
         if busy:

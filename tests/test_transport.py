@@ -435,17 +435,19 @@ async def test_a_reader_that_pauses_while_bytes_are_under_way_does_not_get_them(
     await memory.b.until_received(1)
 
 
-async def test_a_reader_that_pauses_in_data_received_gets_no_more_of_it(pair: Pair) -> None:
+@pytest.mark.parametrize("size", [1, 600 * KIB])
+async def test_a_reader_that_pauses_in_data_received_gets_no_more_of_it(pair: Pair, size: int) -> None:
     pair.b.reactions["data"] = lambda: pair.b.transport.pause_reading()
-    pair.a.transport.write(bytes(600 * KIB))
+    pair.a.transport.write(bytes(size))
     pair.a.transport.write_eof()
     await pair.b.until_received(1)
     await turns()
+    assert pair.b.calls == ["made", "data"]
     assert len(pair.b.pieces) == 1
     while not pair.b.transport.is_closing():
         pair.b.transport.resume_reading()
         await turns()
-    assert pair.b.received == bytes(600 * KIB)
+    assert pair.b.received == bytes(size)
     assert pair.b.story == ["made", "data", "eof", "lost"]
 
 
@@ -979,8 +981,10 @@ async def test_an_abort_loses_both_ends_in_the_next_turn(memory: Pair) -> None:
         fill(end)
     memory.a.transport.abort()
     await turns(1)
-    assert memory.a.calls == ["made", "pause", "lost"]
-    assert memory.b.calls == ["made", "pause", "lost"]
+    for end in (memory.a, memory.b):
+        assert end.calls == ["made", "pause", "lost"]
+        assert end.pieces == []
+        assert end.transport.get_write_buffer_size() == 0
 
 
 async def test_an_abort_after_the_other_end_has_closed_brings_no_reset_to_it(memory: Pair) -> None:
@@ -1560,6 +1564,19 @@ async def test_held_bytes_reach_a_reader_that_was_paused_meanwhile(memory: Pair,
         step()
         await turns()
     assert memory.a.pieces == [b"x"]
+
+
+async def test_a_second_hold_keeps_what_the_first_one_kept(memory: Pair) -> None:
+    server = end_of(memory.b.transport)
+    server.hold()
+    server.write(b"one")
+    server.hold()
+    server.write(b"two")
+    await turns()
+    assert memory.a.pieces == []
+    server.release()
+    await memory.a.until_received(6)
+    assert memory.a.received == b"onetwo"
 
 
 async def test_a_release_without_a_hold_does_nothing(memory: Pair) -> None:
