@@ -4,7 +4,7 @@ It is the same in every aiohttp from 3.13 to 3.14; the tests in ``tests/test_aio
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from contextvars import Context
 from typing import Any, Protocol
 
@@ -167,6 +167,16 @@ class PoolingConnector(BaseConnector):
     async def _reuse(self, req: ClientRequest, traces: list[Trace]) -> Connection | None:
         """An idle connection from the pool, if there is one: how `connect()` begins, without the rest of it."""
         return await self._get(req.connection_key, traces)
+
+    def _close_forgotten(self, protocols: Iterable[ClientProtocol]) -> None:
+        """Close what the pool has lost: when a trace raises or is cancelled, `connect()` drops the connection it has.
+
+        It may be that one which is being connected by another call is closed too; that call takes another one.
+        """
+        pooled = {protocol for connections in self._conns.values() for protocol, _ in connections}
+        for protocol in protocols:
+            if protocol not in pooled and protocol not in self._acquired:
+                protocol.close()
 
     def _has_acquired(self, protocol: ClientProtocol) -> bool:
         """Whether the pool has given this connection away, and not got it back."""

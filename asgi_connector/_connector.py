@@ -260,6 +260,9 @@ class ASGIRoutingConnector(PoolingConnector):
                 if proxy is not None:
                     req.update_proxy(*proxy)
                 continue
+            except BaseException:
+                self._close_forgotten([connection.client for connection in self._running.connections])
+                raise
             if self._closing is not None and not self._is_called_by_a_shutdown():
                 connection.close()
                 self._check_open()
