@@ -247,22 +247,19 @@ class ASGIRoutingConnector(PoolingConnector):
         if self._replays is not None and task is not None:
             self._answer_replay(req, task, self._replays)
         while True:
-            mounted = self._table.find(req.host, req.port, req.is_ssl())
-            if mounted is None:
-                return await self._connect_elsewhere(req, traces, timeout)
-            if not mounted.lifespan.ready:
-                await self._start(mounted.lifespan, timeout)
-                continue  # what is mounted may have changed meanwhile
-            proxy = take_proxy(req) if req.proxy is not None else None
             try:
-                connection = await self._reuse(req, traces) or await super().connect(req, traces, timeout)
-            except _UnmountedMeanwhile:
-                if proxy is not None:
-                    req.update_proxy(*proxy)
-                continue
+                # What is in the pool leads to what is mounted now: anything else was closed when the table changed.
+                connection = await self._reuse(req, traces)
+                if connection is None:
+                    mounted = self._table.find(req.host, req.port, req.is_ssl())
+                    if mounted is None:
+                        return await self._connect_elsewhere(req, traces, timeout)
+                    connection = await self._connect(mounted, req, traces, timeout)
             except BaseException:
                 self._close_forgotten([connection.client for connection in self._running.connections])
                 raise
+            if connection is None:
+                continue  # what is mounted may have changed meanwhile
             if self._closing is not None and not self._is_called_by_a_shutdown():
                 connection.close()
                 self._check_open()
@@ -272,6 +269,21 @@ class ASGIRoutingConnector(PoolingConnector):
                     _log_destination(req, server.mounted)
                 return connection
             connection.close()  # its app was replaced while a trace had the word
+
+    async def _connect(
+        self, mounted: MountedApp, req: ClientRequest, traces: list[Trace], timeout: ClientTimeout
+    ) -> Connection | None:
+        """Start the app if it has not been, or connect to it; `None` if the request is to be dispatched anew."""
+        if not mounted.lifespan.ready:
+            await self._start(mounted.lifespan, timeout)
+            return None
+        proxy = take_proxy(req) if req.proxy is not None else None
+        try:
+            return await super().connect(req, traces, timeout)
+        except _UnmountedMeanwhile:
+            if proxy is not None:
+                req.update_proxy(*proxy)
+            return None
 
     async def _start(self, lifespan: Lifespan, timeout: ClientTimeout) -> None:
         """Start an app, within the time that the request has for its connection."""

@@ -392,7 +392,13 @@ class Lifespans:
     def _next_to_stop(self) -> Lifespan | None:
         if self.started:
             return self.started[-1]
-        return next((lifespan for lifespan in self._of_app.values() if not lifespan.over), None)
+        # Those that are over are dropped on the way: to pass them again each time would be quadratic.
+        while self._of_app:
+            key, lifespan = self._of_app.popitem()
+            if not lifespan.over:
+                self._of_app[key] = lifespan
+                return lifespan
+        return None
 
 
 def raise_all(message: str, results: Iterable[BaseException | None]) -> None:
