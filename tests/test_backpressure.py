@@ -3,7 +3,6 @@
 import asyncio
 import hashlib
 import random
-import resource
 import sys
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -34,7 +33,7 @@ def chunk(body: bytes) -> Message:
 
 
 class Numbers:
-    """An endless stream of bytes that can tell whether what is left of it is what should come next."""
+    """An endless stream of random bytes, every time the same."""
 
     def __init__(self) -> None:
         self._random = random.Random(0)
@@ -387,6 +386,8 @@ def peak_memory() -> int:
     status = Path("/proc/self/status")
     if status.exists():  # there, the number of getrusage() begins with that of the parent process
         return next(int(line.split()[1]) for line in status.read_text().splitlines() if line.startswith("VmHWM")) * KIB
+    import resource  # not on Windows
+
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * KIB
 
