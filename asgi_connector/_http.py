@@ -13,6 +13,8 @@ from typing import Final, Protocol
 from ._callers import Caller
 from ._exceptions import ASGIConnectorError, ASGIProtocolError
 from ._mounts import MountedApp
+from ._parser import RequestLine
+from ._scope import Address
 from ._types import ASGIApp, Message, Scope
 
 logger = logging.getLogger("asgi_connector")
@@ -78,7 +80,9 @@ class RequestResponseCycle:
         "_chunks",
         "_buffered",
         "_expect_continue",
+        "_address",
         "_hold_turns",
+        "_line",
         "_loop",
         "_news",
         "_request_ended",
@@ -99,12 +103,16 @@ class RequestResponseCycle:
         self,
         wire: Wire,
         scope: Scope,
+        line: RequestLine,
+        address: Address,
         loop: asyncio.AbstractEventLoop,
         mounted: MountedApp,
         origin: object,
         expect_continue: bool,
     ) -> None:
         self.scope = scope
+        self._line = line
+        self._address = address
         self.mounted = mounted
         self.task: asyncio.Task[None] | None = None
         self.origin = origin  # what the client knows this request by
@@ -124,15 +132,16 @@ class RequestResponseCycle:
         self._news: asyncio.Event | None = None  # made when receive() first has to wait
 
     def __repr__(self) -> str:
-        return f"<{type(self).__name__} {self.scope['method']} {self.url}, response {self._response.name.lower()}>"
+        return f"<{type(self).__name__} {self.method} {self.url}, response {self._response.name.lower()}>"
 
     @property
     def url(self) -> str:
-        """The URL of the request, for people to read."""
-        host, port = self.scope["server"]
-        query = self.scope["query_string"]
-        target = self.scope["raw_path"] + (b"?" + query if query else b"")
-        return f"{self.scope['scheme']}://{f'[{host}]' if ':' in host else host}:{port}{target.decode('ascii')}"
+        """The URL of the request, for people to read; the scope is the app's to change."""
+        return f"{self._address}{self._line.target.decode('ascii')}"
+
+    @property
+    def method(self) -> str:
+        return self._line.method
 
     @property
     def request_ended(self) -> bool:
@@ -315,7 +324,7 @@ class RequestResponseCycle:
         else:
             self._release_response()
             return
-        self._fail(ASGIProtocolError(f"{problem} ({self.scope['method']} {self.url})"))
+        self._fail(ASGIProtocolError(f"{problem} ({self.method} {self.url})"))
 
     def _fail(self, exc: BaseException) -> None:
         if self.disconnected_at is not None:
@@ -345,10 +354,10 @@ class RequestResponseCycle:
     def _raise_from_client(self, exc: BaseException) -> bool:
         self._hold_turns = 0
         if isinstance(exc, asyncio.CancelledError):
-            cancelled = ASGIConnectorError(f"The app was cancelled: {self.scope['method']} {self.url}")
+            cancelled = ASGIConnectorError(f"The app was cancelled: {self.method} {self.url}")
             cancelled.__cause__ = exc
             exc = cancelled
         return self._wire.raise_from_client(exc)
 
     def _log(self, exc: BaseException, when: str) -> None:
-        logger.error("Unhandled exception %s: %s %s", when, self.scope["method"], self.url, exc_info=exc)
+        logger.error("Unhandled exception %s: %s %s", when, self.method, self.url, exc_info=exc)

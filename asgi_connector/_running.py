@@ -120,7 +120,7 @@ class Running:
 
 
 def _describe(cycle: RequestResponseCycle) -> str:
-    return f"{cycle.scope['method']} {cycle.url}, by {cycle.mounted!r}"
+    return f"{cycle.method} {cycle.url}, by {cycle.mounted!r}"
 
 
 def _left_at(cycle: RequestResponseCycle) -> float:

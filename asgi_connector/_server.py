@@ -234,6 +234,8 @@ class ServerProtocol(asyncio.Protocol):
         self._cycle = cycle = RequestResponseCycle(
             self,
             http_scope(line, fields, self.address, self.mounted),
+            line,
+            self.address,
             self._loop,
             self.mounted,
             origin,
@@ -397,7 +399,7 @@ class ServerProtocol(asyncio.Protocol):
     def answer_500(self) -> None:
         if self._framing is None:
             assert self._cycle is not None
-            to_head = self._cycle.scope["method"] == "HEAD"
+            to_head = self._line.method == "HEAD"
             self._transport.write(plain_response(500, "Internal Server Error", to_head=to_head))
         self._phase = _CLOSED
         self._transport.release()

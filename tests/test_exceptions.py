@@ -1819,3 +1819,21 @@ async def test_tracing_sees_the_same_exception() -> None:
             await session.get("/")
     assert len(seen) == 1
     assert seen[0] is exc
+
+
+async def test_a_report_names_the_request_though_the_app_has_emptied_its_scope(
+    reports: Reports, caplog: pytest.LogCaptureFixture
+) -> None:
+    exc = OfTheApp()
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        scope.clear()
+        await send(start(200, LENGTH_3))
+        await send(body(b"abc"))
+        raise exc
+
+    async with session_to(app) as session:
+        async with session.get("/a?b=c") as response:
+            assert await response.read() == b"abc"
+        assert (await reports.one())["exception"] is exc
+    assert_logged(caplog, exc, "GET http://app.internal:80/a?b=c")
