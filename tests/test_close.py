@@ -63,8 +63,9 @@ async def fetch(session: ClientSession, url: str = "/", method: str = "GET") -> 
 
 
 async def in_flight(session: ClientSession, app: Lingering, url: str = "/") -> "asyncio.Task[bytes]":
-    """A request whose app has started."""
+    """A request whose app has started; not every test looks at how it ends."""
     task = asyncio.create_task(fetch(session, url))
+    task.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
     await app.started.wait()
     return task
 

@@ -95,7 +95,7 @@ async def serving(*apps: Named, **settings: Any) -> AsyncIterator[tuple[ClientSe
     """
     mounts = {f"{app.name.decode()}.internal": app for app in apps}
     mounts["app.internal"] = apps[0]
-    async with session_to(mounts, keepalive_timeout=None, **settings) as session:
+    async with session_to(mounts, keepalive_timeout=3600, **settings) as session:
         yield session, connector_of(session)
 
 
@@ -347,7 +347,7 @@ async def test_unmount_returns_when_a_whole_response_that_was_on_its_way_has_bee
         await send({"type": "http.response.body", "body": body})
         returned.set()
 
-    async with session_to(app, keepalive_timeout=None) as session, session.get("/") as response:
+    async with session_to(app, keepalive_timeout=3600) as session, session.get("/") as response:
         await returned.wait()
         await some_turns()
         unmounting = asyncio.create_task(connector_of(session).unmount("app.internal"))
@@ -362,7 +362,7 @@ async def test_unmount_returns_when_a_response_that_was_on_its_way_is_given_up()
         await send({"type": "http.response.start", "status": 200, "headers": []})
         await send({"type": "http.response.body", "body": bytes(1024 * 1024)})
 
-    async with session_to(app, keepalive_timeout=None) as session, session.get("/") as response:
+    async with session_to(app, keepalive_timeout=3600) as session, session.get("/") as response:
         unmounting = asyncio.create_task(connector_of(session).unmount("app.internal"))
         await some_turns()
         assert not unmounting.done()
@@ -1003,7 +1003,7 @@ class Remounting(RuleBasedStateMachine):
         self.runner.run(self.open())
 
     async def open(self) -> None:
-        self.connector = ASGIRoutingConnector(keepalive_timeout=None, shutdown_timeout=0, lifespan="off")
+        self.connector = ASGIRoutingConnector(keepalive_timeout=3600, shutdown_timeout=0, lifespan="off")
         self.session = ClientSession(connector=self.connector, connector_owner=False)
 
     def run(self, step: Awaitable[None]) -> None:
