@@ -58,3 +58,16 @@ async def raw_connection(
         connection.close()
         raise
     connection.release()
+
+
+async def request_for(session: aiohttp.ClientSession, url: str = "/") -> aiohttp.ClientRequest:
+    """A request object, as a client middleware sees it, to connect by hand."""
+    requests: list[aiohttp.ClientRequest] = []
+
+    async def note(req: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
+        requests.append(req)
+        return await handler(req)
+
+    async with session.get(url, middlewares=(note,)) as response:
+        await response.read()
+    return requests[0]

@@ -15,6 +15,7 @@ from aiohttp import ClientConnectionError, ClientError, ClientSession, ClientTim
 from asgi_connector import ASGIApplicationConnector, ASGIConnectorError, ASGIRoutingConnector
 from asgi_connector._types import Message, Receive, Scope, Send
 from tests.conftest import LOOPS, session_to
+from tests.raw import request_for
 
 ENOUGH = 10.0
 """A `shutdown_timeout` for apps that end by themselves; a test that comes to wait for it sees its app cancelled."""
@@ -956,7 +957,7 @@ async def test_no_task_and_no_timer_is_left_after_the_session_has_closed(
 async def test_nothing_connects_after_close() -> None:
     async with session_to(hello) as session, ClientSession(connector=session.connector, connector_owner=False) as other:
         connector = connector_of(session)
-        request = await requested(session)
+        request = await request_for(session)
         await session.close()
         with pytest.raises(ClientConnectionError, match="closed"):
             await connector.connect(request, [], ClientTimeout())
@@ -976,25 +977,12 @@ async def test_nothing_connects_after_the_finalisers_close_not_even_to_a_fallbac
     fallback = ASGIRoutingConnector({"*": hello}, lifespan="off")
     async with fallback, session_to(hello, fallback=fallback, fallback_owner=False) as session:
         connector = connector_of(session)
-        requests = [await requested(session, url) for url in ("http://app.internal/", "http://elsewhere.internal/")]
+        requests = [await request_for(session, url) for url in ("http://app.internal/", "http://elsewhere.internal/")]
         connector._close()
         for request in requests:
             with pytest.raises(ClientConnectionError, match="closed"):
                 await connector.connect(request, [], ClientTimeout())
         assert not is_closed(fallback)
-
-
-async def requested(session: ClientSession, url: str = "/") -> aiohttp.ClientRequest:
-    """The request object of one request, as a client middleware sees it."""
-    requests: list[aiohttp.ClientRequest] = []
-
-    async def note(req: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
-        requests.append(req)
-        return await handler(req)
-
-    async with session.get(url, middlewares=(note,)) as response:
-        await response.read()
-    return requests[0]
 
 
 async def test_nothing_connects_while_the_connector_closes() -> None:

@@ -29,6 +29,7 @@ from asgi_connector import ASGIApplicationConnector, ASGIRoutingConnector, Unmou
 from asgi_connector._transport import MemoryTransport
 from asgi_connector._types import Receive, Scope, Send
 from tests.conftest import session_to
+from tests.raw import request_for
 
 PIECE = bytes(64 * 1024)
 AIOHTTP = tuple(map(int, aiohttp.__version__.split(".")[:3]))
@@ -560,19 +561,6 @@ async def test_a_connection_is_not_used_again_after_a_timeout(world: World) -> N
         world.service.may_answer.set()
         assert await fetch(session) == b"done"
         assert world.events == ["create", "create"]
-
-
-async def request_for(session: ClientSession, url: str = "/") -> aiohttp.ClientRequest:
-    """A request object, as a client middleware sees it, to connect by hand."""
-    requests: list[aiohttp.ClientRequest] = []
-
-    async def note(req: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
-        requests.append(req)
-        return await handler(req)
-
-    async with session.get(url, middlewares=(note,)) as response:
-        await response.read()
-    return requests[0]
 
 
 async def test_a_connection_that_is_given_back_unused_is_used_again(world: World) -> None:

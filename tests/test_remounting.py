@@ -6,7 +6,6 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-import aiohttp
 import pytest
 from aiohttp import ClientConnectionError, ClientSession, ClientTimeout, TraceConfig
 from hypothesis import settings
@@ -16,6 +15,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from asgi_connector import ASGIRoutingConnector, Mount, UnmountedHostError
 from asgi_connector._types import Receive, Scope, Send
 from tests.conftest import LOOPS, session_to
+from tests.raw import request_for
 
 SOON = 10.0
 """Seconds after which a test gives up on what should have happened long ago."""
@@ -544,19 +544,6 @@ async def test_unmount_waits_for_a_connection_that_was_handed_out(pooled: bool) 
         await soon(unmounting[0])
         with pytest.raises(UnmountedHostError):
             await fetch(session)
-
-
-async def request_for(session: ClientSession, url: str = "/") -> aiohttp.ClientRequest:
-    """A request object, as a client middleware sees it, to connect by hand."""
-    requests: list[aiohttp.ClientRequest] = []
-
-    async def note(req: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
-        requests.append(req)
-        return await handler(req)
-
-    async with session.get(url, middlewares=(note,)) as response:
-        await response.read()
-    return requests[0]
 
 
 @pytest.mark.parametrize("pooled", [False, True], ids=["a new connection", "a pooled connection"])
