@@ -6,12 +6,16 @@ It is the same in every aiohttp from 3.13 to 3.14; the tests in ``tests/test_aio
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable
 from contextvars import Context
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
-from aiohttp import BaseConnector, ClientRequest, ClientTimeout
+import aiohttp.http
+from aiohttp import BaseConnector, ClientError, ClientRequest, ClientTimeout, WSMessage, WSMsgType
+from aiohttp._websocket.reader import WebSocketDataQueue
+from aiohttp.base_protocol import BaseProtocol
 from aiohttp.client_exceptions import ClientConnectorError, ClientOSError, ServerDisconnectedError
 from aiohttp.client_proto import ResponseHandler
 from aiohttp.connector import Connection
+from aiohttp.http import WebSocketError, WebSocketReader, WebSocketWriter
 from aiohttp.streams import EofStream
 from aiohttp.tracing import Trace
 
@@ -30,11 +34,15 @@ class ServerEnd(Protocol):
         """Whether a request is unfinished, or a response undelivered."""
 
     @property
+    def upgraded(self) -> bool:
+        """Whether the connection is a WebSocket's now, and carries frames."""
+
+    @property
     def mounted(self) -> MountedApp:
         """The app that answers."""
 
     def client_left(self) -> None:
-        """The client has closed its end in the middle of an exchange; the app may know before `connection_lost()`."""
+        """The client is closing its end in the middle of an exchange; the app may know before `connection_lost()`."""
 
     def failure_undelivered(self, exc: BaseException, *, client_gone: bool) -> None:
         """The exception could not be raised from any call of the client."""
@@ -45,7 +53,7 @@ class ClientProtocol(ResponseHandler):
 
     It can be told of the exception that ended an app, which the client's call then raises; and closing it in the middle
     of an exchange resets the connection, so that neither end waits for the other (aiohttp's own `close()` waits until
-    everything is delivered, without a limit).
+    everything is delivered, without a limit). What was sent on a WebSocket is delivered, for its app reads on.
     """
 
     server: ServerEnd
@@ -53,13 +61,19 @@ class ClientProtocol(ResponseHandler):
     """Called with the origin of a request whose call is about to raise the exception."""
     _app_exception: BaseException | None = None
     _app_exception_raised = False
+    _frames_exception: BaseException | None = None
+    _frames_ended = False
+    _frames_queue: WebSocketDataQueue | None = None
 
     def close(self) -> None:
         self._give_up_exception()
         transport = self.transport
-        if transport is not None and (self.server.busy or transport.get_write_buffer_size()):
-            transport.abort()
-            self.server.client_left()
+        if transport is not None:
+            if self.server.upgraded:
+                self.server.client_left()
+            elif self.server.busy or transport.get_write_buffer_size():
+                transport.abort()
+                self.server.client_left()
         super().close()
 
     def give_up(self, exc: BaseException) -> None:
@@ -85,6 +99,28 @@ class ClientProtocol(ResponseHandler):
             self.server.failure_undelivered(exc, client_gone=True)
         else:
             self._app_exception = exc
+
+    def raise_from_frames(self, exc: BaseException) -> None:
+        """Let a WebSocket's `receive()` answer *exc*, when all that was written before it has arrived, and the end."""
+        self._frames_exception = _raisable_from_frames(exc)
+
+    def eof_received(self) -> bool | None:  # type: ignore[override] # as in asyncio.Protocol
+        if self._frames_exception is None:
+            return super().eof_received()
+        # The connection stays open, for the client is to close it: `receive()` keeps the exception only if it can.
+        self._frames_ended = True
+        self._raise_frames_exception()
+        return True
+
+    def set_parser(self, parser: Any, payload: Any, *args: Any, **kwargs: Any) -> None:
+        super().set_parser(parser, payload, *args, **kwargs)
+        self._frames_queue = payload
+        self._raise_frames_exception()
+
+    def _raise_frames_exception(self) -> None:
+        """Once the end has arrived, and the client has taken over what comes before it."""
+        if self._frames_ended and self._frames_queue is not None and self._frames_exception is not None:
+            self._frames_queue.set_exception(self._frames_exception)
 
     def set_exception(self, exc: BaseException, *args: BaseException) -> None:
         # A write that fails on the connection which the app's exception has just ended comes second.
@@ -116,6 +152,100 @@ def _raisable_from_body(exc: BaseException) -> BaseException:
         wrapped.__cause__ = exc
         return wrapped
     return exc
+
+
+def _raisable_from_frames(exc: BaseException) -> BaseException:
+    """`ClientWebSocketResponse.receive()` swallows or raises these, or takes them for the end."""
+    if isinstance(exc, ClientError | EofStream | TimeoutError | WebSocketError | StopAsyncIteration | StopIteration):
+        pass
+    elif isinstance(exc, Exception):
+        return exc
+    wrapped = ASGIConnectorError(f"The app raised {exc!r} after it had accepted the WebSocket")
+    wrapped.__cause__ = exc
+    return wrapped
+
+
+class ReadingFlow(BaseProtocol):
+    """What a `WebSocketDataQueue` pauses and resumes; it is the protocol of no transport."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, transport: asyncio.Transport) -> None:
+        super().__init__(loop)
+        self.transport = transport
+        self._upgraded = True  # since 3.14: there is no parser of HTTP to pause
+
+    def release(self) -> None:
+        """Read on, whatever the queue says from now on."""
+        if self._reading_paused:
+            self.resume_reading()
+        self.transport = None
+
+
+class FrameListener(Protocol):
+    """Who is told of the frames that are not messages."""
+
+    def pinged(self, payload: bytes) -> None:
+        """A ping has arrived."""
+
+    def closed_by_client(self, code: int, reason: str) -> None:
+        """A close frame has arrived; *code* is 0 if it has none."""
+
+    def failed(self, exc: BaseException) -> None:
+        """What has arrived is not a WebSocket's."""
+
+
+class FrameReader(WebSocketDataQueue):
+    """aiohttp's reader of frames, and the queue of messages that it fills.
+
+    At more than *limit* bytes of messages it stops reading from *transport*. Control frames do not wait in the queue:
+    they are the *listener*'s as they arrive.
+    """
+
+    def __init__(
+        self,
+        listener: FrameListener,
+        transport: asyncio.Transport,
+        loop: asyncio.AbstractEventLoop,
+        *,
+        limit: int,
+        max_size: int,
+        compress: bool,
+    ) -> None:
+        self._listener = listener
+        self.flow = ReadingFlow(loop, transport)
+        super().__init__(self.flow, limit // 2, loop=loop)  # it doubles it
+        self._parser = WebSocketReader(self, max_size, compress, **_DECODE_TEXT)
+
+    def feed(self, data: bytes) -> None:
+        """Bytes have arrived."""
+        self._parser.feed_data(data)
+
+    def read_on(self) -> None:
+        """Do not stop reading any more: what is to come is little, or is dropped."""
+        self.flow.release()
+
+    def feed_data(self, data: Any, size: int) -> None:
+        message: WSMessage = data
+        if message.type is WSMsgType.TEXT or message.type is WSMsgType.BINARY:
+            super().feed_data(message, size)
+        elif message.type is WSMsgType.PING:
+            self._listener.pinged(message.data)
+        elif message.type is WSMsgType.CLOSE:
+            self._listener.closed_by_client(message.data, message.extra or "")
+
+    def set_exception(self, exc: BaseException, *args: BaseException) -> None:
+        self.feed_eof()
+        self._listener.failed(exc)
+
+
+_DECODE_TEXT: Final[Any] = {"decode_text": True} if hasattr(aiohttp.http, "WSMessageTextBytes") else {}
+"""Since 3.14, where there are text messages in bytes, the reader's C form asks for it, and has no default."""
+
+
+async def finish_compressing(writer: WebSocketWriter) -> None:
+    """Wait for what a cancelled `send_frame()` has left to a thread and a task (since 3.13.1; before, it is lost)."""
+    tasks: set[asyncio.Task[None]] = getattr(writer, "_background_tasks", set())
+    if tasks:
+        await asyncio.wait(tasks)
 
 
 def makes_aiohttp_replay(exc: BaseException) -> bool:

@@ -25,8 +25,8 @@ from ._aiohttp import (
     take_proxy,
 )
 from ._callers import Caller, callers
+from ._cycle import Cycle, logger
 from ._exceptions import LifespanError, UnmountedHostError
-from ._http import RequestResponseCycle, logger
 from ._lifespan import Lifespan, Lifespans, Setting, check_setting, raise_all
 from ._mounts import (
     ClientAddress,
@@ -398,7 +398,7 @@ class ASGIRoutingConnector(PoolingConnector):
         """Whether closing this connector waits for *caller*."""
         if isinstance(caller, Lifespan) and caller.owner is self._lifespans:
             return True
-        if isinstance(caller, RequestResponseCycle) and caller.mounted.table is self._table:
+        if isinstance(caller, Cycle) and caller.mounted.table is self._table:
             return True
         fallback = self._fallback if self._fallback_owner else None
         return isinstance(fallback, ASGIRoutingConnector) and fallback._owns(caller)
@@ -532,7 +532,7 @@ def _log_failure(task: _Leaving) -> None:
 
 def _check_outside(mounted: MountedApp) -> None:
     for caller in callers():
-        if caller is mounted.lifespan or (isinstance(caller, RequestResponseCycle) and caller.mounted is mounted):
+        if caller is mounted.lifespan or (isinstance(caller, Cycle) and caller.mounted is mounted):
             raise RuntimeError(
                 f"{mounted!r} cannot be unmounted from inside one of its own requests, or its lifespan: it would have "
                 "to wait for itself"

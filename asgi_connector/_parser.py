@@ -7,6 +7,7 @@ rest (RFC 9112, 2.2, 3 and 5.1), lest an app is given something else than what w
 
 import enum
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final
@@ -25,12 +26,13 @@ _VERSIONS: Final = {b"HTTP/1.1": "1.1", b"HTTP/1.0": "1.0"}
 
 
 class BadRequest(Exception):
-    """The bytes are not a request that we serve: *status* is the answer, *reason* says why."""
+    """The bytes are not a request that we serve: *status* is the answer, with *headers*; *reason* says why."""
 
-    def __init__(self, status: int, reason: str) -> None:
+    def __init__(self, status: int, reason: str, headers: Iterable[tuple[bytes, bytes]] = ()) -> None:
         super().__init__(reason)
         self.status = status
         self.reason = reason
+        self.headers = headers
 
 
 @dataclass(slots=True)
@@ -52,6 +54,10 @@ class Fields:
     """``Connection: close``"""
     expect_continue: bool = False
     """``Expect: 100-continue``"""
+    upgrade: bool = False
+    """``Connection: upgrade``"""
+    websocket: bool = False
+    """``Upgrade: websocket``"""
 
 
 def parse_request_line(line: bytes) -> RequestLine:
@@ -104,7 +110,7 @@ def _lower_name(name: bytes) -> bytes:
     return name.lower()
 
 
-_MEANINGFUL: Final = frozenset({b"content-length", b"transfer-encoding", b"connection", b"expect"})
+_MEANINGFUL: Final = frozenset({b"content-length", b"transfer-encoding", b"connection", b"expect", b"upgrade"})
 
 
 def _note(fields: Fields, name: bytes, value: bytes) -> None:
@@ -120,7 +126,11 @@ def _note(fields: Fields, name: bytes, value: bytes) -> None:
             raise BadRequest(400, "the Transfer-Encoding must be chunked")
         fields.chunked = True
     elif name == b"connection":
-        fields.close = fields.close or b"close" in connection_options(value)
+        options = connection_options(value)
+        fields.close = fields.close or b"close" in options
+        fields.upgrade = fields.upgrade or b"upgrade" in options
+    elif name == b"upgrade":
+        fields.websocket = fields.websocket or b"websocket" in connection_options(value)
     else:
         fields.expect_continue = fields.expect_continue or value.lower() == b"100-continue"
 
@@ -130,7 +140,12 @@ _MAX_LENGTH_DIGITS: Final = 19  # of a 64-bit number
 
 def connection_options(value: bytes) -> list[bytes]:
     """The options in the value of a Connection field (RFC 9110, 7.6.1), in lower case."""
-    return [option.strip(b" \t").lower() for option in value.split(b",")]
+    return [option.lower() for option in split_list(value)]
+
+
+def split_list(value: bytes) -> list[bytes]:
+    """The elements of a value that is a list (RFC 9110, 5.6.1)."""
+    return [element for element in (part.strip(b" \t") for part in value.split(b",")) if element]
 
 
 class LengthReader:

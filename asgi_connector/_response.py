@@ -12,6 +12,7 @@ from typing import Final
 
 from ._exceptions import ASGIProtocolError
 from ._parser import connection_options
+from ._types import Headers
 
 _TOKEN: Final = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")  # RFC 9110, 5.6.2
 _NOT_IN_VALUE: Final = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")  # RFC 9110, 5.5
@@ -114,12 +115,43 @@ _short_line = lru_cache(maxsize=1024)(_line)
 """Apps send the same headers time and again; of those that are short, the last ones are kept."""
 
 
-def plain_response(status: int, text: str, *, to_head: bool) -> bytes:
+_HANDSHAKE: Final = frozenset(
+    {
+        b"connection",
+        b"content-length",
+        b"sec-websocket-accept",
+        b"sec-websocket-extensions",
+        b"transfer-encoding",
+        b"upgrade",
+    }
+)
+
+
+def build_upgrade_head(handshake: Headers, headers: Iterable[Iterable[bytes]]) -> bytes:
+    """Serialise the head that ends HTTP on a connection: the headers of the handshake, then the app's own, checked.
+
+    Raises `ASGIProtocolError` as `build_head()` does, and for a header that belongs to the handshake.
+    """
+    lines = [_STATUS_LINES[101], *(b"%b: %b\r\n" % header for header in handshake)]
+    try:
+        for name, value in headers:
+            line, _ = _line(name, value)
+            if name.lower() in _HANDSHAKE:
+                raise ASGIProtocolError(f"Expected headers beside those of the handshake, but got {name!r}: {value!r}.")
+            lines.append(line)
+    except (TypeError, ValueError) as exc:
+        raise ASGIProtocolError(
+            f"Expected the 'headers' of 'websocket.accept' to be pairs of bytes, name and value: {exc}."
+        ) from exc
+    return b"".join([*lines, b"\r\n"])
+
+
+def plain_response(status: int, text: str, *, to_head: bool, headers: Iterable[tuple[bytes, bytes]] = ()) -> bytes:
     """A whole response of the server's own, after which it closes the connection."""
     body = text.encode()
     head, *_ = build_head(
         status,
-        [(b"content-type", b"text/plain; charset=utf-8"), (b"content-length", b"%d" % len(body))],
+        [(b"content-type", b"text/plain; charset=utf-8"), (b"content-length", b"%d" % len(body)), *headers],
         "HEAD" if to_head else "GET",
         "1.1",
         close=True,

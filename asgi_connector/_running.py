@@ -1,33 +1,26 @@
 """What runs at a connector: its open connections and the tasks of its apps, how they start, and how they are ended."""
 
 import asyncio
-import logging
 import sys
 from contextvars import Context
 from typing import Protocol
 
 from ._aiohttp import ClientProtocol
 from ._callers import current_caller
-from ._http import RequestResponseCycle
+from ._cycle import Cycle, logger
 from ._lifespan import CANCEL_PATIENCE
 from ._mounts import MountedApp
 from ._scope import Address
 
-logger = logging.getLogger("asgi_connector")
-
 if sys.version_info >= (3, 12):
 
-    def _start_task(
-        cycle: RequestResponseCycle, caller: Context, loop: asyncio.AbstractEventLoop
-    ) -> asyncio.Task[None]:
+    def _start_task(cycle: Cycle, caller: Context, loop: asyncio.AbstractEventLoop) -> asyncio.Task[None]:
         """Run the app; its first step at once, whatever the loop's task factory."""
         return asyncio.Task(cycle.run(cycle.mounted.app), loop=loop, context=caller, eager_start=True)
 
 else:
 
-    def _start_task(
-        cycle: RequestResponseCycle, caller: Context, loop: asyncio.AbstractEventLoop
-    ) -> asyncio.Task[None]:
+    def _start_task(cycle: Cycle, caller: Context, loop: asyncio.AbstractEventLoop) -> asyncio.Task[None]:
         """Run the app from the next turn of the event loop on."""
         task = loop.create_task(cycle.run(cycle.mounted.app), context=caller)
         task.add_done_callback(lambda _: cycle.task_done())
@@ -59,10 +52,10 @@ class Running:
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.loop = loop
         self.connections: set[Connection] = set()
-        self._cycles: set[RequestResponseCycle] = set()
+        self._cycles: set[Cycle] = set()
         self._hurry = asyncio.Event()
 
-    def start(self, cycle: RequestResponseCycle, caller: Context) -> None:
+    def start(self, cycle: Cycle, caller: Context) -> None:
         """Run the app, in the context of its caller; where Python can, its first step at once."""
         cycle.parent = caller.get(current_caller)
         caller.run(current_caller.set, cycle)
@@ -72,7 +65,7 @@ class Running:
             cycle.mounted.acquire(cycle)
             self._cycles.add(cycle)
 
-    def ended(self, cycle: RequestResponseCycle) -> None:
+    def ended(self, cycle: Cycle) -> None:
         cycle.task = None  # task, context, cycle, task: without this they would wait for the garbage collector
         self._cycles.discard(cycle)
         cycle.mounted.release(cycle)
@@ -102,8 +95,8 @@ class Running:
                 self.ended(cancelled[task])  # as far as we are concerned
                 logger.error("An app went on though it was cancelled: %s", _describe(cancelled[task]))
 
-    async def _cancel_overdue(self, timeout: float) -> dict[asyncio.Task[None], RequestResponseCycle]:
-        cancelled: dict[asyncio.Task[None], RequestResponseCycle] = {}
+    async def _cancel_overdue(self, timeout: float) -> dict[asyncio.Task[None], Cycle]:
+        cancelled: dict[asyncio.Task[None], Cycle] = {}
         hurry = self.loop.create_task(self._hurry.wait())
         try:
             for cycle, task in [(cycle, cycle.task) for cycle in sorted(self._cycles, key=_left_at)]:
@@ -119,10 +112,10 @@ class Running:
         return cancelled
 
 
-def _describe(cycle: RequestResponseCycle) -> str:
+def _describe(cycle: Cycle) -> str:
     return f"{cycle.method} {cycle.url}, by {cycle.mounted!r}"
 
 
-def _left_at(cycle: RequestResponseCycle) -> float:
+def _left_at(cycle: Cycle) -> float:
     assert cycle.disconnected_at is not None
     return cycle.disconnected_at

@@ -48,3 +48,17 @@ def http_scope(line: RequestLine, fields: Fields, address: Address, mounted: Mou
         "state": mounted.lifespan.state.copy(),
     }
     return scope
+
+
+def websocket_scope(
+    line: RequestLine, fields: Fields, address: Address, mounted: MountedApp, subprotocols: list[str]
+) -> Scope:
+    """The scope of a WebSocket (ASGI spec, *WebSocket connection scope*), announced as uvicorn announces it."""
+    scope = http_scope(line, fields, address, mounted)
+    del scope["method"]
+    scope["type"] = "websocket"
+    scope["asgi"] = {"version": "3.0", "spec_version": "2.4"}
+    scope["scheme"] = "wss" if address.secure else "ws"
+    scope["subprotocols"] = subprotocols
+    scope["extensions"] = {"websocket.http.response": {}}
+    return scope

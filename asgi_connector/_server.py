@@ -1,4 +1,4 @@
-"""The server's end of a connection: requests in, framed responses out, keep-alive, 100-continue.
+"""The server's end of a connection: requests in, framed responses out, keep-alive, 100-continue, upgrade.
 
 One `ServerProtocol` serves one connection, one exchange at a time. It owns everything that is bytes; what the messages
 mean to an app is the cycle's.
@@ -13,7 +13,10 @@ from typing import cast
 from aiohttp import ClientConnectionError
 
 from ._aiohttp import ClientProtocol
+from ._cycle import Cycle
 from ._exceptions import ASGIProtocolError
+from ._frames import Frames
+from ._handshake import Handshake, accept_head, read_handshake
 from ._http import RequestResponseCycle
 from ._mounts import MountedApp
 from ._parser import (
@@ -30,8 +33,9 @@ from ._parser import (
 )
 from ._response import Framing, build_head, plain_response
 from ._running import Running
-from ._scope import Address, http_scope
+from ._scope import Address, http_scope, websocket_scope
 from ._transport import MemoryTransport
+from ._websocket import WebSocketCycle
 
 
 class _Phase(enum.Enum):
@@ -39,11 +43,12 @@ class _Phase(enum.Enum):
 
     HEAD = "the head of a request"
     BODY = "the body of a request"
+    FRAMES = "the frames of a WebSocket"
     NEXT = "the next request, whose turn has not come"
     CLOSED = "nothing: they are discarded"
 
 
-_HEAD, _BODY, _NEXT, _CLOSED = _Phase.HEAD, _Phase.BODY, _Phase.NEXT, _Phase.CLOSED
+_HEAD, _BODY, _FRAMES, _NEXT, _CLOSED = _Phase.HEAD, _Phase.BODY, _Phase.FRAMES, _Phase.NEXT, _Phase.CLOSED
 _CHUNKED, _NO_BODY = Framing.CHUNKED, Framing.NO_BODY
 
 
@@ -59,7 +64,9 @@ class ServerProtocol(asyncio.Protocol):
         "_cycle",
         "_fields",
         "_fields_bytes",
+        "_frames",
         "_framing",
+        "_handshake",
         "_keep_alive",
         "_line",
         "_head_bytes",
@@ -93,7 +100,7 @@ class ServerProtocol(asyncio.Protocol):
         self._fields_bytes: bytes | None = None
         self._fields = Fields([])
         # The current exchange.
-        self._cycle: RequestResponseCycle | None = None
+        self._cycle: Cycle | None = None
         self._body_reader: BodyReader | None = None
         self._keep_alive = True
         self._framing: Framing | None = None  # None until the response starts
@@ -101,6 +108,9 @@ class ServerProtocol(asyncio.Protocol):
         self._tail_written = 0  # bytes written since the response's head
         self.write_paused = False
         self._writable: asyncio.Event | None = None  # made when a send() first has to wait
+        # A WebSocket is the last exchange of its connection.
+        self._handshake: Handshake | None = None
+        self._frames: Frames | None = None
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.address}, expects {self._phase.value}>"
@@ -135,8 +145,13 @@ class ServerProtocol(asyncio.Protocol):
 
     @property
     def busy(self) -> bool:
-        """Whether a request is unfinished, or a response undelivered."""
+        """Whether a request is unfinished, or a response undelivered; a WebSocket is until its connection ends."""
         return self._cycle is not None or bool(self._buffer) or self._transport.get_write_buffer_size() > 0
+
+    @property
+    def upgraded(self) -> bool:
+        """Whether the connection is a WebSocket's now, and carries frames."""
+        return self._frames is not None
 
     def close_client(self) -> None:
         """End the connection as its client would, whose calls fail."""
@@ -147,6 +162,8 @@ class ServerProtocol(asyncio.Protocol):
         self._cycle.report(exc, client_gone=client_gone)
 
     def client_left(self) -> None:
+        if self._frames is not None:
+            self._frames.read_on()
         if self._cycle is not None:
             self._cycle.disconnect()
 
@@ -162,6 +179,9 @@ class ServerProtocol(asyncio.Protocol):
             self._read_head(data)
         elif self._phase is _BODY:
             self._read_body(data)
+        elif self._phase is _FRAMES:
+            assert self._frames is not None
+            self._frames.feed(data)
         elif self._phase is _NEXT:
             self._keep(data)
 
@@ -169,6 +189,8 @@ class ServerProtocol(asyncio.Protocol):
         self._phase = _CLOSED
         self._buffer = b""
         self._awaited = None
+        if self._frames is not None:
+            self._frames.lost()
         if self._cycle is not None:
             self._cycle.disconnect()
         self._end_write_pause()
@@ -180,6 +202,8 @@ class ServerProtocol(asyncio.Protocol):
 
     def resume_writing(self) -> None:
         self._end_write_pause()
+        if self._frames is not None:
+            self._frames.writable()
 
     def _end_write_pause(self) -> None:
         self.write_paused = False
@@ -231,6 +255,9 @@ class ServerProtocol(asyncio.Protocol):
         self._keep_alive = http_11 and not fields.close and not self._retired
         self._framing = None
         self._tail_written = 0
+        if fields.websocket and fields.upgrade and http_11:
+            self._start_websocket(caller, origin, rest)
+            return
         self._cycle = cycle = RequestResponseCycle(
             self,
             http_scope(line, fields, self.address, self.mounted),
@@ -252,9 +279,24 @@ class ServerProtocol(asyncio.Protocol):
         if self._phase is not _CLOSED:
             self._running.start(cycle, caller)
 
+    def _start_websocket(self, caller: Context, origin: object, rest: bytes) -> None:
+        line = self._line
+        try:
+            self._handshake = handshake = read_handshake(line, self._fields)
+        except BadRequest as exc:
+            self._refuse(exc, to_head=line.method == "HEAD")
+            return
+        self._keep_alive = False  # for whatever is not an upgrade
+        self._phase = _NEXT
+        if rest:
+            self._keep(rest)
+        scope = websocket_scope(line, self._fields, self.address, self.mounted, list(handshake.subprotocols))
+        self._cycle = cycle = WebSocketCycle(self, scope, line, self.address, self._loop, self.mounted, origin)
+        self._running.start(cycle, caller)
+
     def _read_body(self, data: bytes) -> None:
         cycle, reader = self._cycle, self._body_reader
-        assert cycle is not None
+        assert isinstance(cycle, RequestResponseCycle)
         assert reader is not None
         try:
             body, rest = reader.feed(data)
@@ -270,17 +312,19 @@ class ServerProtocol(asyncio.Protocol):
         if rest:
             self._refuse(BadRequest(400, "there must be nothing after the end of a request"), to_head=False)
             return
-        assert self._cycle is not None
+        cycle = self._cycle
+        assert isinstance(cycle, RequestResponseCycle)
         self._phase = _NEXT
         self._body_reader = None
-        self._cycle.feed_end()
+        cycle.feed_end()
 
     def _keep(self, data: bytes) -> None:
         """Bytes of the next request, whose turn has not come: nothing more is read until then.
 
-        The client sends one when by its framing the last response was complete, though the app had not said so.
+        The client sends one when by its framing the last response was complete, though the app had not said so. Or they
+        are frames for an app that has not accepted them yet.
         """
-        if self._awaited is None:
+        if self._awaited is None and self._handshake is None:
             self._keep_alive = False  # see _read_head()
             return
         self._buffer += data
@@ -289,7 +333,8 @@ class ServerProtocol(asyncio.Protocol):
     def _refuse(self, problem: BadRequest, *, to_head: bool) -> None:
         """Answer bytes that are no request, and close; what follows them cannot be understood either."""
         if self._framing is None:
-            self._transport.write(plain_response(problem.status, f"{problem.reason}\n", to_head=to_head))
+            text = f"{problem.reason}\n"
+            self._transport.write(plain_response(problem.status, text, to_head=to_head, headers=problem.headers))
         self._phase = _CLOSED
         self._transport.close()
 
@@ -355,10 +400,9 @@ class ServerProtocol(asyncio.Protocol):
         self._transport.release()
 
     def complete_response(self) -> None:
-        cycle = self._cycle
+        cycle, self._cycle = self._cycle, None
         assert cycle is not None
-        self._cycle = None
-        if self._keep_alive and cycle.request_ended:
+        if self._keep_alive and isinstance(cycle, RequestResponseCycle) and cycle.request_ended:
             self._phase = _HEAD
             self._framing = None
             if self._buffer:
@@ -376,6 +420,30 @@ class ServerProtocol(asyncio.Protocol):
         self._transport.resume_reading()
         if data and self._phase is _HEAD:
             self._read_head(data)
+
+    def upgrade(self, subprotocol: str | None, headers: Iterable[Iterable[bytes]]) -> Frames:
+        handshake = self._handshake
+        assert handshake is not None
+        self._transport.write(accept_head(handshake, subprotocol, headers))
+        self._phase = _FRAMES
+        self._frames = frames = Frames(
+            self,
+            self._transport,
+            self._loop,
+            compress=handshake.compress,
+            no_context_takeover=handshake.no_context_takeover,
+        )
+        early, self._buffer = self._buffer, b""
+        self._transport.resume_reading()
+        if early:
+            frames.feed(early)
+        return frames
+
+    def raise_from_frames(self, exc: BaseException) -> None:
+        assert self._frames is not None
+        self._client.raise_from_frames(exc)
+        self._frames.end_with_exception()
+        self._transport.write_eof()
 
     def raise_from_client(self, exc: BaseException) -> bool:
         undelivered = self._transport.get_write_buffer_size()
@@ -405,7 +473,7 @@ class ServerProtocol(asyncio.Protocol):
         self._transport.release()
         self._transport.close()
 
-    def cycle_ended(self, cycle: RequestResponseCycle) -> None:
+    def cycle_ended(self, cycle: Cycle) -> None:
         self._running.ended(cycle)
 
     async def drain(self) -> None:

@@ -1,0 +1,234 @@
+"""ASGI "websocket": one WebSocket, from its handshake to its end, as the app sees it. Knows no frames."""
+
+import asyncio
+import enum
+from typing import Final, NoReturn
+
+from aiohttp import WSCloseCode, WSMsgType
+
+from ._cycle import Cycle, Wire, checked_body, checked_status, logger
+from ._exceptions import ASGIProtocolError
+from ._frames import MAX_REASON, Frames, client_gone
+from ._mounts import MountedApp
+from ._parser import RequestLine
+from ._scope import Address
+from ._types import Message, Scope
+
+
+class _State(enum.Enum):
+    """Which messages of the app are expected, in uvicorn's words."""
+
+    CONNECTING = "'websocket.accept', 'websocket.close', or 'websocket.http.response.start'"
+    OPEN = "'websocket.send' or 'websocket.close',"
+    DENYING = "'websocket.http.response.body'"
+    OVER = "none"
+
+
+# Codes that no endpoint may send (RFC 6455, 7.4.1): they say what happened without a close frame.
+_NOT_TO_BE_SENT: Final = frozenset({1004, 1005, 1006, 1015})
+
+
+class WebSocketCycle(Cycle):
+    """One WebSocket."""
+
+    __slots__ = ("_connect_reported", "_frames", "_state")
+
+    def __init__(
+        self,
+        wire: Wire,
+        scope: Scope,
+        line: RequestLine,
+        address: Address,
+        loop: asyncio.AbstractEventLoop,
+        mounted: MountedApp,
+        origin: object,
+    ) -> None:
+        super().__init__(wire, scope, line, address, loop, mounted, origin)
+        self._connect_reported = False
+        self._state = _State.CONNECTING
+        self._frames: Frames | None = None
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.url}, {self._state.name.lower()}>"
+
+    @property
+    def url(self) -> str:
+        return f"ws{super().url.removeprefix('http')}"
+
+    # What the app calls.
+
+    async def receive(self) -> Message:
+        """Wait for the next event (ASGI spec, *Connect*, *Receive* and *Disconnect - receive event*)."""
+        if not self._connect_reported:
+            self._connect_reported = True
+            return {"type": "websocket.connect"}
+        while self._frames is None:
+            if self.disconnected_at is not None or self._state is _State.OVER:
+                return _disconnect(WSCloseCode.ABNORMAL_CLOSURE, "")
+            await self._wait_for_news()
+        message = await self._frames.receive()
+        if message is None:
+            return _disconnect(self._frames.close_code, self._frames.close_reason)
+        if message.type is WSMsgType.TEXT:
+            return {"type": "websocket.receive", "text": message.data}
+        return {"type": "websocket.receive", "bytes": message.data}
+
+    async def send(self, message: Message) -> None:
+        """Take the app's next message (ASGI spec, *Accept*, *Send*, *Close*, *Denial Response*).
+
+        Raises `OSError` if the client has gone, as the spec has it since 2.4.
+        """
+        try:
+            kind = message["type"]
+        except (TypeError, KeyError, IndexError):
+            raise ASGIProtocolError(f"Expected an ASGI message, a dict with a 'type', but got {message!r}.") from None
+        if self._state is _State.OPEN:
+            await self._send_open(kind, message)
+        elif self._state is _State.CONNECTING:
+            self._check_client()
+            self._send_connecting(kind, message)
+        elif self._state is _State.DENYING:
+            if self._wire.write_paused:
+                await self._wire.drain()
+            self._check_client()
+            self._send_denial(kind, message)
+        else:
+            raise ASGIProtocolError(
+                f"Unexpected ASGI message '{kind}', after sending 'websocket.close' or response already completed."
+            )
+
+    def _check_client(self) -> None:
+        if self.disconnected_at is not None:
+            raise client_gone()
+
+    def _send_connecting(self, kind: str, message: Message) -> None:
+        if kind == "websocket.accept":
+            self._accept(message)
+        elif kind == "websocket.close":
+            self._wire.start_response(403, [(b"content-length", b"0")], hold=False)
+            self._wire.write_body(b"", more_body=False)
+            self._complete_response()
+        elif kind == "websocket.http.response.start":
+            status = checked_status(message)
+            self._wire.start_response(status, message.get("headers", ()), hold=False)
+            self._state = _State.DENYING
+        else:
+            self._refuse(kind)
+
+    def _accept(self, message: Message) -> None:
+        subprotocol = message.get("subprotocol")
+        if subprotocol is not None and not isinstance(subprotocol, str):
+            raise ASGIProtocolError(
+                f"Expected the 'subprotocol' of 'websocket.accept' to be a str or None, but got {subprotocol!r}."
+            )
+        self._frames = self._wire.upgrade(subprotocol, message.get("headers", ()))
+        self._state = _State.OPEN
+        self._wake()
+
+    def _send_denial(self, kind: str, message: Message) -> None:
+        if kind != "websocket.http.response.body":
+            self._refuse(kind)
+        more_body = message.get("more_body", False)
+        self._wire.write_body(checked_body(message), more_body)
+        if not more_body:
+            self._complete_response()
+
+    def _complete_response(self) -> None:
+        self._state = _State.OVER
+        self._wire.complete_response()
+        self._wake()
+
+    async def _send_open(self, kind: str, message: Message) -> None:
+        assert self._frames is not None
+        if kind == "websocket.send":
+            payload, opcode = _content(message)
+            self._check_client()
+            await self._frames.send(payload, opcode)
+        elif kind == "websocket.close":
+            code, reason = _closing(message)
+            self._check_client()
+            await self._frames.close(code, reason)
+            self._state = _State.OVER
+        else:
+            self._refuse(kind)
+
+    def _refuse(self, kind: str) -> NoReturn:
+        raise ASGIProtocolError(f"Expected ASGI message {self._state.value} but got '{kind}'.")
+
+    # The end of the app's task.
+
+    def _finish(self) -> str | None:
+        if self._state is _State.CONNECTING:
+            return "ASGI callable returned without sending handshake."
+        if self._state is _State.DENYING:
+            return "ASGI callable returned without completing response."
+        self._close_now(WSCloseCode.OK)
+        return None
+
+    def _cut_off(self) -> None:
+        if self._state is _State.CONNECTING or self._state is _State.DENYING:
+            self._state = _State.OVER
+            self._wire.answer_500()
+        else:
+            self._close_now(WSCloseCode.INTERNAL_ERROR)
+
+    def _close_now(self, code: int) -> None:
+        if self._state is _State.OPEN:
+            assert self._frames is not None
+            self._state = _State.OVER
+            self._frames.close_now(code, "")
+
+    def _raise(self, exc: BaseException) -> None:
+        state, self._state = self._state, _State.OVER
+        if state is _State.OVER:
+            self.report(exc, client_gone=False)
+        elif state is _State.OPEN:
+            exc = self._raisable(exc)
+            self._log(exc, "after its WebSocket was accepted")
+            self._call_exception_handler(exc)
+            self._wire.raise_from_frames(exc)
+        elif not self._wire.raise_from_client(self._raisable(exc)):
+            # By its framing the denial was complete, though the app had not said so.
+            self._wire.complete_response()
+            self.report(exc, client_gone=False)
+
+    def report(self, exc: BaseException, *, client_gone: bool) -> None:
+        if client_gone:
+            # Where a request would go on, a WebSocket's app is told by an exception: from its send(), or its framework.
+            logger.debug("An app ended after its client had gone: %s %s", self.method, self.url, exc_info=exc)
+        else:
+            super().report(exc, client_gone=False)
+
+
+def _disconnect(code: int, reason: str) -> Message:
+    return {"type": "websocket.disconnect", "code": int(code), "reason": reason}
+
+
+def _content(message: Message) -> tuple[bytes, WSMsgType]:
+    """What to send: the bytes, or the text, where there are no bytes, as in uvicorn."""
+    data, text = message.get("bytes"), message.get("text")
+    if isinstance(data, (bytes, bytearray, memoryview)):
+        return bytes(data), WSMsgType.BINARY
+    if data is None and isinstance(text, str):
+        try:
+            return text.encode(), WSMsgType.TEXT
+        except UnicodeEncodeError as exc:
+            raise ASGIProtocolError(f"Expected the 'text' of 'websocket.send' to be Unicode: {exc}.") from None
+    raise ASGIProtocolError(
+        f"Expected 'websocket.send' to have 'bytes' in bytes, or 'text' in a str, but got {data!r} and {text!r}."
+    )
+
+
+def _closing(message: Message) -> tuple[int, str]:
+    """The code and the reason to close with, which must be fit to be sent (RFC 6455, 5.5.1 and 7.4)."""
+    code, reason = message.get("code", WSCloseCode.OK), message.get("reason") or ""
+    if not isinstance(code, int) or isinstance(code, bool) or not 1000 <= code <= 4999 or code in _NOT_TO_BE_SENT:
+        raise ASGIProtocolError(
+            "Expected the 'code' of 'websocket.close' to be an int from 1000 to 4999 that may be sent, "
+            f"so neither 1004, 1005, 1006 nor 1015, but got {code!r}."
+        )
+    if not isinstance(reason, str) or len(reason.encode(errors="surrogatepass")) > MAX_REASON:
+        raise ASGIProtocolError(
+            f"Expected the 'reason' of 'websocket.close' to be a str of at most {MAX_REASON} bytes, but got {reason!r}."
+        )
+    return int(code), reason
