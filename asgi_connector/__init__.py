@@ -17,4 +17,3 @@ __all__ = [
 # Tracebacks, pickles and help() show the names that users import.
 for _name in __all__:
     globals()[_name].__module__ = __name__
-del _name

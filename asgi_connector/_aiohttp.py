@@ -4,16 +4,19 @@ It is the same in every aiohttp from 3.13 to 3.14; the tests in ``tests/test_aio
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable
+import sys
+from collections import deque
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from contextvars import Context
 from typing import Any, Final, Protocol
 
 import aiohttp.http
-from aiohttp import BaseConnector, ClientError, ClientRequest, ClientTimeout, WSMessage, WSMsgType
+from aiohttp import BaseConnector, ClientError, ClientRequest, ClientTimeout, WSCloseCode, WSMessage, WSMsgType
 from aiohttp._websocket.reader import WebSocketDataQueue
 from aiohttp.base_protocol import BaseProtocol
 from aiohttp.client_exceptions import ClientConnectorError, ClientOSError, ServerDisconnectedError
 from aiohttp.client_proto import ResponseHandler
+from aiohttp.compression_utils import ZLibBackend, ZLibCompressor
 from aiohttp.connector import Connection
 from aiohttp.http import WebSocketError, WebSocketReader, WebSocketWriter
 from aiohttp.streams import EofStream
@@ -28,18 +31,22 @@ class ServerEnd(Protocol):
 
     def hand_out(self, caller: Context, origin: object) -> bool:
         """The client is about to send a request, made in *caller*; `False` if this connection takes no more of them."""
+        ...
 
     @property
     def busy(self) -> bool:
         """Whether a request is unfinished, or a response undelivered."""
+        ...
 
     @property
-    def upgraded(self) -> bool:
-        """Whether the connection is a WebSocket's now, and carries frames."""
+    def receiving(self) -> bool:
+        """Whether this is a WebSocket, whose app is to receive what the client has sent, also when it has gone."""
+        ...
 
     @property
     def mounted(self) -> MountedApp:
         """The app that answers."""
+        ...
 
     def client_left(self) -> None:
         """The client is closing its end in the middle of an exchange; the app may know before `connection_lost()`."""
@@ -69,7 +76,7 @@ class ClientProtocol(ResponseHandler):
         self._give_up_exception()
         transport = self.transport
         if transport is not None:
-            if self.server.upgraded:
+            if self.server.receiving:
                 self.server.client_left()
             elif self.server.busy or transport.get_write_buffer_size():
                 transport.abort()
@@ -78,7 +85,9 @@ class ClientProtocol(ResponseHandler):
 
     def give_up(self, exc: BaseException) -> None:
         """Close, and let what waits for this connection fail with *exc*; `close()` alone would leave it waiting."""
-        if self._payload is not None and not self._payload.is_eof():
+        if self._frames_queue is not None:
+            pass  # a WebSocket's receive() sees the end of the connection, and lets go of it
+        elif self._payload is not None and not self._payload.is_eof():
             self._payload.set_exception(exc)
         elif self.transport is not None:
             self.set_exception(exc)
@@ -90,7 +99,7 @@ class ClientProtocol(ResponseHandler):
             self.server.failure_undelivered(exc, client_gone=True)
         else:
             self.on_app_exception(origin, exc)
-            self.set_exception(exc)
+            self.set_exception(_raisable_from_request(exc))
             self._app_exception_raised = True
 
     def raise_from_body(self, exc: BaseException) -> None:
@@ -122,10 +131,10 @@ class ClientProtocol(ResponseHandler):
         if self._frames_ended and self._frames_queue is not None and self._frames_exception is not None:
             self._frames_queue.set_exception(self._frames_exception)
 
-    def set_exception(self, exc: BaseException, *args: BaseException) -> None:
+    def set_exception(self, exc: BaseException, *args: Any, **kwargs: Any) -> None:
         # A write that fails on the connection which the app's exception has just ended comes second.
         if not self._app_exception_raised:
-            super().set_exception(exc, *args)
+            super().set_exception(exc, *args, **kwargs)
 
     def connection_lost(self, exc: BaseException | None) -> None:
         payload = self._payload
@@ -145,22 +154,30 @@ class ClientProtocol(ResponseHandler):
             self.server.failure_undelivered(exc, client_gone=not complete)
 
 
+def _raisable_from_request(exc: BaseException) -> BaseException:
+    """A future, on which the call waits, takes no `StopIteration`."""
+    if isinstance(exc, StopIteration):
+        return _wrapped(exc, "before its response had started")
+    return exc
+
+
 def _raisable_from_body(exc: BaseException) -> BaseException:
     """Iterators take these for the end of the body; a truncated one must not pass for whole."""
     if isinstance(exc, EofStream | StopAsyncIteration | StopIteration):
-        wrapped = ASGIConnectorError(f"The app raised {exc!r} while its response was being read")
-        wrapped.__cause__ = exc
-        return wrapped
+        return _wrapped(exc, "while its response was being read")
     return exc
 
 
 def _raisable_from_frames(exc: BaseException) -> BaseException:
     """`ClientWebSocketResponse.receive()` swallows or raises these, or takes them for the end."""
-    if isinstance(exc, ClientError | EofStream | TimeoutError | WebSocketError | StopAsyncIteration | StopIteration):
-        pass
-    elif isinstance(exc, Exception):
-        return exc
-    wrapped = ASGIConnectorError(f"The app raised {exc!r} after it had accepted the WebSocket")
+    swallowed = ClientError | EofStream | TimeoutError | WebSocketError | StopAsyncIteration | StopIteration
+    if isinstance(exc, swallowed) or not isinstance(exc, Exception):
+        return _wrapped(exc, "after it had accepted the WebSocket")
+    return exc
+
+
+def _wrapped(exc: BaseException, when: str) -> ASGIConnectorError:
+    wrapped = ASGIConnectorError(f"The app raised {exc!r} {when}")
     wrapped.__cause__ = exc
     return wrapped
 
@@ -211,28 +228,57 @@ class FrameReader(WebSocketDataQueue):
         compress: bool,
     ) -> None:
         self._listener = listener
+        self._max_size = max_size
+        self._kept: deque[WSMessage] = deque()
+        self._ended = False
         self.flow = ReadingFlow(loop, transport)
         super().__init__(self.flow, limit // 2, loop=loop)  # it doubles it
-        self._parser = WebSocketReader(self, max_size, compress, **_DECODE_TEXT)
+        self._parser = WebSocketReader(self, max_size + 1, compress, **_DECODE_TEXT)  # the first size that is too big
 
     def feed(self, data: bytes) -> None:
         """Bytes have arrived."""
         self._parser.feed_data(data)
 
     def read_on(self) -> None:
-        """Do not stop reading any more: what is to come is little, or is dropped."""
+        """Do not stop reading any more, however much there is: the client has sent all that it will."""
         self.flow.release()
+
+    def end(self) -> None:
+        """Take no further message; those that have arrived are still to be read.
+
+        They are moved out of aiohttp's way: its reader stops before the client's close frame while it has too many.
+        """
+        while self._buffer:
+            self._kept.append(run_at_once(super().read()))
+        self._ended = True
+        self.read_on()
+        self.feed_eof()
+
+    async def read(self) -> Any:
+        """The next message; raises `EofStream` after the last one."""
+        if not self._kept:
+            try:
+                return await super().read()
+            except EofStream:
+                if not self._kept:  # end() may have come while it waited
+                    raise
+        return self._kept.popleft()
 
     def feed_data(self, data: Any, size: int) -> None:
         message: WSMessage = data
         if message.type is WSMsgType.TEXT or message.type is WSMsgType.BINARY:
-            super().feed_data(message, size)
+            if size > self._max_size:  # inflated, it may be larger by one than aiohttp's reader is told to take
+                self.set_exception(
+                    WebSocketError(WSCloseCode.MESSAGE_TOO_BIG, f"Message size {size} exceeds limit {self._max_size}")
+                )
+            elif not self._ended:
+                super().feed_data(message, size)
         elif message.type is WSMsgType.PING:
             self._listener.pinged(message.data)
         elif message.type is WSMsgType.CLOSE:
             self._listener.closed_by_client(message.data, message.extra or "")
 
-    def set_exception(self, exc: BaseException, *args: BaseException) -> None:
+    def set_exception(self, exc: BaseException, *args: Any, **kwargs: Any) -> None:
         self.feed_eof()
         self._listener.failed(exc)
 
@@ -241,11 +287,40 @@ _DECODE_TEXT: Final[Any] = {"decode_text": True} if hasattr(aiohttp.http, "WSMes
 """Since 3.14, where there are text messages in bytes, the reader's C form asks for it, and has no default."""
 
 
-async def finish_compressing(writer: WebSocketWriter) -> None:
-    """Wait for what a cancelled `send_frame()` has left to a thread and a task (since 3.13.1; before, it is lost)."""
-    tasks: set[asyncio.Task[None]] = getattr(writer, "_background_tasks", set())
-    if tasks:
-        await asyncio.wait(tasks)
+class FrameWriter(WebSocketWriter):
+    """aiohttp's writer of frames, of a server: one that never waits.
+
+    When there is room is asked before. And what is compressed is compressed at once: aiohttp leaves large messages to a
+    thread, from where one would follow a close frame, and outlive the app that sent it.
+    """
+
+    def __init__(
+        self, protocol: BaseProtocol, transport: asyncio.Transport, *, compress: int, no_context_takeover: bool
+    ) -> None:
+        super().__init__(protocol, transport, limit=sys.maxsize, compress=compress, notakeover=no_context_takeover)
+        if compress:
+            # The same as its own, which it makes when it has none, without the size from which on a thread is used.
+            self._compressobj = ZLibCompressor(
+                level=ZLibBackend.Z_BEST_SPEED, wbits=-compress, max_sync_chunk_size=None
+            )
+
+    def write(self, payload: bytes, kind: WSMsgType) -> None:
+        """Write a frame; raises `aiohttp.ClientConnectionResetError` if there is nobody to read it."""
+        if self.compress and kind < WSMsgType.CLOSE and hasattr(self, "_send_compressed_frame_sync"):
+            # Since 3.13.3. Before, send_frame() has nothing to wait for; now it has a task for what is large.
+            self._send_compressed_frame_sync(payload, kind, None)
+        else:
+            run_at_once(self.send_frame(payload, kind))
+
+
+def run_at_once(coroutine: Coroutine[Any, Any, Any]) -> Any:
+    """Run a coroutine that has nothing to wait for."""
+    try:
+        coroutine.send(None)
+    except StopIteration as finished:
+        return finished.value
+    coroutine.close()
+    raise RuntimeError(f"{coroutine!r} had something to wait for")
 
 
 def makes_aiohttp_replay(exc: BaseException) -> bool:

@@ -15,10 +15,12 @@ class Caller(Protocol):
     @property
     def parent(self) -> "Caller | None":
         """The caller inside of which this one was made."""
+        ...
 
     @property
     def ended(self) -> bool:
         """Whether the app has returned."""
+        ...
 
 
 current_caller: ContextVar[Caller | None] = ContextVar("asgi_connector.current_caller", default=None)

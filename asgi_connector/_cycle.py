@@ -16,7 +16,7 @@ from ._frames import Frames
 from ._mounts import MountedApp
 from ._parser import RequestLine
 from ._scope import Address
-from ._types import ASGIApp, Message, Scope
+from ._types import ASGIApp, Bytes, Message, Scope, is_bytes
 
 logger: Final = logging.getLogger("asgi_connector")
 
@@ -35,7 +35,7 @@ class Wire(Protocol):
     def start_response(self, status: int, headers: Iterable[Iterable[bytes]], hold: bool) -> None:
         """Write the head; with *hold*, keep it and what follows back until `release_response()`."""
 
-    def write_body(self, body: bytes | bytearray | memoryview, more_body: bool) -> None:
+    def write_body(self, body: Bytes, more_body: bool) -> None:
         """Write a piece of the body, or the last one."""
 
     def release_response(self) -> None:
@@ -46,9 +46,14 @@ class Wire(Protocol):
 
     def upgrade(self, subprotocol: str | None, headers: Iterable[Iterable[bytes]]) -> Frames:
         """Write the head that accepts a WebSocket; what follows it, in both directions, is frames."""
+        ...
+
+    def forget_cycle(self) -> None:
+        """The app has closed its WebSocket: that the client does the same is no news to it."""
 
     def raise_from_client(self, exc: BaseException) -> bool:
         """Cut the response off, and raise *exc* from the client's call; `False` if there is none to raise it from."""
+        ...
 
     def raise_from_frames(self, exc: BaseException) -> None:
         """Let the client's `receive()` answer *exc*, after what was sent before it."""
@@ -152,6 +157,7 @@ class Cycle(ABC):
             self._check_return(result)
         finally:
             self.ended = True
+            self.origin = None  # the app may have left something behind that refers to the cycle, as its caller
             if self.task is not None:
                 self._wire.cycle_ended(self)
 
@@ -184,6 +190,7 @@ class Cycle(ABC):
     @abstractmethod
     def _finish(self) -> str | None:
         """The app has returned: end the exchange, or say what the app has left undone."""
+        ...
 
     @abstractmethod
     def _cut_off(self) -> None:
@@ -230,9 +237,9 @@ def checked_status(message: Message) -> int:
     return status
 
 
-def checked_body(message: Message) -> bytes | bytearray | memoryview:
+def checked_body(message: Message) -> Bytes:
     """A piece of a response's body."""
-    body: object = message.get("body", b"")
-    if not isinstance(body, (bytes, bytearray, memoryview)):
+    body = message.get("body", b"")
+    if not is_bytes(body):
         raise ASGIProtocolError(f"Expected the 'body' of '{message['type']}' to be bytes, but got {body!r}.")
     return body

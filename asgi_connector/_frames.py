@@ -7,20 +7,21 @@ import asyncio
 import enum
 import errno
 import struct
-import sys
+from contextlib import suppress
 from contextvars import Context
 from typing import Final, Protocol, cast
 
 from aiohttp import ClientConnectionResetError, WSCloseCode, WSMessage, WSMsgType
-from aiohttp.http import WebSocketError, WebSocketWriter
+from aiohttp.http import WebSocketError
 from aiohttp.streams import EofStream
 
-from ._aiohttp import FrameReader, finish_compressing
+from ._aiohttp import FrameReader, FrameWriter
 
 MAX_MESSAGE: Final = 16 * 1024 * 1024  # as in uvicorn
 MESSAGES_HIGH_WATER: Final = 64 * 1024
 CLOSE_TIMEOUT: Final = 10.0  # seconds, as in uvicorn
 MAX_REASON: Final = 123  # bytes: what a close frame has room for (RFC 6455, 5.5)
+MAX_CODE: Final = 4999  # RFC 6455, 7.4.2
 NO_CODE: Final = 1005  # a close frame without a code (RFC 6455, 7.1.5)
 
 
@@ -55,7 +56,6 @@ class Frames:
         "_pong_due",
         "_reader",
         "_receiving",
-        "_sending",
         "_state",
         "_timer",
         "_transport",
@@ -82,19 +82,22 @@ class Frames:
         self._pong_due: bytes | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._receiving = asyncio.Lock()
-        self._sending = asyncio.Lock()
         self._reader = FrameReader(
             self,
             transport,
             loop,
             limit=MESSAGES_HIGH_WATER,
-            max_size=MAX_MESSAGE + 1,  # the first size that is refused
+            max_size=MAX_MESSAGE,
             compress=bool(compress),
         )
-        # Without a limit of its own the writer never waits: when to, is what drain() decides, before the message.
-        self._writer = WebSocketWriter(
-            self._reader.flow, transport, limit=sys.maxsize, compress=compress, notakeover=no_context_takeover
+        self._writer = FrameWriter(
+            self._reader.flow, transport, compress=compress, no_context_takeover=no_context_takeover
         )
+
+    @property
+    def open(self) -> bool:
+        """Whether neither end has closed."""
+        return self._state is _State.OPEN
 
     # What the connection reports.
 
@@ -109,7 +112,7 @@ class Frames:
             self.pinged(payload)
 
     def read_on(self) -> None:
-        """The client sends no more than it has sent: do not stop reading any more, whatever has come."""
+        """The client has sent all that it will: it need not wait until the app has received it."""
         self._reader.read_on()
 
     def lost(self) -> None:
@@ -133,6 +136,10 @@ class Frames:
 
     def closed_by_client(self, code: int, reason: str) -> None:
         """Answer with the same (RFC 6455, 5.5.1), unless this is the answer; then the server is to end it (7.1.1)."""
+        if self._state is _State.OPEN and (code == WSCloseCode.ABNORMAL_CLOSURE or code > MAX_CODE):
+            # Which aiohttp's reader lets pass (RFC 6455, 7.4.1 and 7.4.2).
+            self.failed(WebSocketError(WSCloseCode.PROTOCOL_ERROR, f"Invalid close code: {code}"))
+            return
         if self._state is _State.OPEN:
             self._end(code or NO_CODE, reason)
             self._write_control(_close_payload(code, reason) if code else b"", WSMsgType.CLOSE)
@@ -159,21 +166,13 @@ class Frames:
 
     async def send(self, payload: bytes, kind: WSMsgType) -> None:
         """Send a message, when there is room for it; raises `ConnectionResetError` if the client has gone."""
-        async with self._sending:
-            await self._wait_until_writable()
-            try:
-                await self._writer.send_frame(payload, kind)
-            except asyncio.CancelledError:
-                await finish_compressing(self._writer)
-                raise
-            except ClientConnectionResetError:
-                raise client_gone() from None
+        await self._wait_until_writable()
+        self._writer.write(payload, kind)
 
     async def close(self, code: int, reason: str) -> None:
-        """Close, after what is being sent; raises `ConnectionResetError` if the client has gone."""
-        async with self._sending:
-            await self._wait_until_writable()
-            self.close_now(code, reason)
+        """Close, when there is room for it; raises `ConnectionResetError` if the client has gone."""
+        await self._wait_until_writable()
+        self.close_now(code, reason)
 
     async def _wait_until_writable(self) -> None:
         if self._owner.write_paused:
@@ -186,30 +185,22 @@ class Frames:
         if self._state is _State.OPEN:
             self._write_control(_close_payload(code, reason), WSMsgType.CLOSE)
             self._end(code, reason)
-            self._timer = self._loop.call_later(CLOSE_TIMEOUT, self._transport.close, context=Context())
 
     def end_with_exception(self) -> None:
         """Send no frame any more: the client is to close when it has taken notice of the app's exception."""
-        self._end(WSCloseCode.ABNORMAL_CLOSURE, "")
+        self._state = _State.CLOSING
+        self._reader.end()
 
     def _end(self, code: int, reason: str) -> None:
         self._state = _State.CLOSING
         self.close_code = code
         self.close_reason = reason
-        self.read_on()
-        self._reader.feed_eof()
+        self._timer = self._loop.call_later(CLOSE_TIMEOUT, self._transport.abort, context=Context())
+        self._reader.end()
 
     def _write_control(self, payload: bytes, kind: WSMsgType) -> None:
-        """Write a control frame at once: it is never compressed, and the writer does not wait."""
-        sending = self._writer.send_frame(payload, kind)
-        try:
-            sending.send(None)
-        except StopIteration:
-            pass
-        except ClientConnectionResetError:
-            pass  # there is nobody to read it
-        else:
-            raise RuntimeError("A control frame was not written at once")
+        with suppress(ClientConnectionResetError):  # there is nobody to read it
+            self._writer.write(payload, kind)
 
 
 def _close_payload(code: int, reason: str) -> bytes:

@@ -7,6 +7,7 @@ import base64
 import binascii
 import hashlib
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 
@@ -49,8 +50,7 @@ def read_handshake(line: RequestLine, fields: Fields) -> Handshake:
     if len(keys) != 1 or not _is_key(keys[0]):
         raise BadRequest(400, "the Sec-WebSocket-Key must be 16 bytes in base64")
     offers = [name for value in _values(fields, b"sec-websocket-protocol") for name in split_list(value)]
-    extensions = b", ".join(_values(fields, b"sec-websocket-extensions")).decode("latin-1")
-    compress, no_context_takeover = ws_ext_parse(extensions, isserver=True)
+    compress, no_context_takeover = _read_extensions(_values(fields, b"sec-websocket-extensions"))
     return Handshake(keys[0], tuple(name.decode("latin-1") for name in offers), compress, no_context_takeover)
 
 
@@ -58,9 +58,9 @@ def accept_head(handshake: Handshake, subprotocol: str | None, headers: Iterable
     """The head that accepts *handshake*, with the app's own *headers* after those of the protocol (RFC 6455, 4.2.2)."""
     accept = base64.b64encode(hashlib.sha1(handshake.key + WS_KEY, usedforsecurity=False).digest())
     ours: Headers = [
-        (b"upgrade", b"websocket"),
-        (b"connection", b"Upgrade"),
-        (b"sec-websocket-accept", accept),
+        (b"Upgrade", b"websocket"),
+        (b"Connection", b"Upgrade"),
+        (b"Sec-WebSocket-Accept", accept),
     ]
     if subprotocol is not None:
         if subprotocol not in handshake.subprotocols:
@@ -68,11 +68,22 @@ def accept_head(handshake: Handshake, subprotocol: str | None, headers: Iterable
                 f"Expected the 'subprotocol' of 'websocket.accept' to be one of those that the client offers, "
                 f"{list(handshake.subprotocols)}, or None, but got {subprotocol!r}."
             )
-        ours.append((b"sec-websocket-protocol", subprotocol.encode("latin-1")))
+        ours.append((b"Sec-WebSocket-Protocol", subprotocol.encode("latin-1")))
     if handshake.compress:
         extension = ws_ext_gen(handshake.compress, isserver=True, server_notakeover=handshake.no_context_takeover)
-        ours.append((b"sec-websocket-extensions", extension.encode("ascii")))
+        ours.append((b"Sec-WebSocket-Extensions", extension.encode("ascii")))
     return build_upgrade_head(ours, headers)
+
+
+def _read_extensions(values: list[bytes]) -> tuple[int, bool]:
+    """The first offer of permessage-deflate that can be taken (RFC 7692, 5)."""
+    for offer in (offer for value in values for offer in split_list(value)):
+        if offer.partition(b";")[0].rstrip() == b"permessage-deflate":
+            with suppress(ValueError):  # a parameter that is no number
+                compress, no_context_takeover = ws_ext_parse(offer.decode("latin-1"), isserver=True)
+                if compress:
+                    return compress, no_context_takeover
+    return 0, False
 
 
 def _values(fields: Fields, name: bytes) -> list[bytes]:

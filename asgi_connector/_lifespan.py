@@ -7,7 +7,7 @@ be held from one to the other.
 import asyncio
 import enum
 import logging
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Generator, Iterable
 from contextlib import contextmanager, suppress
 from contextvars import Context
 from types import MethodType
@@ -45,8 +45,6 @@ class Lifespan:
     `ready` says whether requests may be sent to the app; it is all that a request looks at.
     """
 
-    parent: Final = None  # as a caller, it is never inside of another one
-
     def __init__(self, app: ASGIApp, setting: Setting, name: str, context: Context, owner: "Lifespans") -> None:
         self.app = app
         self.setting = setting
@@ -75,6 +73,11 @@ class Lifespan:
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} of {self.name!r}, {self._state.value}>"
+
+    @property
+    def parent(self) -> None:
+        """As a caller, it is never inside of another one."""
+        return None
 
     @property
     def ended(self) -> bool:
@@ -122,7 +125,7 @@ class Lifespan:
                 waiter.set_result(None)
 
     @contextmanager
-    def _waiting(self) -> Iterator[asyncio.Future[None]]:
+    def _waiting(self) -> Generator[asyncio.Future[None], None, None]:
         inside = [caller for caller in callers() if isinstance(caller, Lifespan)]
         if circle := self._find_circle(inside):
             names = " waits for ".join(repr(lifespan.name) for lifespan in circle)
@@ -140,8 +143,8 @@ class Lifespan:
 
     def _find_circle(self, inside: Collection["Lifespan"]) -> list["Lifespan"]:
         """The way from this startup back to one of those that are about to wait for it, if there is one."""
-        ways = [[self]]
-        seen = {self}
+        ways: list[list[Lifespan]] = [[self]]
+        seen: set[Lifespan] = {self}
         while ways:
             way = ways.pop()
             if way[-1] in inside:

@@ -36,12 +36,19 @@ _LENGTH: Final = Framing.LENGTH
 
 
 def build_head(
-    status: int, headers: Iterable[Iterable[bytes]], method: str, http_version: str, close: bool
+    status: int,
+    headers: Iterable[Iterable[bytes]],
+    method: str,
+    http_version: str,
+    close: bool,
+    message: str = "http.response.start",
 ) -> tuple[bytes, Framing, int | None, bool]:
     """Check and serialise a response's head.
 
     Headers go out as the app gave them; what is added is the framing (RFC 9112, 6) and, with *close*, the
     ``Connection: close`` that announces it. An app's own ``transfer-encoding`` is dropped, as the ASGI spec says.
+
+    *message* is the type of the message that has the headers.
 
     Returns the bytes, how the body is framed, its length if that is known, and whether the connection ends with it.
     Raises `ASGIProtocolError` if a header is not a pair of bytes, or would split the response.
@@ -64,7 +71,7 @@ def build_head(
                 raise ASGIProtocolError(f"More than one Content-Length: {value!r} after '{content_length}'.")
     except (TypeError, ValueError) as exc:
         raise ASGIProtocolError(
-            f"Expected the 'headers' of 'http.response.start' to be pairs of bytes, name and value: {exc}."
+            f"Expected the 'headers' of '{message}' to be pairs of bytes, name and value: {exc}."
         ) from exc
     # RFC 9112, 6.3: a response to HEAD, and any 204 or 304, ends at its head, whatever its headers say.
     if method == "HEAD" or status == 204 or status == 304:

@@ -35,6 +35,7 @@ from ._response import Framing, build_head, plain_response
 from ._running import Running
 from ._scope import Address, http_scope, websocket_scope
 from ._transport import MemoryTransport
+from ._types import Bytes
 from ._websocket import WebSocketCycle
 
 
@@ -74,6 +75,7 @@ class ServerProtocol(asyncio.Protocol):
         "_phase",
         "_retired",
         "_running",
+        "_start_message",
         "_tail_written",
         "_transport",
         "_writable",
@@ -95,7 +97,7 @@ class ServerProtocol(asyncio.Protocol):
         self._awaited: tuple[Context, object] | None = None  # handed out, and nothing has arrived since
         self._retired = False
         # Requests on one connection are much alike, byte for byte: what the last one's bytes meant is kept.
-        self._head_bytes = b""
+        self._head_bytes: bytes = b""
         self._line = RequestLine("", b"", "")
         self._fields_bytes: bytes | None = None
         self._fields = Fields([])
@@ -109,6 +111,7 @@ class ServerProtocol(asyncio.Protocol):
         self.write_paused = False
         self._writable: asyncio.Event | None = None  # made when a send() first has to wait
         # A WebSocket is the last exchange of its connection.
+        self._start_message = "http.response.start"  # which starts a response
         self._handshake: Handshake | None = None
         self._frames: Frames | None = None
 
@@ -146,12 +149,13 @@ class ServerProtocol(asyncio.Protocol):
     @property
     def busy(self) -> bool:
         """Whether a request is unfinished, or a response undelivered; a WebSocket is until its connection ends."""
-        return self._cycle is not None or bool(self._buffer) or self._transport.get_write_buffer_size() > 0
+        unfinished = self._cycle is not None or self._frames is not None or bool(self._buffer)
+        return unfinished or self._transport.get_write_buffer_size() > 0
 
     @property
-    def upgraded(self) -> bool:
-        """Whether the connection is a WebSocket's now, and carries frames."""
-        return self._frames is not None
+    def receiving(self) -> bool:
+        """Whether this is a WebSocket, whose app is to receive what the client has sent, also when it has gone."""
+        return self._frames is not None and self._frames.open
 
     def close_client(self) -> None:
         """End the connection as its client would, whose calls fail."""
@@ -166,6 +170,7 @@ class ServerProtocol(asyncio.Protocol):
             self._frames.read_on()
         if self._cycle is not None:
             self._cycle.disconnect()
+        self._end_write_pause()
 
     # asyncio's callbacks.
 
@@ -287,6 +292,7 @@ class ServerProtocol(asyncio.Protocol):
             self._refuse(exc, to_head=line.method == "HEAD")
             return
         self._keep_alive = False  # for whatever is not an upgrade
+        self._start_message = "websocket.http.response.start"
         self._phase = _NEXT
         if rest:
             self._keep(rest)
@@ -350,14 +356,14 @@ class ServerProtocol(asyncio.Protocol):
     def start_response(self, status: int, headers: Iterable[Iterable[bytes]], hold: bool) -> None:
         line = self._line
         head, self._framing, self._body_left, close = build_head(
-            status, headers, line.method, line.http_version, not self._keep_alive
+            status, headers, line.method, line.http_version, not self._keep_alive, self._start_message
         )
         self._keep_alive = not close
         if hold:
             self._transport.hold()
         self._transport.write(head)
 
-    def write_body(self, body: bytes | bytearray | memoryview, more_body: bool) -> None:
+    def write_body(self, body: Bytes, more_body: bool) -> None:
         if type(body) is not bytes:
             body = bytes(body)
         if self._framing is _CHUNKED:
@@ -439,6 +445,9 @@ class ServerProtocol(asyncio.Protocol):
             frames.feed(early)
         return frames
 
+    def forget_cycle(self) -> None:
+        self._cycle = None
+
     def raise_from_frames(self, exc: BaseException) -> None:
         assert self._frames is not None
         self._client.raise_from_frames(exc)
@@ -474,6 +483,8 @@ class ServerProtocol(asyncio.Protocol):
         self._transport.close()
 
     def cycle_ended(self, cycle: Cycle) -> None:
+        if self._frames is not None:
+            self._cycle = None  # the connection may go on for a while, until the client closes it too
         self._running.ended(cycle)
 
     async def drain(self) -> None:

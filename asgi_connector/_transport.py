@@ -93,6 +93,10 @@ class MemoryTransport(asyncio.Transport):
         paused = ", reading paused" if self._read_paused else ""
         return f"<{type(self).__name__} {self._state.value}, {self._size} bytes to deliver{paused}>"
 
+    def attach(self, peer: "MemoryTransport") -> None:
+        """The other end is *peer*."""
+        self._peer = peer
+
     def get_protocol(self) -> asyncio.BaseProtocol:
         return self._protocol
 
@@ -363,8 +367,8 @@ def connect_pair(
     context = Context()
     client_end = MemoryTransport(loop, context, client, client_extra)
     server_end = MemoryTransport(loop, context, server, server_extra)
-    client_end._peer = server_end
-    server_end._peer = client_end
+    client_end.attach(server_end)
+    server_end.attach(client_end)
     context.run(server.connection_made, server_end)
     context.run(client.connection_made, client_end)
     return client_end, server_end

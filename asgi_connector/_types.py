@@ -7,6 +7,8 @@ them here and nowhere else.
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any, TypeAlias
 
+from typing_extensions import TypeIs
+
 Scope: TypeAlias = MutableMapping[str, Any]
 Message: TypeAlias = MutableMapping[str, Any]
 Receive: TypeAlias = Callable[[], Awaitable[Message]]
@@ -16,3 +18,8 @@ Send: TypeAlias = Callable[[Message], Awaitable[None]]
 ASGIApp: TypeAlias = Callable[[Any, Any, Any], Awaitable[Any]]
 
 Headers: TypeAlias = list[tuple[bytes, bytes]]
+Bytes: TypeAlias = bytes | bytearray | memoryview
+
+
+def is_bytes(value: object) -> TypeIs[Bytes]:
+    return isinstance(value, (bytes, bytearray, memoryview))

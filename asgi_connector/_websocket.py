@@ -12,7 +12,7 @@ from ._frames import MAX_REASON, Frames, client_gone
 from ._mounts import MountedApp
 from ._parser import RequestLine
 from ._scope import Address
-from ._types import Message, Scope
+from ._types import Message, Scope, is_bytes
 
 
 class _State(enum.Enum):
@@ -149,6 +149,7 @@ class WebSocketCycle(Cycle):
             self._check_client()
             await self._frames.close(code, reason)
             self._state = _State.OVER
+            self._wire.forget_cycle()
         else:
             self._refuse(kind)
 
@@ -207,7 +208,7 @@ def _disconnect(code: int, reason: str) -> Message:
 def _content(message: Message) -> tuple[bytes, WSMsgType]:
     """What to send: the bytes, or the text, where there are no bytes, as in uvicorn."""
     data, text = message.get("bytes"), message.get("text")
-    if isinstance(data, (bytes, bytearray, memoryview)):
+    if is_bytes(data):
         return bytes(data), WSMsgType.BINARY
     if data is None and isinstance(text, str):
         try:
@@ -227,8 +228,15 @@ def _closing(message: Message) -> tuple[int, str]:
             "Expected the 'code' of 'websocket.close' to be an int from 1000 to 4999 that may be sent, "
             f"so neither 1004, 1005, 1006 nor 1015, but got {code!r}."
         )
-    if not isinstance(reason, str) or len(reason.encode(errors="surrogatepass")) > MAX_REASON:
+    if not isinstance(reason, str) or not _fits(reason):
         raise ASGIProtocolError(
             f"Expected the 'reason' of 'websocket.close' to be a str of at most {MAX_REASON} bytes, but got {reason!r}."
         )
     return int(code), reason
+
+
+def _fits(reason: str) -> bool:
+    try:
+        return len(reason.encode()) <= MAX_REASON
+    except UnicodeEncodeError:
+        return False

@@ -59,6 +59,21 @@ TELLING_LINES = {
         r'^  200 \{"title":"Persuasion","year":1817\}$',
         r"^  shutdown: the database is closed$",
     ],
+    "chat.py": [
+        r"^Ada joins the room",
+        r"^  Ada hears: Ada joins$",
+        r"^  Ada hears: Grace joins$",
+        r"^  Grace hears: Grace joins$",
+        r"^They talk",
+        r"^  Ada hears: Ada: Does it compile\?$",
+        r"^  Grace hears: Ada: Does it compile\?$",
+        r"^  Ada hears: Grace: It does\.$",
+        r"^  Grace hears: Grace: It does\.$",
+        r"^A second Grace is turned away",
+        r"^  403 ",
+        r"^Grace leaves",
+        r"^  Ada hears: Grace leaves, to build a compiler$",
+    ],
 }
 
 

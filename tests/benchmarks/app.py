@@ -8,7 +8,10 @@ SMALL = b"hello"
 
 
 async def app(scope: Scope, receive: Receive, send: Send) -> None:
-    """``/`` answers `SMALL`, ``/download?N`` sends N MiB in chunks, ``/upload`` answers how many bytes it was sent."""
+    """``/`` answers `SMALL`, ``/download?N`` sends N MiB in chunks, ``/upload`` answers how many bytes it was sent.
+
+    ``/echo`` is a WebSocket that sends back what it receives.
+    """
     match scope["path"]:
         case "/":
             await respond(send, SMALL)
@@ -16,6 +19,8 @@ async def app(scope: Scope, receive: Receive, send: Send) -> None:
             await download(send, chunks=int(scope["query_string"]) * CHUNKS_PER_MIB)
         case "/upload":
             await respond(send, b"%d" % await body_size(receive))
+        case "/echo":
+            await echo(receive, send)
 
 
 async def respond(send: Send, body: bytes) -> None:
@@ -38,3 +43,10 @@ async def body_size(receive: Receive) -> int:
         size += len(message.get("body", b""))
         more_body = message.get("more_body", False)
     return size
+
+
+async def echo(receive: Receive, send: Send) -> None:
+    await receive()
+    await send({"type": "websocket.accept"})
+    while (message := await receive())["type"] == "websocket.receive":
+        await send({"type": "websocket.send", "bytes": message["bytes"]})

@@ -1,4 +1,4 @@
-"""What is compared: this connector, the floor below it, and its peers; each behind the same three calls."""
+"""What is compared: this connector, the floor below it, and its peers; each behind the same calls."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable
@@ -28,6 +28,8 @@ class Client(Protocol):
     async def download(self, mib: int) -> None: ...
 
     async def upload(self, mib: int) -> None: ...
+
+    async def echo(self, messages: int) -> None: ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,6 +94,12 @@ class AiohttpClient:
         async with self._session.post(f"{self._url}/upload", data=chunks(mib)) as response:
             check(int(await response.read()), mib << 20)
 
+    async def echo(self, messages: int) -> None:
+        async with self._session.ws_connect(f"{self._url}/echo") as ws:
+            for _ in range(messages):
+                await ws.send_bytes(SMALL)
+                check(await ws.receive_bytes(), SMALL)
+
 
 class HttpxClient:
     """httpx and httpx2 have the same API."""
@@ -112,6 +120,9 @@ class HttpxClient:
     async def upload(self, mib: int) -> None:
         response = await self._client.post(f"{URL}/upload", content=chunks(mib))
         check(int(response.content), mib << 20)
+
+    async def echo(self, messages: int) -> None:
+        raise NotImplementedError("its ASGITransport knows no WebSocket")
 
 
 class CannedTransport(asyncio.Transport):
@@ -207,6 +218,6 @@ CONTENDERS = {
     "httpx2": Contender(title="httpx2 ASGITransport", connect=httpx2, distributions=("httpx2",)),
     "httpx": Contender(title="httpx ASGITransport", connect=httpx, distributions=("httpx",)),
     "uvicorn": Contender(
-        title="aiohttp to uvicorn over loopback", connect=uvicorn, distributions=("uvicorn", "httptools")
+        title="aiohttp to uvicorn over loopback", connect=uvicorn, distributions=("uvicorn", "httptools", "websockets")
     ),
 }

@@ -72,6 +72,16 @@ async def upload(contender: Contender, stage: Stage) -> float:
         return perf_counter() - started
 
 
+async def echoes(contender: Contender, stage: Stage) -> float:
+    messages = stage.sizes.requests
+    async with contender.connect(stage) as client:
+        await client.echo(max(1, messages // 10))
+        gc.collect()
+        started = perf_counter()
+        await client.echo(messages)
+        return (perf_counter() - started) / messages
+
+
 async def idle_memory(contender: Contender, stage: Stage) -> float:
     """Bytes that are in use when as many requests have run at once, and all their connections are in the pool."""
     connections = stage.sizes.connections
@@ -132,6 +142,13 @@ SCENARIOS = {
         measure=upload,
         unit="MiB/s",
         show=mib_per_second,
+    ),
+    "echo": Scenario(
+        title=lambda sizes: f"{sizes.requests:,} small messages to and fro over a WebSocket, one after another",
+        contenders=("uvicorn", "ours"),
+        measure=echoes,
+        unit="µs a round trip",
+        show=microseconds,
     ),
     "mounts": Scenario(
         title=lambda sizes: f"{sizes.requests:,} small GETs, with 1 mount and with {sizes.mounts:,}",

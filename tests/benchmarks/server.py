@@ -32,7 +32,6 @@ def serve(fd: int, loop: str) -> None:
         app,
         http="httptools",
         loop=loop,
-        ws="none",
         lifespan="off",
         access_log=False,
         log_level="warning",

@@ -1,0 +1,91 @@
+"""A chat room and two people in it, who are all in one process: WebSockets without a server.
+
+The room is a Starlette app, which passes on to everybody what one of its members says. Ada and Grace each hold an
+`aiohttp` WebSocket to it, opened by the same session. What they send are real frames of a real WebSocket, with a
+handshake before and a closing handshake after them; only the network is missing.
+
+Run it:  python examples/chat.py
+"""
+
+import asyncio
+from contextlib import suppress
+
+import aiohttp
+from starlette.applications import Starlette
+from starlette.routing import WebSocketRoute
+from starlette.websockets import WebSocket, WebSocketDisconnect
+
+from asgi_connector import ASGIRoutingConnector
+
+
+class Room:
+    """Everybody who is here, by name."""
+
+    def __init__(self) -> None:
+        self.members: dict[str, WebSocket] = {}
+
+    async def tell_everybody(self, text: str) -> None:
+        for member in list(self.members.values()):
+            with suppress(WebSocketDisconnect):  # somebody is just leaving, which is noticed in join()
+                await member.send_json({"text": text})
+
+
+def make_chat() -> Starlette:
+    """The app under development: one room for each name that somebody joins."""
+    rooms: dict[str, Room] = {}
+
+    async def join(websocket: WebSocket) -> None:
+        name = websocket.query_params["name"]
+        room = rooms.setdefault(websocket.path_params["room"], Room())
+        if name in room.members:
+            await websocket.close()  # before it is accepted: the client is answered 403
+            return
+        await websocket.accept()
+        room.members[name] = websocket
+        await room.tell_everybody(f"{name} joins")
+        try:
+            while True:
+                words = await websocket.receive_json()
+                await room.tell_everybody(f"{name}: {words['text']}")
+        except WebSocketDisconnect as goodbye:
+            del room.members[name]
+            await room.tell_everybody(f"{name} leaves, {goodbye.reason}")
+
+    return Starlette(routes=[WebSocketRoute("/rooms/{room}", join)])
+
+
+async def hear(**listeners: aiohttp.ClientWebSocketResponse) -> None:
+    """Print the next thing that each of the *listeners* hears."""
+    for name, websocket in listeners.items():
+        print(f"  {name} hears: {(await websocket.receive_json())['text']}")
+
+
+async def main() -> None:
+    connector = ASGIRoutingConnector({"chat.internal": make_chat()})
+    async with aiohttp.ClientSession("ws://chat.internal", connector=connector) as session:
+        print("Ada joins the room, and Grace after her")
+        ada = await session.ws_connect("/rooms/compilers?name=Ada")
+        await hear(Ada=ada)
+        grace = await session.ws_connect("/rooms/compilers?name=Grace")
+        await hear(Ada=ada, Grace=grace)
+
+        print("\nThey talk; everybody in the room hears it")
+        await ada.send_json({"text": "Does it compile?"})
+        await hear(Ada=ada, Grace=grace)
+        await grace.send_json({"text": "It does."})
+        await hear(Ada=ada, Grace=grace)
+
+        print("\nA second Grace is turned away at the door")
+        try:
+            await session.ws_connect("/rooms/compilers?name=Grace")
+        except aiohttp.WSServerHandshakeError as exc:
+            print(f"  {exc.status} {exc.message}")
+
+        print("\nGrace leaves, and Ada sees it")
+        await grace.close(message=b"to build a compiler")
+        await hear(Ada=ada)
+        await ada.close()
+
+
+if __name__ == "__main__":
+    asyncio.run(main())
