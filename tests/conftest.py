@@ -5,7 +5,7 @@ import gc
 import sys
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from typing import Any
+from typing import Any, Final
 
 import aiohttp
 import pytest
@@ -14,6 +14,8 @@ import pytest_asyncio
 from asgi_connector import ASGIRoutingConnector, Mount
 from asgi_connector._transport import MemoryTransport
 from asgi_connector._types import ASGIApp
+
+AIOHTTP: Final = tuple(map(int, aiohttp.__version__.split(".")[:3]))
 
 LOOPS: dict[str, Callable[[], asyncio.AbstractEventLoop]] = {"asyncio": asyncio.new_event_loop}
 if sys.platform != "win32":

@@ -28,11 +28,10 @@ from aiohttp.client_proto import ResponseHandler
 from asgi_connector import ASGIApplicationConnector, ASGIRoutingConnector, UnmountedHostError
 from asgi_connector._transport import MemoryTransport
 from asgi_connector._types import Receive, Scope, Send
-from tests.conftest import session_to
+from tests.conftest import AIOHTTP, session_to
 from tests.raw import request_for
 
 PIECE = bytes(64 * 1024)
-AIOHTTP = tuple(map(int, aiohttp.__version__.split(".")[:3]))
 
 
 class Service:

@@ -369,7 +369,7 @@ async def test_an_upload_that_breaks_off_is_a_disconnect_and_not_an_end() -> Non
         ("DELETE", {}),
         ("POST", {}),
         ("POST", {"data": b""}),
-        ("PUT", {"data": io.BytesIO(b"")}),
+        pytest.param("PUT", {"data": io.BytesIO(b"")}, id="an empty file"),
         ("POST", {"headers": {"Content-Length": "0"}}),
         ("GET", {"headers": {"Content-Length": "0"}}),
         ("POST", {"chunked": True, "data": b""}),

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from asgi_connector import _frames
 from asgi_connector._transport import MemoryTransport
 from asgi_connector._types import Message, Receive, Scope, Send
-from tests.conftest import session_to
+from tests.conftest import AIOHTTP, session_to
 from tests.programs import run_python
 from tests.raw import RawConnection, raw_connection
 from tests.test_backpressure import BOUND, KIB, MIB, new_piece, peak_memory, until_it_stops
@@ -388,8 +388,18 @@ HALF_OF_A_LETTER = "é".encode()[:1]
         pytest.param(frame(TEXT, "\ud800".encode(errors="surrogatepass")), 1007, id="text with a surrogate"),
         pytest.param(frame(TEXT, b"x", fin=False) + frame(CONTINUATION, b"\xff"), 1007, id="fragment not in UTF-8"),
         pytest.param(frame(BINARY, bytes(MAX_MESSAGE + 1)), 1009, id="message over the limit"),
-        pytest.param(frame(BINARY, bytes(MAX_MESSAGE + 1))[:14], 1009, id="head of a message over the limit"),
-        pytest.param(b"\x82\xff" + b"\xff" * 8 + MASK, 1009, id="message of 16 EiB"),
+        pytest.param(
+            frame(BINARY, bytes(MAX_MESSAGE + 1))[:14],
+            1009,
+            id="head of a message over the limit",
+            marks=pytest.mark.skipif(AIOHTTP < (3, 14, 1), reason="aiohttp before 3.14.1 looks when it has the whole"),
+        ),
+        pytest.param(
+            b"\x82\xff" + b"\xff" * 8 + MASK,
+            1009,
+            id="message of 16 EiB",
+            marks=pytest.mark.skipif(AIOHTTP < (3, 14, 4), reason="aiohttp before 3.14.4 waits for it"),
+        ),
         pytest.param(
             frame(BINARY, bytes(MAX_MESSAGE), fin=False) + frame(CONTINUATION, b"x"),
             1009,
@@ -1148,7 +1158,12 @@ client_steps = st.lists(
 )
 
 
-@given(client_steps, st.lists(st.integers(min_value=0), max_size=8), st.booleans())
+# aiohttp before 3.14.4 loses a deflated message when a ping comes between its fragments.
+@given(
+    client_steps,
+    st.lists(st.integers(min_value=0), max_size=8),
+    st.booleans() if AIOHTTP >= (3, 14, 4) else st.just(False),
+)
 @settings(max_examples=60, deadline=None)
 async def test_whatever_frames_a_client_writes_its_messages_are_received(
     steps: list[tuple[str, str | bytes, list[int], bool]], cuts: list[int], interleave: bool
