@@ -193,6 +193,8 @@ def normalise_host(host: str) -> str:
     normal = URL.build(scheme="http", host=name).raw_host if name else None
     if not normal or any(not label for label in normal.split(".")):
         raise ValueError("empty label")
+    if normal != name:
+        URL.build(scheme="http", host=normal)  # yarl before 1.25 lets '´' through, which becomes 'xn-- -xbb'
     return normal.lower()
 
 
