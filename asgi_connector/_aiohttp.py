@@ -144,6 +144,7 @@ class ClientProtocol(ResponseHandler):
             # In the place of what aiohttp makes of a lost connection: it sets that on the body that it finds here.
             self._payload = None
         self._give_up_exception()
+        self._frames_exception = self._frames_queue = None
         super().connection_lost(exc)
 
     def _give_up_exception(self) -> None:
@@ -393,7 +394,7 @@ class PoolingConnector(BaseConnector):
 
     def _close_now(self) -> list[Awaitable[object]]:
         """Close all that there is to close without waiting; what could be waited for is returned."""
-        return self._close_pool()
+        raise NotImplementedError
 
     def _close(self, *, abort_ssl: bool = False) -> list[Awaitable[object]]:
         return self._close_now()

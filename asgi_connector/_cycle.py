@@ -149,7 +149,8 @@ class Cycle(ABC):
         try:
             result = await app(self.scope, self.receive, self.send)
         except (KeyboardInterrupt, SystemExit):
-            self._cut_off()
+            if self.disconnected_at is None:
+                self._cut_off()
             raise
         except BaseException as exc:
             self._fail(exc)

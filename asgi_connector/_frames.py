@@ -182,9 +182,8 @@ class Frames:
 
     def close_now(self, code: int, reason: str) -> None:
         """Close, and give the client some time to do the same: it is to be the first to know (RFC 6455, 7.1.1)."""
-        if self._state is _State.OPEN:
-            self._write_control(_close_payload(code, reason), WSMsgType.CLOSE)
-            self._end(code, reason)
+        self._write_control(_close_payload(code, reason), WSMsgType.CLOSE)
+        self._end(code, reason)
 
     def end_with_exception(self) -> None:
         """Send no frame any more: the client is to close when it has taken notice of the app's exception."""
@@ -195,7 +194,8 @@ class Frames:
         self._state = _State.CLOSING
         self.close_code = code
         self.close_reason = reason
-        self._timer = self._loop.call_later(CLOSE_TIMEOUT, self._transport.abort, context=Context())
+        if not self._transport.is_closing():  # a close frame may be found after the connection has been lost
+            self._timer = self._loop.call_later(CLOSE_TIMEOUT, self._transport.abort, context=Context())
         self._reader.end()
 
     def _write_control(self, payload: bytes, kind: WSMsgType) -> None:

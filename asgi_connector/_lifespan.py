@@ -165,7 +165,8 @@ class Lifespan:
         scope = {"type": "lifespan", "asgi": {"version": "3.0", "spec_version": "2.0"}, "state": self.state}
         try:
             await self.app(scope, self._receive, self._send)
-        except (KeyboardInterrupt, SystemExit):
+        except (KeyboardInterrupt, SystemExit) as exc:
+            self._error = exc
             raise
         except BaseException as exc:
             if not (self._dismissed and isinstance(exc, asyncio.CancelledError)):
@@ -200,9 +201,9 @@ class Lifespan:
 
     def _dismiss(self) -> None:
         """End the app's task, from which nothing more is expected."""
+        assert self._task is not None
         self._dismissed = True
-        if self._task is not None:
-            self._task.cancel("The lifespan is over")
+        self._task.cancel("The lifespan is over")
 
     async def _receive(self) -> Message:
         if not self._startup_received:
@@ -216,8 +217,8 @@ class Lifespan:
         # The app has said its last word, and asks for more, which will not come.
         self._end_starting(_State.FAILED)
         self._dismiss()
-        await asyncio.Event().wait()
-        raise AssertionError
+        never: asyncio.Future[Message] = self.owner.loop.create_future()
+        return await never
 
     async def _send(self, message: Message) -> None:
         kind = message["type"]

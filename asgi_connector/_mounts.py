@@ -194,7 +194,7 @@ def normalise_host(host: str) -> str:
     if not normal or any(not label for label in normal.split(".")):
         raise ValueError("empty label")
     if normal != name:
-        URL.build(scheme="http", host=normal)  # yarl before 1.25 lets '´' through, which becomes 'xn-- -xbb'
+        URL.build(scheme="http", host=normal)  # yarl before 1.25 lets through what becomes 'xn-- -xbb'
     return normal.lower()
 
 

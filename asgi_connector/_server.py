@@ -46,7 +46,7 @@ class _Phase(enum.Enum):
     BODY = "the body of a request"
     FRAMES = "the frames of a WebSocket"
     NEXT = "the next request, whose turn has not come"
-    CLOSED = "nothing: they are discarded"
+    CLOSED = "nothing: there are none"
 
 
 _HEAD, _BODY, _FRAMES, _NEXT, _CLOSED = _Phase.HEAD, _Phase.BODY, _Phase.FRAMES, _Phase.NEXT, _Phase.CLOSED
@@ -187,7 +187,7 @@ class ServerProtocol(asyncio.Protocol):
         elif self._phase is _FRAMES:
             assert self._frames is not None
             self._frames.feed(data)
-        elif self._phase is _NEXT:
+        else:
             self._keep(data)
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -299,6 +299,14 @@ class ServerProtocol(asyncio.Protocol):
         scope = websocket_scope(line, self._fields, self.address, self.mounted, list(handshake.subprotocols))
         self._cycle = cycle = WebSocketCycle(self, scope, line, self.address, self._loop, self.mounted, origin)
         self._running.start(cycle, caller)
+        if cycle.ended:
+            self._end_websocket()
+
+    def _end_websocket(self) -> None:
+        """The app has returned. The connection may go on for a while, until its client closes it too."""
+        if self._frames is not None:
+            self._cycle = None
+            self.mounted.release(self)
 
     def _read_body(self, data: bytes) -> None:
         cycle, reader = self._cycle, self._body_reader
@@ -350,8 +358,7 @@ class ServerProtocol(asyncio.Protocol):
         self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
     def resume_request(self) -> None:
-        if not self._buffer:
-            self._transport.resume_reading()
+        self._transport.resume_reading()
 
     def start_response(self, status: int, headers: Iterable[Iterable[bytes]], hold: bool) -> None:
         line = self._line
@@ -483,8 +490,7 @@ class ServerProtocol(asyncio.Protocol):
         self._transport.close()
 
     def cycle_ended(self, cycle: Cycle) -> None:
-        if self._frames is not None:
-            self._cycle = None  # the connection may go on for a while, until the client closes it too
+        self._end_websocket()
         self._running.ended(cycle)
 
     async def drain(self) -> None:

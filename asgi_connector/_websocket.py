@@ -31,7 +31,7 @@ _NOT_TO_BE_SENT: Final = frozenset({1004, 1005, 1006, 1015})
 class WebSocketCycle(Cycle):
     """One WebSocket."""
 
-    __slots__ = ("_connect_reported", "_frames", "_state")
+    __slots__ = ("_connect_reported", "_disconnect_reported", "_frames", "_state")
 
     def __init__(
         self,
@@ -45,6 +45,7 @@ class WebSocketCycle(Cycle):
     ) -> None:
         super().__init__(wire, scope, line, address, loop, mounted, origin)
         self._connect_reported = False
+        self._disconnect_reported = False
         self._state = _State.CONNECTING
         self._frames: Frames | None = None
 
@@ -64,14 +65,20 @@ class WebSocketCycle(Cycle):
             return {"type": "websocket.connect"}
         while self._frames is None:
             if self.disconnected_at is not None or self._state is _State.OVER:
-                return _disconnect(WSCloseCode.ABNORMAL_CLOSURE, "")
+                return await self._disconnect(WSCloseCode.ABNORMAL_CLOSURE, "")
             await self._wait_for_news()
         message = await self._frames.receive()
         if message is None:
-            return _disconnect(self._frames.close_code, self._frames.close_reason)
+            return await self._disconnect(self._frames.close_code, self._frames.close_reason)
         if message.type is WSMsgType.TEXT:
             return {"type": "websocket.receive", "text": message.data}
         return {"type": "websocket.receive", "bytes": message.data}
+
+    async def _disconnect(self, code: int, reason: str) -> Message:
+        if self._disconnect_reported:
+            await asyncio.sleep(0)  # an app that takes no notice must not starve the event loop
+        self._disconnect_reported = True
+        return {"type": "websocket.disconnect", "code": int(code), "reason": reason}
 
     async def send(self, message: Message) -> None:
         """Take the app's next message (ASGI spec, *Accept*, *Send*, *Close*, *Denial Response*).
@@ -198,11 +205,8 @@ class WebSocketCycle(Cycle):
             # Where a request would go on, a WebSocket's app is told by an exception: from its send(), or its framework.
             logger.debug("An app ended after its client had gone: %s %s", self.method, self.url, exc_info=exc)
         else:
-            super().report(exc, client_gone=False)
-
-
-def _disconnect(code: int, reason: str) -> Message:
-    return {"type": "websocket.disconnect", "code": int(code), "reason": reason}
+            self._log(exc, "after it had closed its WebSocket" if self._frames else "after its response was complete")
+            self._call_exception_handler(exc)
 
 
 def _content(message: Message) -> tuple[bytes, WSMsgType]:

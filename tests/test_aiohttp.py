@@ -6,6 +6,7 @@ import aiohttp
 import pytest
 from aiohttp.client_proto import ResponseHandler
 
+from asgi_connector._aiohttp import run_at_once
 from tests.conftest import session_to
 from tests.raw import request_for
 from tests.test_pooling import Service
@@ -47,3 +48,8 @@ async def test_a_request_has_the_timer_of_the_call_that_it_is_part_of(total: flo
         request = await request_for(session)
         assert request._timer is not (await request_for(session))._timer
         assert hasattr(request._timer, "_tasks") is (total is not None)
+
+
+async def test_a_coroutine_that_has_something_to_wait_for_is_not_run_at_once() -> None:
+    with pytest.raises(RuntimeError, match="had something to wait for"):
+        run_at_once(asyncio.sleep(0))

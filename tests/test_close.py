@@ -1133,3 +1133,20 @@ async def test_leaving_the_connectors_block_closes_it() -> None:
     with pytest.raises(ClientConnectionError):
         await request
     await session.close()
+
+
+async def test_a_close_that_is_cancelled_when_all_is_closed_is_cancelled() -> None:
+    app = Lingering()
+    async with session_to(app, shutdown_timeout=NEVER) as session:
+        connector = connector_of(session)
+        request = await in_flight(session, app)
+        close = closing(connector)
+        assert connector._closing is not None
+        connector._closing.add_done_callback(lambda _: close.cancel())
+        await some_turns()
+        app.may_end.set()
+        with pytest.raises(asyncio.CancelledError):
+            await close
+        assert is_closed(connector)
+        assert not app.was_cancelled
+        await asyncio.wait({request})

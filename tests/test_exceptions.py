@@ -22,6 +22,7 @@ from asgi_connector import ASGIConnectorError, ASGIProtocolError, ASGIRoutingCon
 from asgi_connector._types import Message, Receive, Scope, Send
 
 from .conftest import LOOPS, session_to
+from .raw import raw_connection
 
 LENGTH_3 = [(b"content-length", b"3")]
 
@@ -1837,3 +1838,26 @@ async def test_a_report_names_the_request_though_the_app_has_emptied_its_scope(
             assert await response.read() == b"abc"
         assert (await reports.one())["exception"] is exc
     assert_logged(caplog, exc, "GET http://app.internal:80/a?b=c")
+
+
+@pytest.mark.parametrize("before", [at_once, with_a_response_on_its_way])
+async def test_an_exception_of_an_app_whose_client_has_just_aborted_is_logged(
+    before: Callable[[Receive, Send], Awaitable[None]], caplog: pytest.LogCaptureFixture
+) -> None:
+    """aiohttp's `ResponseHandler.abort()` takes the connection away from under an exchange."""
+    may_fail = asyncio.Event()
+    exc = ValueError("of the app")
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        if before is not at_once:
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+            await send({"type": "http.response.body", "body": b"x", "more_body": True})
+        await may_fail.wait()
+        raise exc
+
+    async with session_to(app) as session, raw_connection(session) as connection:
+        await connection.send(b"GET / HTTP/1.1\r\nHost: app.internal\r\n\r\n")
+        may_fail.set()
+        connection._protocol.abort()
+        await connection.end()
+    assert [record.exc_info[1] for record in caplog.records if record.exc_info] == [exc]

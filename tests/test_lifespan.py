@@ -1365,3 +1365,115 @@ async def test_unmount_and_the_end_of_a_mounted_block_from_inside_the_apps_own_l
         assert list(connector_of(session).mounts) == ["app.internal"]
     assert [type(exc) for exc in got] == [RuntimeError]
     assert app.log == app.whole_life
+
+
+async def test_a_failed_shutdown_of_an_app_that_goes_on_is_told_in_its_own_words() -> None:
+    async def fail_and_go_on(receive: Receive, send: Send) -> None:
+        await send({"type": "lifespan.shutdown.failed", "message": "told why"})
+        await asyncio.Event().wait()
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await lives(fail_and_go_on, scope, receive, send)
+
+    session = ClientSession("http://a", connector=ASGIApplicationConnector(app, shutdown_timeout=0.05))
+    await fetch(session)
+    result = await result_of(session.close())
+    assert str(result) == "The app at '*' failed to shut down: told why"
+
+
+async def test_an_app_is_unmounted_while_close_shuts_it_down() -> None:
+    app = Service()
+    may_stop = asyncio.Event()
+    app.at_shutdown = may_stop.wait
+    async with session_to(app, lifespan="auto", shutdown_timeout=NEVER) as session:
+        await fetch(session)
+        connector = connector_of(session)
+        close = asyncio.ensure_future(session.close())
+        await app.stopping.wait()
+        unmount = asyncio.ensure_future(connector.unmount("app.internal"))
+        await some_turns()
+        assert not unmount.done()
+        may_stop.set()
+        await asyncio.gather(close, unmount)
+    assert app.log == app.whole_life
+
+
+async def test_a_failed_shutdown_that_nobody_waits_for_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    app = Service()
+    app.at_shutdown = raising(boom)
+    async with session_to(app, lifespan="auto") as session:
+        await fetch(session)
+        connector = connector_of(session)
+        connector.close()
+        await some_turns()
+        assert connector.closed
+        assert logged(caplog) == ["An app failed to shut down"]
+
+
+async def test_a_startup_that_is_still_under_way_when_another_one_fails_may_end() -> None:
+    log: list[str] = []
+    slow, failing = Service("slow", log), Service("failing", log)
+    may_start = asyncio.Event()
+    slow.at_startup = may_start.wait
+
+    async def fail_when_the_other_has_begun() -> None:
+        await slow.starting.wait()
+        raise boom
+
+    failing.at_startup = fail_when_the_other_has_begun
+    connector = ASGIRoutingConnector({"slow": slow, "failing": failing}, shutdown_timeout=NEVER)
+    entering = asyncio.ensure_future(connector.__aenter__())
+    await slow.starting.wait()
+    await some_turns()
+    assert not entering.done()
+    may_start.set()
+    result = await result_of(entering)
+    assert type(result) is LifespanError
+    assert result.__cause__ is boom
+    assert log == ["slow starts", "failing starts", "slow started", "slow stops", "slow stopped"]
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit])
+def test_what_ends_a_program_leaves_a_lifespan_through_the_loop(error: type[BaseException]) -> None:
+    app = Service()
+    app.at_startup = raising(error())
+
+    async def main() -> object:
+        async with session_to(app, lifespan="auto") as session:
+            return await result_of(fetch(session))
+
+    with asyncio.Runner() as runner:
+        call = runner.get_loop().create_task(main())
+        with pytest.raises(error):
+            runner.get_loop().run_until_complete(call)
+        assert isinstance(runner.get_loop().run_until_complete(call), LifespanError)
+
+
+async def test_the_parts_of_a_lifespan_say_what_they_are() -> None:
+    app = Service()
+    async with session_to(app, lifespan="auto") as session:
+        [mounted] = connector_of(session)._table
+        assert repr(mounted.lifespan) == "<Lifespan of 'app.internal', not started yet>"
+        await fetch(session)
+        assert repr(mounted.lifespan) == "<Lifespan of 'app.internal', started>"
+
+
+async def test_a_startup_that_waits_for_another_one_in_two_calls_is_no_circle() -> None:
+    apps = {name: Service(name) for name in "abc"}
+    may_start = asyncio.Event()
+    apps["b"].at_startup = may_start.wait
+    async with session_to(apps, lifespan="auto") as session:
+
+        async def call_b_twice() -> None:
+            await asyncio.gather(fetch(session, "http://b/"), fetch(session, "http://b/"))
+
+        apps["a"].at_startup = call_b_twice
+        apps["c"].at_startup = lambda: fetch(session, "http://a/")
+        first = asyncio.ensure_future(fetch(session, "http://a/"))
+        await apps["b"].starting.wait()
+        await some_turns()
+        second = asyncio.ensure_future(fetch(session, "http://c/"))
+        await apps["c"].starting.wait()
+        await some_turns()
+        may_start.set()
+        assert [await first, await second] == [b"ok", b"ok"]

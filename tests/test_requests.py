@@ -8,9 +8,11 @@ from typing import Any
 
 import aiohttp
 import pytest
+from aiohttp.client_proto import ResponseHandler
 from yarl import URL
 
 from asgi_connector import Mount
+from asgi_connector._aiohttp import ClientProtocol
 from asgi_connector._parser import MAX_HEAD, MAX_LINE
 from asgi_connector._transport import SLICE
 from asgi_connector._types import Receive, Scope, Send
@@ -811,3 +813,52 @@ async def test_an_upgrade_to_anything_but_websocket_is_ignored(upgrade: str) -> 
     assert dict(app.scopes[0]["headers"])[b"upgrade"] == upgrade.encode()
     assert app.bodies == [b"body", b"body"]
     assert (connections.made, connections.reused) == (1, 1)
+
+
+async def test_malformed_chunks_cut_off_a_response_that_has_begun() -> None:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"so far", "more_body": True})
+        while (await receive())["type"] != "http.disconnect":
+            pass
+
+    async with session_to(app) as session, raw_connection(session) as connection:
+        await connection.send(b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n")
+        status, _, body = await connection.head()
+        assert status == 200
+        await connection.send(b"zz\r\n")
+        await connection.end()
+        with pytest.raises(aiohttp.ClientPayloadError):
+            await body.read()
+
+
+async def test_a_request_that_came_before_its_turn_is_dropped_with_its_connection() -> None:
+    """By its framing the first response was complete, so the client has sent the next request; and then it leaves."""
+    paths: list[str] = []
+    has_ended, may_end = asyncio.Event(), asyncio.Event()
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        paths.append(scope["path"])
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"2")]})
+        await send({"type": "http.response.body", "body": b"ok", "more_body": True})
+        await may_end.wait()
+        clients[-1].abort()
+        await send({"type": "http.response.body"})
+        has_ended.set()
+
+    clients: list[ResponseHandler] = []
+    async with session_to(app) as session:
+        async with raw_connection(session) as connection:
+            await connection.send(b"GET /first HTTP/1.1\r\nHost: a\r\n\r\n")
+            assert (await connection.response())[2] == b"ok"
+        async with raw_connection(session) as connection:
+            clients.append(connection._protocol)
+            await connection.send(b"GET /second HTTP/1.1\r\nHost: a\r\n\r\n")
+            assert isinstance(connection._protocol, ClientProtocol)
+            assert repr(connection._protocol.server) == (
+                "<ServerProtocol http://app.internal:80, expects the next request, whose turn has not come>"
+            )
+            may_end.set()
+            await has_ended.wait()
+            await connection.end()
+    assert paths == ["/first"]

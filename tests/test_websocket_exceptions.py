@@ -33,6 +33,7 @@ from asgi_connector import ASGIConnectorError, ASGIProtocolError, Mount, Unmount
 from asgi_connector._types import Message, Receive, Scope, Send
 
 from .conftest import LOOPS, session_to
+from .raw import raw_connection
 
 MIB = 1024 * 1024
 
@@ -1969,3 +1970,54 @@ async def test_a_dependency_of_fastapi_that_fails_while_it_cleans_up_is_reported
         assert (await ws.receive()).data == 4000
         assert (await reports.one())["exception"] is exc
     assert_reported(reports, caplog, exc)
+
+
+UPGRADE = (
+    b"GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+    b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+)
+
+
+async def test_an_exception_behind_a_denial_that_is_complete_by_its_framing_is_reported(
+    reports: Reports, caplog: pytest.LogCaptureFixture
+) -> None:
+    exc = OfTheApp()
+    may_fail = asyncio.Event()
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        headers = [(b"content-length", b"2")]
+        await send({"type": "websocket.http.response.start", "status": 401, "headers": headers})
+        await send({"type": "websocket.http.response.body", "body": b"no", "more_body": True})
+        await may_fail.wait()
+        raise exc
+
+    async with session_to(app) as session, raw_connection(session) as connection:
+        await connection.send(UPGRADE)
+        status, _, body = await connection.response()
+        assert (status, body) == (401, b"no")
+        may_fail.set()
+        await connection.end()
+    assert [report["exception"] for report in reports.all] == [exc]
+    assert [record.exc_info[1] for record in records(caplog) if record.exc_info] == [exc]
+
+
+async def test_a_long_denial_waits_for_a_client_that_does_not_read_it() -> None:
+    piece, pieces = bytes(64 * 1024), 40
+    sent = 0
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        nonlocal sent
+        await send({"type": "websocket.http.response.start", "status": 401, "headers": []})
+        for _ in range(pieces):
+            await send({"type": "websocket.http.response.body", "body": piece, "more_body": True})
+            sent += 1
+        await send({"type": "websocket.http.response.body"})
+
+    async with session_to(app) as session, raw_connection(session) as connection:
+        await connection.send(UPGRADE)
+        _, _, body = await connection.head()
+        for _ in range(100):
+            await asyncio.sleep(0)
+        assert 0 < sent < pieces
+        assert await body.read() == piece * pieces
+        await connection.end()

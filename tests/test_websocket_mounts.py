@@ -28,6 +28,7 @@ from yarl import URL
 from asgi_connector import ASGIRoutingConnector, LifespanError, Mount, UnmountedHostError
 from asgi_connector._types import Message, Receive, Scope, Send
 from tests.conftest import session_to
+from tests.test_cancellation import no_task_and_no_timer_is_left
 
 MIB = 1024 * 1024
 
@@ -1017,3 +1018,79 @@ async def test_nothing_of_a_socket_is_kept_when_it_is_over(
         gc.collect()
         assert len(things) == 3
         assert [thing() for thing in things] == [None] * 3
+
+
+@pytest.mark.parametrize("ending", ["returns", "closes", "raises"])
+@pytest.mark.parametrize("eager", [True, False])
+async def test_an_app_that_is_over_is_unmounted_though_its_client_has_not_looked(ending: str, eager: bool) -> None:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await receive()
+        await send({"type": "websocket.accept"})
+        if not eager:
+            await asyncio.sleep(0)
+        if ending == "closes":
+            await send({"type": "websocket.close"})
+        if ending == "raises":
+            raise ValueError
+
+    asyncio.get_running_loop().set_exception_handler(lambda loop, context: None)
+    async with session_to({}) as session:
+        connector = session.connector
+        assert isinstance(connector, ASGIRoutingConnector)
+        async with connector.mounted("chat.internal", app):
+            ws = await session.ws_connect("ws://chat.internal/")
+        message = await ws.receive()
+        assert message.type is (WSMsgType.ERROR if ending == "raises" else WSMsgType.CLOSE)
+
+
+async def test_an_app_that_takes_no_notice_of_the_disconnect_does_not_starve_the_loop() -> None:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await receive()
+        await send({"type": "websocket.accept"})
+        while True:
+            await receive()
+
+    async with session_to(app, shutdown_timeout=0) as session, session.ws_connect("/"):
+        pass
+
+
+async def test_an_app_that_is_told_of_no_accept_again_and_again_does_not_starve_the_loop() -> None:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "websocket.close"})
+        while True:
+            await receive()
+
+    async with session_to(app, shutdown_timeout=0) as session:
+        with pytest.raises(aiohttp.WSServerHandshakeError):
+            await session.ws_connect("/")
+
+
+async def test_a_close_frame_that_is_found_after_the_connection_was_lost_leaves_no_timer() -> None:
+    """The reader stops before it while the app has too much to receive."""
+    received: list[Message] = []
+    may_receive, ended = asyncio.Event(), asyncio.Event()
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await receive()
+        await send({"type": "websocket.accept"})
+        await may_receive.wait()
+        while not received or received[-1]["type"] != "websocket.disconnect":
+            received.append(await receive())
+        ended.set()
+
+    async with session_to(app) as session:
+        ws = await session.ws_connect("/")
+        for _ in range(90):
+            await ws.send_bytes(bytes(1000))
+        close = asyncio.ensure_future(ws.close(code=4000, message=b"bye"))
+        for _ in range(5):
+            await asyncio.sleep(0)
+        close.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await close
+        for _ in range(5):
+            await asyncio.sleep(0)
+        may_receive.set()
+        await ended.wait()
+        assert received[90:] == [{"type": "websocket.disconnect", "code": 4000, "reason": "bye"}]
+    no_task_and_no_timer_is_left()
