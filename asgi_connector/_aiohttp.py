@@ -2,6 +2,7 @@
 
 It is the same in every aiohttp from 3.13 to 3.14; the tests in ``tests/test_aiohttp.py`` fail if it moves.
 """
+# pyright: reportPrivateUsage=false
 
 import asyncio
 import sys

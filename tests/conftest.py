@@ -2,9 +2,12 @@
 
 import asyncio
 import gc
+import platform
 import sys
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from importlib.metadata import version
 from typing import Any, Final
 
 import aiohttp
@@ -42,6 +45,19 @@ def pytest_collection_finish() -> None:
     """Take what is there before the first test out of the garbage collector's sight: the check is for the rest."""
     gc.collect()
     gc.freeze()
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """What has run: with which versions, and what tests have counted with `record_property()`."""
+    versions = [f"{name} {version(name)}" for name in ("aiohttp", "multidict", "yarl")]
+    python = f"{platform.python_implementation()} {platform.python_version()}"
+    terminalreporter.write_line(f"versions: {', '.join([python, *versions])}; on {config.getoption('loops')}")
+    counts = Counter[str]()
+    for report in [report for reports in terminalreporter.stats.values() for report in reports]:
+        if getattr(report, "when", None) == "call":
+            counts.update({name: value for name, value in report.user_properties if isinstance(value, int)})
+    for name, count in sorted(counts.items()):
+        terminalreporter.write_line(f"{name}: {count}")
 
 
 @pytest_asyncio.fixture(autouse=True)

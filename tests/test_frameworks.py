@@ -6,15 +6,15 @@ from contextlib import asynccontextmanager
 from types import ModuleType
 from typing import Any
 
-import django.conf  # type: ignore[import-untyped]
+import django.conf
 import pytest
 from aiohttp import ClientSession
 from asgi_lifespan import LifespanManager
 from blacksheep import Application as BlackSheep
 from blacksheep.server.routing import Router
-from django.core.handlers.asgi import ASGIHandler  # type: ignore[import-untyped]
-from django.http import HttpRequest, HttpResponse  # type: ignore[import-untyped]
-from django.urls import path  # type: ignore[import-untyped]
+from django.core.handlers.asgi import ASGIHandler
+from django.http import HttpRequest, HttpResponse
+from django.urls import path
 from fastapi import FastAPI, Request
 from litestar import Litestar, get
 from litestar.datastructures import State

@@ -7,19 +7,19 @@ from contextlib import asynccontextmanager
 from typing import Annotated, Any
 from urllib.parse import parse_qs
 
-import django.conf  # type: ignore[import-untyped]
+import django.conf
 import pytest
 import quart
-import socketio  # type: ignore[import-untyped]
+import socketio
 import strawberry
 from aiohttp import ClientSession, WSMsgType, WSServerHandshakeError
 from blacksheep import Application as BlackSheep
 from blacksheep import WebSocket as BlackSheepWebSocket
 from blacksheep import WebSocketDisconnectError
 from blacksheep.server.routing import Router
-from channels.generic.websocket import AsyncJsonWebsocketConsumer  # type: ignore[import-untyped]
-from channels.routing import ProtocolTypeRouter, URLRouter  # type: ignore[import-untyped]
-from django.urls import path  # type: ignore[import-untyped]
+from channels.generic.websocket import AsyncJsonWebsocketConsumer
+from channels.routing import ProtocolTypeRouter, URLRouter
+from django.urls import path
 from fastapi import Depends, FastAPI, WebSocketException
 from gql import Client, gql
 from gql.transport.aiohttp import AIOHTTPTransport

@@ -8,7 +8,11 @@ from types import MappingProxyType
 from typing import Any, Literal, Protocol, TypedDict, assert_type
 
 import aiohttp
+from channels.routing import ProtocolTypeRouter
+from django.core.handlers.asgi import ASGIHandler
 from fastapi import FastAPI
+from litestar import Litestar
+from quart import Quart
 from starlette.applications import Starlette
 from starlette.types import ASGIApp as StarletteApp
 
@@ -79,7 +83,9 @@ class Middleware:
     async def static(scope: Any, receive: Any, send: Any) -> None: ...
 
 
-def every_app_is_accepted(starlette: Starlette, fastapi: FastAPI, middleware: Middleware) -> None:
+def every_app_is_accepted(
+    starlette: Starlette, fastapi: FastAPI, litestar: Litestar, quart: Quart, middleware: Middleware
+) -> None:
     ASGIRoutingConnector(
         {
             "a.internal": fastapi,
@@ -96,6 +102,10 @@ def every_app_is_accepted(starlette: Starlette, fastapi: FastAPI, middleware: Mi
             "l.internal": Middleware.static,
             "m.internal": Middleware(fastapi),
             "n.internal": Mount(fastapi, root_path="/v1", client=None, raise_app_exceptions=False),
+            "p.internal": ASGIHandler(),
+            "q.internal": ProtocolTypeRouter({"http": ASGIHandler()}),
+            "r.internal": litestar,
+            "s.internal": quart,
             "o.internal": lambda scope, receive, send: function(scope, receive, send),
         }
     )
