@@ -15,7 +15,7 @@ import aiohttp.http
 from aiohttp import BaseConnector, ClientError, ClientRequest, ClientTimeout, WSCloseCode, WSMessage, WSMsgType
 from aiohttp._websocket.reader import WebSocketDataQueue
 from aiohttp.base_protocol import BaseProtocol
-from aiohttp.client_exceptions import ClientConnectorError, ClientOSError, ServerDisconnectedError
+from aiohttp.client_exceptions import ClientConnectorError, ClientOSError, ClientPayloadError, ServerDisconnectedError
 from aiohttp.client_proto import ResponseHandler
 from aiohttp.compression_utils import ZLibBackend, ZLibCompressor
 from aiohttp.connector import Connection
@@ -74,8 +74,10 @@ class ClientProtocol(ResponseHandler):
     _frames_queue: WebSocketDataQueue | None = None
 
     def close(self) -> None:
-        self._give_up_exception()
         transport = self.transport
+        if transport is not None and transport.is_closing():
+            self._cut_body_off()
+        self._give_up_exception()
         if transport is not None:
             if self.server.receiving:
                 self.server.client_left()
@@ -83,6 +85,14 @@ class ClientProtocol(ResponseHandler):
                 transport.abort()
                 self.server.client_left()
         super().close()
+
+    def _cut_body_off(self) -> None:
+        """The server has ended the connection. aiohttp, which closes it here, would let its reader wait for ever."""
+        payload = self._payload
+        if payload is not None and self._frames_queue is None and not payload.is_eof() and payload.exception() is None:
+            exc = self._app_exception
+            unfinished = ClientPayloadError("Response payload is not completed")
+            payload.set_exception(unfinished if exc is None else _raisable_from_body(exc))
 
     def give_up(self, exc: BaseException) -> None:
         """Close, and let what waits for this connection fail with *exc*; `close()` alone would leave it waiting."""

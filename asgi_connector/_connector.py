@@ -150,7 +150,7 @@ class ASGIRoutingConnector(PoolingConnector):
 
     @property
     def mounts(self) -> Mapping[str, Mount]:
-        """What is mounted now: pattern to `Mount`; a live view that cannot be changed."""
+        """What is mounted now, each pattern with its `Mount`; a live view that cannot be changed."""
         return self._mounts
 
     def mount(self, pattern: str, app: ASGIApp | Mount) -> None:
