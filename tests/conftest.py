@@ -17,6 +17,7 @@ import pytest_asyncio
 from asgi_connector import ASGIRoutingConnector, Mount
 from asgi_connector._transport import MemoryTransport
 from asgi_connector._types import ASGIApp
+from tests.reports import Reports
 
 AIOHTTP: Final = tuple(map(int, aiohttp.__version__.split(".")[:3]))
 
@@ -73,6 +74,16 @@ async def nothing_outlives_the_test() -> AsyncIterator[None]:
         if type(found) is MemoryTransport and found._loop is asyncio.get_running_loop() and not found.is_closing()
     ]
     assert not transports, f"connections left open: {transports}"
+
+
+@pytest_asyncio.fixture
+async def reports() -> AsyncIterator[Reports]:
+    """What the loop's exception handler is called with during the test."""
+    found = Reports()
+    loop = asyncio.get_running_loop()
+    loop.set_exception_handler(found.handle)
+    yield found
+    loop.set_exception_handler(None)
 
 
 Open = Callable[..., AbstractAsyncContextManager[aiohttp.ClientSession]]

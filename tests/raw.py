@@ -19,7 +19,7 @@ class RawConnection:
     async def send(self, *pieces: bytes) -> None:
         """Write the pieces, and hand each over before the next: the server gets each in a call of its own."""
         transport = self._protocol.transport
-        assert isinstance(transport, asyncio.Transport)
+        assert transport is not None
         for piece in pieces:
             transport.write(piece)
             while transport.get_write_buffer_size():  # noqa: ASYNC110 (nothing tells; it is the next turn, mostly)

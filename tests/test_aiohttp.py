@@ -9,7 +9,7 @@ from aiohttp.client_proto import ResponseHandler
 from asgi_connector._aiohttp import run_at_once
 from tests.conftest import session_to
 from tests.raw import request_for
-from tests.test_pooling import Service
+from tests.service import Service
 
 
 @pytest.mark.parametrize("name", ["_create_connection", "_get", "_close", "_release_acquired"])

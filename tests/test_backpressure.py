@@ -4,8 +4,7 @@ import asyncio
 import hashlib
 import random
 import sys
-from collections.abc import AsyncIterator, Callable
-from pathlib import Path
+from collections.abc import AsyncIterator
 
 import pytest
 from aiohttp import ClientSession, StreamReader
@@ -13,14 +12,11 @@ from aiohttp import ClientSession, StreamReader
 from asgi_connector import ASGIProtocolError
 from asgi_connector._types import Message, Receive, Scope, Send
 from tests.conftest import session_to
+from tests.flow import BOUND, KIB, MIB, new_piece, peak_memory, until_it_stops
 from tests.programs import run_python
 
-KIB = 1024
-MIB = 1024 * KIB
 DISCONNECT = {"type": "http.disconnect"}
 LAST = {"type": "http.response.body", "body": b"last"}
-BOUND = MIB
-"""What may lie between a writer and a reader: our mark (64 KiB), a slice (256 KiB), aiohttp's own mark (512 KiB)."""
 
 
 def start(**headers: str) -> Message:
@@ -50,16 +46,6 @@ async def read_exactly(content: StreamReader, size: int) -> bytes:
         assert piece
         got += piece
     return bytes(got)
-
-
-async def until_it_stops(count: Callable[[], int]) -> int:
-    """Let the event loop turn until *count* has been the same for many turns."""
-    last, same = count(), 0
-    while same < 50:
-        await asyncio.sleep(0)
-        same = same + 1 if count() == last else 0
-        last = count()
-    return last
 
 
 class Endless:
@@ -379,21 +365,6 @@ async def test_an_echo_that_is_not_read_stops_the_upload_too_and_goes_on_when_it
 
 
 # Memory.
-
-
-def peak_memory() -> int:
-    """The most memory that this process has had, in bytes."""
-    status = Path("/proc/self/status")
-    if status.exists():  # there, the number of getrusage() begins with that of the parent process
-        return next(int(line.split()[1]) for line in status.read_text().splitlines() if line.startswith("VmHWM")) * KIB
-    import resource  # not on Windows
-
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * KIB
-
-
-def new_piece() -> bytes:
-    return b"x" * (64 * KIB)  # not the same object again and again, which would need no memory wherever it is kept
 
 
 async def download(size: int) -> int:

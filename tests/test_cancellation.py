@@ -13,6 +13,7 @@ from aiohttp import ClientSession, TraceConfig
 from asgi_connector import ASGIConnectorError
 from asgi_connector._types import Receive, Scope, Send
 from tests.conftest import AIOHTTP, session_to
+from tests.leaks import no_task_and_no_timer_is_left
 
 PIECES = [letter * 100_000 for letter in (b"a", b"b", b"c", b"d")]  # each of them more than a buffer holds
 WHOLE = b"".join(PIECES)
@@ -197,17 +198,6 @@ def nothing_is_acquired(session: ClientSession) -> None:
     assert not connector._acquired_per_host
     for pooled in connector._conns.values():
         assert all(protocol.is_connected() and not protocol.should_close for protocol, _ in pooled)
-
-
-def no_task_and_no_timer_is_left() -> None:
-    assert asyncio.all_tasks() == {asyncio.current_task()}
-    timers = getattr(asyncio.get_running_loop(), "_scheduled", [])  # asyncio's own loop only
-    assert [timer for timer in timers if not timer.cancelled() and not is_aiohttps(timer)] == []
-
-
-def is_aiohttps(timer: Any) -> bool:
-    """aiohttp 3.13 leaves the timer of a call's `total` timeout when `on_request_start` is cancelled."""
-    return type(getattr(timer._callback, "__self__", None)).__name__ == "TimeoutHandle"
 
 
 async def cancel_the_client(

@@ -2,7 +2,6 @@
 
 import asyncio
 import errno
-import logging
 import threading
 import traceback
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -11,7 +10,6 @@ from typing import Any
 
 import aiohttp
 import pytest
-import pytest_asyncio
 from aiohttp import ClientOSError, HttpVersion10, HttpVersion11, ServerDisconnectedError
 from aiohttp.http_exceptions import BadStatusLine
 from aiohttp.streams import EofStream
@@ -23,55 +21,9 @@ from asgi_connector._types import Message, Receive, Scope, Send
 
 from .conftest import LOOPS, session_to
 from .raw import raw_connection
+from .reports import Reports, assert_logged, records
 
 LENGTH_3 = [(b"content-length", b"3")]
-
-Report = dict[str, Any]
-
-
-class Reports:
-    """What the loop's exception handler was called with."""
-
-    def __init__(self) -> None:
-        self.all: list[Report] = []
-        self._news = asyncio.Event()
-
-    def handle(self, loop: asyncio.AbstractEventLoop, context: Report) -> None:
-        self.all.append(context)
-        self._news.set()
-
-    async def one(self) -> Report:
-        """Wait for the first one."""
-        async with asyncio.timeout(3):
-            await self._news.wait()
-        return self.all[0]
-
-    @property
-    def exceptions(self) -> list[BaseException | None]:
-        return [context.get("exception") for context in self.all]
-
-
-@pytest_asyncio.fixture
-async def reports() -> AsyncIterator[Reports]:
-    found = Reports()
-    loop = asyncio.get_running_loop()
-    loop.set_exception_handler(found.handle)
-    yield found
-    loop.set_exception_handler(None)
-
-
-def records(caplog: pytest.LogCaptureFixture) -> list[logging.LogRecord]:
-    """What the package has logged for people to see."""
-    return [record for record in caplog.records if record.name == "asgi_connector" and record.levelno > logging.INFO]
-
-
-def assert_logged(caplog: pytest.LogCaptureFixture, exc: BaseException, request: str) -> None:
-    """*exc* was logged once: an error with the traceback, the method and the URL."""
-    (record,) = records(caplog)
-    assert record.levelno == logging.ERROR
-    assert record.exc_info is not None
-    assert record.exc_info[1] is exc
-    assert request in record.getMessage()
 
 
 def start(status: Any = 200, headers: Any = ()) -> Message:

@@ -16,9 +16,8 @@ from asgi_connector._parser import BadRequest, Fields, RequestLine, parse_fields
 from asgi_connector._response import build_upgrade_head
 from asgi_connector._types import Message, Receive, Scope, Send
 from tests.conftest import session_to
-from tests.raw import raw_connection
-from tests.test_backpressure import KIB, MIB, until_it_stops
-from tests.test_websocket_frames import (
+from tests.flow import KIB, MIB, until_it_stops
+from tests.frames import (
     ACCEPT,
     BINARY,
     CLOSE,
@@ -35,6 +34,7 @@ from tests.test_websocket_frames import (
     in_pieces,
     text,
 )
+from tests.raw import raw_connection
 
 # RFC 6455, 1.3
 SAMPLE_KEY = b"dGhlIHNhbXBsZSBub25jZQ=="

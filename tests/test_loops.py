@@ -22,7 +22,7 @@ from asgi_connector import (
     UnmountedHostError,
 )
 from asgi_connector._types import ASGIApp, Receive, Scope, Send
-from tests.test_routing import Elsewhere, tcp_server
+from tests.outside import Elsewhere, tcp_server
 
 T = TypeVar("T")
 

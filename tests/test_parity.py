@@ -101,12 +101,6 @@ def raw(session: ClientSession) -> AbstractAsyncContextManager[RawConnection]:
     return raw_connection(session, str(session._base_url))
 
 
-def write(connection: RawConnection, data: bytes) -> None:
-    transport = connection._protocol.transport
-    assert transport is not None
-    transport.write(data)
-
-
 def sever(response: aiohttp.ClientResponse) -> None:
     """End the client's connection without a word."""
     assert response.connection is not None
@@ -207,7 +201,7 @@ async def test_a_method_that_nobody_knows(serve: Serve, expected: Expected) -> N
 async def test_a_request_of_http_1_0_is_answered_and_its_connection_closed(serve: Serve) -> None:
     app = Teller()
     async with serve(app) as session, raw(session) as connection:
-        write(connection, b"GET / HTTP/1.0\r\nHost: app.internal\r\n\r\n")
+        await connection.send(b"GET / HTTP/1.0\r\nHost: app.internal\r\n\r\n")
         status, _, data = await connection.response()
         assert (status, data) == (200, b"ok")
         await connection.end()
@@ -218,7 +212,7 @@ async def test_header_values_that_are_not_ascii_arrive_byte_for_byte(serve: Serv
     value = "grüße".encode() + b"\t" + bytes(range(0x80, 0x100))
     app = Teller()
     async with serve(app) as session, raw(session) as connection:
-        write(connection, b"GET / HTTP/1.1\r\nHost: a\r\nX-Raw: " + value + b"\r\n\r\n")
+        await connection.send(b"GET / HTTP/1.1\r\nHost: a\r\nX-Raw: " + value + b"\r\n\r\n")
         assert (await connection.response())[0] == 200
     assert bytes(dict(app.scopes[0]["headers"])[b"x-raw"]) == value
 
@@ -323,7 +317,7 @@ async def test_an_app_that_answers_without_reading_does_not_ask_for_the_body(ser
         await send(body())
 
     async with serve(refuse) as session, raw(session) as connection:
-        write(connection, b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nExpect: 100-continue\r\n\r\n")
+        await connection.send(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nExpect: 100-continue\r\n\r\n")
         status, _, _ = await connection.head()
         assert status == expected(413)
 
@@ -478,7 +472,7 @@ async def test_requests_that_do_not_wait_for_the_answer_to_the_one_before(serve:
     answers: list[tuple[int, bytes]] = []
     async with serve(echo) as session, raw(session) as connection:
         requests = [b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n\r\n%d" % n for n in range(3)]
-        write(connection, b"".join(requests))
+        await connection.send(b"".join(requests))
         with suppress(ServerDisconnectedError):
             while len(answers) < len(requests):
                 status, _, data = await connection.response()
@@ -492,7 +486,7 @@ async def test_a_connection_is_closed_after_a_response_that_says_so(serve: Serve
         await send(body(b"ok"))
 
     async with serve(service) as session, raw(session) as connection:
-        write(connection, b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+        await connection.send(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
         status, headers, data = await connection.response()
         assert (status, headers["Connection"], data) == (200, "close", b"ok")
         await connection.end()
@@ -500,7 +494,7 @@ async def test_a_connection_is_closed_after_a_response_that_says_so(serve: Serve
 
 async def test_a_connection_is_closed_after_a_request_that_says_so(serve: Serve) -> None:
     async with serve(ok) as session, raw(session) as connection:
-        write(connection, b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+        await connection.send(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
         status, headers, data = await connection.response()
         assert (status, headers["Connection"].lower(), data) == (200, "close", b"ok")
         await connection.end()
@@ -728,7 +722,7 @@ async def test_a_bad_request_is_refused_and_the_connection_closed(
 ) -> None:
     app = Teller()
     async with serve(app) as session, raw(session) as connection:
-        write(connection, head)
+        await connection.send(head)
         got, _, _ = await connection.response()
         case = request.node.callspec.id.partition("-")[2]
         assert got == expected(status, case)

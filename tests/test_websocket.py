@@ -1056,9 +1056,7 @@ async def test_all_that_such_a_client_is_sent_is_one_response(serve: Serve, expe
     async with serve(part) as session, raw_connection(session, str(session._base_url)) as connection:
         tap = Tap(connection._protocol)
         lines = ["GET / HTTP/1.1", "Host: app.internal", *(f"{name}: {value}" for name, value in UPGRADE.items())]
-        transport = connection._protocol.transport
-        assert transport is not None
-        transport.write("\r\n".join([*lines, "", ""]).encode())
+        await connection.send("\r\n".join([*lines, "", ""]).encode())
         head, _, rest = (await tap.whole()).partition(b"\r\n\r\n")
         assert head.startswith(b"HTTP/1.1 500 ")
         assert rest.partition(b"\r\n")[0] == expected(b"Internal Server Error", part.__name__)

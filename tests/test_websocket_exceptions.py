@@ -9,7 +9,6 @@ from typing import Any, cast
 
 import aiohttp
 import pytest
-import pytest_asyncio
 from aiohttp import (
     ClientOSError,
     ClientSession,
@@ -34,60 +33,19 @@ from asgi_connector._types import Message, Receive, Scope, Send
 
 from .conftest import LOOPS, session_to
 from .raw import raw_connection
+from .reports import Reports, assert_logged, records
 
 MIB = 1024 * 1024
 
-Report = dict[str, Any]
 Make = Callable[[], BaseException]
 Step = Callable[[Receive, Send], Awaitable[None]]
-
-
-class Reports:
-    """What the loop's exception handler was called with."""
-
-    def __init__(self) -> None:
-        self.all: list[Report] = []
-        self._news = asyncio.Event()
-
-    def handle(self, loop: asyncio.AbstractEventLoop, context: Report) -> None:
-        self.all.append(context)
-        self._news.set()
-
-    async def one(self) -> Report:
-        """Wait for the first one."""
-        async with asyncio.timeout(5):
-            await self._news.wait()
-        return self.all[0]
-
-
-@pytest_asyncio.fixture
-async def reports() -> AsyncIterator[Reports]:
-    found = Reports()
-    loop = asyncio.get_running_loop()
-    loop.set_exception_handler(found.handle)
-    yield found
-    loop.set_exception_handler(None)
-
-
-def records(caplog: pytest.LogCaptureFixture) -> list[logging.LogRecord]:
-    """What the package has logged for people to see."""
-    return [record for record in caplog.records if record.name == "asgi_connector" and record.levelno > logging.INFO]
-
-
-def assert_logged(caplog: pytest.LogCaptureFixture, exc: BaseException, url: str = "ws://app.internal:80/") -> None:
-    """*exc* was logged once: an error with the traceback, the method and the URL."""
-    (record,) = records(caplog)
-    assert record.levelno == logging.ERROR
-    assert record.exc_info is not None
-    assert record.exc_info[1] is exc
-    assert record.getMessage().endswith(f"GET {url}")
 
 
 def assert_reported(
     reports: Reports, caplog: pytest.LogCaptureFixture, exc: BaseException, url: str = "ws://app.internal:80/"
 ) -> None:
     """*exc* was logged once, and the loop's exception handler was called with it once."""
-    assert_logged(caplog, exc, url)
+    assert_logged(caplog, exc, f"GET {url}")
     (report,) = reports.all
     assert report["exception"] is exc
     assert url in report["message"]
@@ -849,7 +807,7 @@ async def test_without_raising_it_is_a_500_before_the_accept_and_1011_after_it(
         with pytest.raises(WSServerHandshakeError) as caught:
             await session.ws_connect("ws://before.internal/")
         assert caught.value.status == 500
-        assert_logged(caplog, exc, "ws://before.internal:80/")
+        assert_logged(caplog, exc, "GET ws://before.internal:80/")
         caplog.clear()
 
         ws = await session.ws_connect("ws://after.internal/")
@@ -858,7 +816,7 @@ async def test_without_raising_it_is_a_500_before_the_accept_and_1011_after_it(
         assert (received.type, received.data, received.extra) == (WSMsgType.CLOSE, 1011, "")
         assert ws.close_code == 1011
         assert ws.exception() is None
-        assert_logged(caplog, exc, "ws://after.internal:80/")
+        assert_logged(caplog, exc, "GET ws://after.internal:80/")
     assert before.runs == after.runs == 1
     assert not reports.all
 
@@ -882,7 +840,7 @@ async def test_without_raising_a_denial_that_has_begun_is_cut_off(caplog: pytest
             await session.ws_connect("/")
         assert caught.value.status == 404
         await assert_goes_on(session)
-    assert_logged(caplog, exc)
+    assert_logged(caplog, exc, "GET ws://app.internal:80/")
 
 
 # What belongs to the loop.
@@ -1166,7 +1124,7 @@ async def test_an_exception_after_the_apps_own_close_is_reported_and_changes_not
     if raising:
         assert_reported(reports, caplog, exc)
     else:
-        assert_logged(caplog, exc)
+        assert_logged(caplog, exc, "GET ws://app.internal:80/")
         assert not reports.all
 
 
@@ -1204,7 +1162,7 @@ async def test_an_exception_after_a_denial_is_reported_and_changes_nothing(
     if raising:
         assert_reported(reports, caplog, exc)
     else:
-        assert_logged(caplog, exc)
+        assert_logged(caplog, exc, "GET ws://app.internal:80/")
         assert not reports.all
 
 

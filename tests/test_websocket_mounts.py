@@ -28,7 +28,7 @@ from yarl import URL
 from asgi_connector import ASGIRoutingConnector, LifespanError, Mount, UnmountedHostError
 from asgi_connector._types import Message, Receive, Scope, Send
 from tests.conftest import session_to
-from tests.test_cancellation import no_task_and_no_timer_is_left
+from tests.leaks import no_task_and_no_timer_is_left
 
 MIB = 1024 * 1024
 

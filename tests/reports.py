@@ -1,0 +1,46 @@
+"""Who is told of an exception that nobody can catch: the loop's exception handler, and the log."""
+
+import asyncio
+import logging
+from typing import Any
+
+import pytest
+
+Report = dict[str, Any]
+
+
+class Reports:
+    """What the loop's exception handler was called with."""
+
+    def __init__(self) -> None:
+        self.all: list[Report] = []
+        self._news = asyncio.Event()
+
+    def handle(self, loop: asyncio.AbstractEventLoop, context: Report) -> None:
+        self.all.append(context)
+        self._news.set()
+
+    async def one(self) -> Report:
+        """Wait for the first one."""
+        async with asyncio.timeout(5):
+            await self._news.wait()
+        return self.all[0]
+
+    @property
+    def exceptions(self) -> list[BaseException | None]:
+        return [context.get("exception") for context in self.all]
+
+
+def records(caplog: pytest.LogCaptureFixture) -> list[logging.LogRecord]:
+    """What the package has logged for people to see."""
+    return [record for record in caplog.records if record.name == "asgi_connector" and record.levelno > logging.INFO]
+
+
+def assert_logged(caplog: pytest.LogCaptureFixture, exc: BaseException, request: str) -> None:
+    """*exc* was logged once: an error with the traceback, whose message ends with the method and the URL."""
+    (record,) = records(caplog)
+    assert record.levelno == logging.ERROR
+    assert record.exc_info is not None
+    assert record.exc_info[1] is exc
+    message = record.getMessage()
+    assert message.endswith(request), message
