@@ -96,13 +96,15 @@ class ClientProtocol(ResponseHandler):
 
     def give_up(self, exc: BaseException) -> None:
         """Close, and let what waits for this connection fail with *exc*; `close()` alone would leave it waiting."""
-        if self._frames_queue is not None:
-            pass  # a WebSocket's receive() sees the end of the connection, and lets go of it
-        elif self._payload is not None and not self._payload.is_eof():
-            self._payload.set_exception(exc)
-        elif self.transport is not None:
+        payload, transport = self._payload, self.transport
+        is_websocket = self._frames_queue is not None
+        self.close()  # first, for it forgets what set_exception() was told
+        if is_websocket:
+            pass  # receive() sees the end of the connection, and lets go of it
+        elif payload is not None and not payload.is_eof():
+            payload.set_exception(exc)
+        elif transport is not None:
             self.set_exception(exc)
-        self.close()
 
     def raise_from_request(self, exc: BaseException, origin: object) -> None:
         """Raise *exc* from the call that waits for the head of the response to the request *origin*."""

@@ -163,14 +163,14 @@ class RequestResponseCycle(Cycle):
             return
         if self._hold_turns:
             self._response = _HELD
+            self._wake()
         else:
-            self._response = _COMPLETE
-            self._wire.complete_response()
-        self._wake()
+            self._complete_response()
 
     def _complete_response(self) -> None:
         self._response = _COMPLETE
         self._wire.complete_response()
+        self._wake()
 
     # A 5xx is held back, for the app may be about to raise.
 

@@ -197,7 +197,7 @@ class WebSocketCycle(Cycle):
             self._wire.raise_from_frames(exc)
         elif not self._wire.raise_from_client(self._raisable(exc)):
             # By its framing the denial was complete, though the app had not said so.
-            self._wire.complete_response()
+            self._complete_response()
             self.report(exc, client_gone=False)
 
     def report(self, exc: BaseException, *, client_gone: bool) -> None:

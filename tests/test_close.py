@@ -1150,3 +1150,25 @@ async def test_a_close_that_is_cancelled_when_all_is_closed_is_cancelled() -> No
         assert is_closed(connector)
         assert not app.was_cancelled
         await asyncio.wait({request})
+
+
+@pytest.mark.parametrize("turns", range(8))
+async def test_clients_that_have_just_been_told_to_continue_get_a_connection_error(turns: int) -> None:
+    """The interim response has arrived, and the client does not wait for the next one yet."""
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await receive()
+        await receive()
+
+    async with session_to(app) as session:
+        requests = [asyncio.create_task(fetch_expecting_to_continue(session)) for _ in range(6)]
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        await session.close()
+        for result in await asyncio.gather(*requests, return_exceptions=True):
+            assert isinstance(result, ClientConnectionError) or str(result) == "Session is closed"
+
+
+async def fetch_expecting_to_continue(session: ClientSession) -> bytes:
+    async with session.get("/", expect100=True) as response:
+        return await response.read()

@@ -1813,3 +1813,30 @@ async def test_an_exception_of_an_app_whose_client_has_just_aborted_is_logged(
         connection._protocol.abort()
         await connection.end()
     assert [record.exc_info[1] for record in caplog.records if record.exc_info] == [exc]
+
+
+async def test_a_task_of_an_app_that_receives_is_told_when_the_app_has_failed_behind_a_whole_response(
+    reports: Reports,
+) -> None:
+    exc = ValueError("of the app")
+    told: list[Message] = []
+    may_fail = asyncio.Event()
+    tasks: list[asyncio.Task[None]] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        async def wait() -> None:
+            told.append(await receive())
+
+        assert (await receive())["type"] == "http.request"
+        tasks.append(asyncio.create_task(wait()))
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"2")]})
+        await send({"type": "http.response.body", "body": b"ok", "more_body": True})
+        await may_fail.wait()
+        raise exc
+
+    async with session_to(app) as session, session.get("/") as response:
+        assert await response.read() == b"ok"
+        may_fail.set()
+        await tasks[0]
+    assert told == [{"type": "http.disconnect"}]
+    assert [report["exception"] for report in reports.all] == [exc]
