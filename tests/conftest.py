@@ -42,8 +42,9 @@ def pytest_asyncio_loop_factories(
     return {name: LOOPS[name] for name in config.getoption("--loops").split(",")}
 
 
-def pytest_collection_finish() -> None:
-    """Take what is there before the first test out of the garbage collector's sight: the check is for the rest."""
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup() -> None:
+    """Take what is there before a test out of the garbage collector's sight: the check is for what the test makes."""
     gc.collect()
     gc.freeze()
 
