@@ -2,9 +2,10 @@
 
 import asyncio
 import errno
+import sys
 import threading
 import traceback
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from types import SimpleNamespace
 from typing import Any
 
@@ -1840,3 +1841,56 @@ async def test_a_task_of_an_app_that_receives_is_told_when_the_app_has_failed_be
         await tasks[0]
     assert told == [{"type": "http.disconnect"}]
     assert [report["exception"] for report in reports.all] == [exc]
+
+
+@pytest.mark.parametrize("make", [lambda: KeyboardInterrupt("of the app"), lambda: SystemExit(3)])
+def test_what_ends_a_program_leaves_through_the_loop_when_the_client_has_gone_too(
+    make: Callable[[], BaseException],
+) -> None:
+    exc = make()
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        raise exc
+
+    async def main() -> None:
+        async with session_to(app) as session:
+            response = await session.get("/")
+            response.close()
+
+    with asyncio.Runner() as runner:
+        call = runner.get_loop().create_task(main())
+        with pytest.raises(type(exc)) as caught:
+            runner.get_loop().run_until_complete(call)
+        assert caught.value is exc
+        runner.get_loop().run_until_complete(call)
+
+
+@pytest.mark.skipif(sys.version_info >= (3, 12), reason="an eager task has taken its first step when it is made")
+async def test_an_app_whose_task_is_cancelled_before_its_first_step_is_an_error_for_its_client() -> None:
+    called = False
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        nonlocal called
+        called = True
+
+    def cancel_apps(
+        loop: asyncio.AbstractEventLoop, coro: Coroutine[Any, Any, Any], **settings: Any
+    ) -> "asyncio.Task[Any]":
+        task = asyncio.Task(coro, loop=loop, **settings)
+        if getattr(coro, "__qualname__", "") == "Cycle.run":
+            task.cancel()
+        return task
+
+    loop = asyncio.get_running_loop()
+    loop.set_task_factory(cancel_apps)
+    try:
+        async with session_to(app) as session:
+            with pytest.raises(ASGIConnectorError, match="The app was cancelled") as caught:
+                await session.get("/")
+            assert isinstance(caught.value.__cause__, asyncio.CancelledError)
+    finally:
+        loop.set_task_factory(None)
+    assert not called

@@ -24,7 +24,7 @@ from hypothesis import strategies as st
 from asgi_connector import ASGIConnectorError, ASGIProtocolError, ASGIRoutingConnector
 from asgi_connector._transport import MemoryTransport
 from asgi_connector._types import Message, Receive, Scope, Send, is_bytes
-from tests.conftest import LOOPS, session_to
+from tests.conftest import AIOHTTP, LOOPS, session_to
 
 MAX_EXAMPLES: Final = 300
 MAX_TURNS: Final = 5000
@@ -614,6 +614,8 @@ def check_websocket(exchange: Exchange) -> None:
 def check_reports(contexts: list[dict[str, Any]], exchanges: list[Exchange], raise_app_exceptions: bool) -> None:
     """What has reached the loop's exception handler is what no call of a client could raise."""
     for context in contexts:
+        if AIOHTTP < (3, 14, 0) and str(context.get("exception")) == "Connection lost":
+            continue  # aiohttp 3.13 leaves the future behind on which a cancelled upload has waited
         assert context["message"].startswith("Unhandled exception in an ASGI app: "), context
         assert raise_app_exceptions, context
         exc = context["exception"]
