@@ -5,7 +5,7 @@ import errno
 import sys
 import threading
 import traceback
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable
 from types import SimpleNamespace
 from typing import Any
 
@@ -1876,9 +1876,7 @@ async def test_an_app_whose_task_is_cancelled_before_its_first_step_is_an_error_
         nonlocal called
         called = True
 
-    def cancel_apps(
-        loop: asyncio.AbstractEventLoop, coro: Coroutine[Any, Any, Any], **settings: Any
-    ) -> "asyncio.Task[Any]":
+    def cancel_apps(loop: asyncio.AbstractEventLoop, coro: Any, **settings: Any) -> "asyncio.Task[Any]":
         task = asyncio.Task(coro, loop=loop, **settings)
         if getattr(coro, "__qualname__", "") == "Cycle.run":
             task.cancel()
