@@ -1,19 +1,51 @@
 """One `aiohttp.ClientSession` that talks to several in-process ASGI services by host name."""
 
+import importlib
+from typing import TYPE_CHECKING, Any
+
 from ._connector import ASGIApplicationConnector, ASGIRoutingConnector
 from ._exceptions import ASGIConnectorError, ASGIProtocolError, LifespanError, UnmountedHostError
 from ._mounts import Mount
+
+if TYPE_CHECKING:
+    from . import _faults as faults
+    from ._exchange import Exchange
+    from ._journal import Journal
 
 __all__ = [
     "ASGIApplicationConnector",
     "ASGIConnectorError",
     "ASGIProtocolError",
     "ASGIRoutingConnector",
+    "Exchange",
+    "Journal",
     "LifespanError",
     "Mount",
     "UnmountedHostError",
+    "faults",
 ]
+
+# What few programs need is imported when it is first asked for.
+_LATER = {"Exchange": "._exchange", "Journal": "._journal", "faults": "._faults"}
 
 # Tracebacks, pickles and help() show the names that users import.
 for _name in __all__:
-    globals()[_name].__module__ = __name__
+    if _name not in _LATER:
+        globals()[_name].__module__ = __name__
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LATER:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module = importlib.import_module(_LATER[name], __name__)
+    if name == "faults":
+        value: Any = module
+    else:
+        value = getattr(module, name)
+        value.__module__ = __name__
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*__all__, *(name for name in globals() if name.startswith("__"))])

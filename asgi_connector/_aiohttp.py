@@ -9,30 +9,51 @@ import sys
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from contextvars import Context
-from typing import Any, Final, Protocol
+from types import SimpleNamespace
+from typing import Any, Final, Protocol, cast
 
 import aiohttp.http
-from aiohttp import BaseConnector, ClientError, ClientRequest, ClientTimeout, WSCloseCode, WSMessage, WSMsgType
+from aiohttp import (
+    BaseConnector,
+    ClientError,
+    ClientRequest,
+    ClientResponse,
+    ClientTimeout,
+    WSCloseCode,
+    WSMessage,
+    WSMsgType,
+)
 from aiohttp._websocket.reader import WebSocketDataQueue
 from aiohttp.base_protocol import BaseProtocol
-from aiohttp.client_exceptions import ClientConnectorError, ClientOSError, ClientPayloadError, ServerDisconnectedError
+from aiohttp.client_exceptions import (
+    ClientConnectionError,
+    ClientConnectorError,
+    ClientOSError,
+    ClientPayloadError,
+    ServerDisconnectedError,
+)
 from aiohttp.client_proto import ResponseHandler
 from aiohttp.compression_utils import ZLibBackend, ZLibCompressor
 from aiohttp.connector import Connection
 from aiohttp.http import WebSocketError, WebSocketReader, WebSocketWriter
 from aiohttp.streams import EofStream
-from aiohttp.tracing import Trace
+from aiohttp.tracing import Trace, TraceConfig
 
 from ._exceptions import ASGIConnectorError
 from ._mounts import MountedApp
+from ._observer import Observer
+from ._transport import MemoryTransport
 
 
 class ServerEnd(Protocol):
     """What the client's end of a connection needs to know of the other one."""
 
-    def hand_out(self, caller: Context, origin: object) -> bool:
+    def hand_out(self, caller: Context, origin: object, observer: Observer | None) -> bool:
         """The client is about to send a request, made in *caller*; `False` if this connection takes no more of them."""
         ...
+
+    used: bool
+    """Whether it has been handed out before."""
 
     @property
     def busy(self) -> bool:
@@ -79,7 +100,9 @@ class ClientProtocol(ResponseHandler):
             self._cut_body_off()
         self._give_up_exception()
         if transport is not None:
-            if self.server.receiving:
+            if cast(MemoryTransport, transport).line is not None:
+                cast(MemoryTransport, transport).leave()  # the server learns of it when the line lets it
+            elif self.server.receiving:
                 self.server.client_left()
             elif self.server.busy or transport.get_write_buffer_size():
                 transport.abort()
@@ -240,8 +263,10 @@ class FrameReader(WebSocketDataQueue):
         limit: int,
         max_size: int,
         compress: bool,
+        observer: Observer | None,
     ) -> None:
         self._listener = listener
+        self._observer = observer
         self._max_size = max_size
         self._kept: deque[WSMessage] = deque()
         self._ended = False
@@ -287,6 +312,8 @@ class FrameReader(WebSocketDataQueue):
                 )
             elif not self._ended:
                 super().feed_data(message, size)
+                if self._observer is not None:
+                    self._observer.message(message.data, from_client=True)
         elif message.type is WSMsgType.PING:
             self._listener.pinged(message.data)
         elif message.type is WSMsgType.CLOSE:
@@ -337,6 +364,16 @@ def run_at_once(coroutine: Coroutine[Any, Any, Any]) -> Any:
     raise RuntimeError(f"{coroutine!r} had something to wait for")
 
 
+def response_of(req: ClientRequest) -> ClientResponse | None:
+    """What has been made for the response to *req*, which has no status before the head has arrived."""
+    return req.response
+
+
+def is_closed_by_client(exc: BaseException) -> bool:
+    """Whether *exc* is what aiohttp fails a body with that its reader has given up, or whose session has closed."""
+    return type(exc) is ClientConnectionError
+
+
 def makes_aiohttp_replay(exc: BaseException) -> bool:
     """Whether aiohttp sends an idempotent request a second time when it fails with *exc* (`ClientSession._request`)."""
     return isinstance(exc, ClientOSError | ServerDisconnectedError) and not isinstance(exc, ClientConnectorError)
@@ -358,6 +395,22 @@ def is_replay(req: ClientRequest, earlier: ClientRequest) -> bool:
     replay; a client middleware that tries again sends the same one.
     """
     return req is not earlier and req._timer is earlier._timer
+
+
+def trace_reuse(report: Callable[[bool], None]) -> Trace:
+    """A trace for a connector that tells whether the connection which it takes has been used before."""
+    config = TraceConfig()
+
+    async def reused(session: object, context: object, params: object) -> None:
+        report(True)
+
+    async def created(session: object, context: object, params: object) -> None:
+        report(False)
+
+    config.on_connection_reuseconn.append(reused)
+    config.on_connection_create_end.append(created)
+    config.freeze()
+    return Trace(cast(Any, None), config, SimpleNamespace())
 
 
 def take_proxy(req: ClientRequest) -> tuple[Any, Any, Any]:

@@ -8,9 +8,21 @@ from collections.abc import Iterator
 from contextvars import ContextVar
 from typing import Protocol
 
+from ._observer import Observer
+
 
 class Caller(Protocol):
     """A request, or a lifespan, whose app may call other services."""
+
+    @property
+    def name(self) -> str:
+        """The pattern at which its app is mounted."""
+        ...
+
+    @property
+    def observer(self) -> Observer | None:
+        """Who watches the request, if anybody does."""
+        ...
 
     @property
     def parent(self) -> "Caller | None":

@@ -3,9 +3,9 @@
 import asyncio
 import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Generator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import AbstractContextManager, asynccontextmanager
 from contextvars import Context, copy_context
-from typing import Any, Final, Self, cast
+from typing import TYPE_CHECKING, Any, Final, Self, cast
 from weakref import WeakKeyDictionary
 
 from aiohttp import BaseConnector, ClientConnectionError, ClientRequest, ClientTimeout
@@ -23,6 +23,7 @@ from ._aiohttp import (
     loop_of,
     makes_aiohttp_replay,
     take_proxy,
+    trace_reuse,
 )
 from ._callers import Caller, callers
 from ._cycle import Cycle, logger
@@ -45,7 +46,16 @@ from ._server import ServerProtocol
 from ._transport import connect_pair
 from ._types import ASGIApp
 
+if TYPE_CHECKING:
+    from ._exchange import LiveExchange
+    from ._faults import Fault
+    from ._injection import Injection, Injections
+    from ._journal import Journal, Recorder
+    from ._selector import Caller as CallerCriterion
+    from ._selector import Path
+
 _DEFAULT_CLIENT: Final = ("127.0.0.1", 123)
+_MAX_BODY_SIZE: Final = 1024 * 1024
 
 _Leaving = asyncio.Task[LifespanError | None]
 _Replays = WeakKeyDictionary[asyncio.Task[Any], tuple[ClientRequest, BaseException]]
@@ -140,6 +150,9 @@ class ASGIRoutingConnector(PoolingConnector):
         self._close_awaited = False
         # What aiohttp is about to send a second time, because an app raised what it takes for a broken connection.
         self._replays: _Replays | None = None
+        # Both are made when they are first used.
+        self._recorder: Recorder | None = None
+        self._injections: Injections | None = None
 
     @override
     def __repr__(self) -> str:
@@ -246,6 +259,18 @@ class ASGIRoutingConnector(PoolingConnector):
         task = asyncio.current_task()
         if self._replays is not None and task is not None:
             self._answer_replay(req, task, self._replays)
+        if self._recorder is not None and self._recorder.recording:
+            return await self._connect_observed(req, traces, timeout, task, self._recorder)
+        return await self._dispatch(req, traces, timeout, task, None)
+
+    async def _dispatch(
+        self,
+        req: ClientRequest,
+        traces: list[Trace],
+        timeout: ClientTimeout,
+        task: "asyncio.Task[Any] | None",
+        exchange: "LiveExchange | None",
+    ) -> Connection:
         while True:
             try:
                 # What is in the pool leads to what is mounted now: anything else was closed when the table changed.
@@ -253,7 +278,7 @@ class ASGIRoutingConnector(PoolingConnector):
                 if connection is None:
                     mounted = self._table.find(req.host, req.port, req.is_ssl())
                     if mounted is None:
-                        return await self._connect_elsewhere(req, traces, timeout)
+                        return await self._connect_elsewhere(req, traces, timeout, exchange)
                     connection = await self._connect(mounted, req, traces, timeout)
             except BaseException:
                 self._close_forgotten([connection.client for connection in self._running.connections])
@@ -264,7 +289,9 @@ class ASGIRoutingConnector(PoolingConnector):
                 connection.close()
                 self._check_open()
             server = cast(ClientProtocol, connection.protocol).server
-            if server.hand_out(copy_context(), (req, task)):
+            if exchange is not None:
+                exchange.reused = server.used
+            if server.hand_out(copy_context(), (req, task), exchange):
                 if logger.isEnabledFor(logging.DEBUG):
                     _log_destination(req, server.mounted)
                 return connection
@@ -294,7 +321,16 @@ class ASGIRoutingConnector(PoolingConnector):
             await lifespan.wait_started()
         self._check_open()
 
-    async def _connect_elsewhere(self, req: ClientRequest, traces: list[Trace], timeout: ClientTimeout) -> Connection:
+    async def _connect_elsewhere(
+        self,
+        req: ClientRequest,
+        traces: list[Trace],
+        timeout: ClientTimeout,
+        exchange: "LiveExchange | None",
+    ) -> Connection:
+        if exchange is not None:
+            exchange.via = "refused" if self._fallback is None else "fallback"
+            traces = [*traces, trace_reuse(exchange.connection_taken)]
         if self._fallback is None:
             address = Address(req.host, req.port, req.is_ssl())
             raise UnmountedHostError.at(
@@ -303,6 +339,120 @@ class ASGIRoutingConnector(PoolingConnector):
             )
         logger.debug("%s %s goes to the fallback, a %s", req.method, req.url, type(self._fallback).__name__)
         return await self._fallback.connect(req, traces, timeout)
+
+    # Who called whom, and what happens when the network fails.
+
+    def record(self, *, bodies: bool = False, max_body_size: int = _MAX_BODY_SIZE) -> "AbstractContextManager[Journal]":
+        """Record what is called in the block: ``with connector.record() as journal:``.
+
+        The journal has an `Exchange` for each request that starts in the block, to mounts and to the fallback alike,
+        in the order of their start. One that is still running at the end of the block stays in it, and goes on filling
+        it. Recordings may be nested, and overlap.
+
+        Parameters:
+            bodies: whether to keep the bodies, and the messages of WebSockets; `False` by default. Those of the
+                fallback never are.
+            max_body_size: how many bytes of each are kept; 1 MiB by default.
+
+        Raises `TypeError` or `ValueError` for a parameter that makes no sense.
+        """
+        if not isinstance(max_body_size, int) or isinstance(max_body_size, bool):
+            raise TypeError(f"max_body_size must be an int, a number of bytes, not {max_body_size!r}")
+        if max_body_size < 0:
+            raise ValueError(f"max_body_size must not be negative, but is {max_body_size}")
+        self._check_loop_or_none()
+        return self._get_recorder().record(max_body_size if bodies else None)
+
+    def inject(
+        self,
+        host: str,
+        fault: "Fault",
+        *,
+        caller: "CallerCriterion" = ...,
+        method: str | None = None,
+        path: "Path" = None,
+        times: int | None = None,
+        skip: int = 0,
+        probability: float = 1.0,
+        seed: int | float | str | bytes = 0,
+        allow_unused: bool = False,
+    ) -> "Injection":
+        """Let the network fail in the block: ``with connector.inject("users.internal", faults.Reset()):``.
+
+        What strikes is decided once for each request that matches, when it starts, whether its connection is a pooled
+        one or not. Without ``times``, ``skip`` and ``probability`` the faults of bytes also reach what is open when the
+        block begins. Blocks may be nested, and combine, the innermost first; of those that answer in the place of the
+        app only the innermost does.
+
+        The block gives an object whose ``matched`` and ``struck`` count requests.
+
+        Parameters:
+            host: a host pattern, as in the table of mounts, for which something is mounted.
+            fault: one of `asgi_connector.faults`.
+            caller: the pattern at which the calling app is mounted, `None` for calls from outside of every app; any
+                caller by default.
+            method: of the request; any by default.
+            path: decoded and without the query, a `str` that it equals or an `re.Pattern` that matches the whole of
+                it; any by default.
+            times: how many requests are struck at most; all by default.
+            skip: how many that match pass before; 0 by default.
+            probability: of each of the others to be struck; 1 by default.
+            seed: for what is left to chance, which is the same for the same seed; 0 by default.
+            allow_unused: whether the block may end though no request went through it, which is an `AssertionError`
+                otherwise: such a fault has tested nothing.
+
+        Raises `ValueError` for a host that is not mounted, and `ValueError` or `TypeError` for a parameter that makes
+        no sense, before anything changes.
+        """
+        from ._selector import Selector
+
+        selector = Selector(host, caller=caller, method=method, path=path)
+        self._check_loop_or_none()
+        injections = self._get_injections()
+        return injections.inject(selector, host, fault, times, skip, probability, seed, allow_unused)
+
+    def _get_recorder(self) -> "Recorder":
+        if self._recorder is None:
+            from ._journal import Recorder
+
+            self._recorder = Recorder(self._owner)
+        return self._recorder
+
+    def _get_injections(self) -> "Injections":
+        if self._injections is None:
+            from ._injection import Injections
+
+            self._injections = Injections(
+                self._owner, self._get_recorder(), self._table, self._running.connections, self._has_acquired
+            )
+        return self._injections
+
+    async def _connect_observed(
+        self,
+        req: ClientRequest,
+        traces: list[Trace],
+        timeout: ClientTimeout,
+        task: "asyncio.Task[Any] | None",
+        recorder: "Recorder",
+    ) -> Connection:
+        """Connect while a recording or an injection is open."""
+        exchange = recorder.begin(req)
+        try:
+            mounted = self._table.find(req.host, req.port, req.is_ssl())
+            exchange.service = None if mounted is None else mounted.pattern
+            strikes = None
+            if self._injections is not None and mounted is not None:
+                strikes = self._injections.strike(exchange)
+                await strikes.before_connection(req, timeout)
+                self._check_open()
+            connection = await self._dispatch(req, traces, timeout, task, exchange)
+        except BaseException as exc:
+            exchange.not_connected(exc)
+            raise
+        if strikes is not None and exchange.via != "fallback":
+            strikes.act_on(connection)
+        exchange.connected(connection)
+        return connection
 
     @override
     def _open_connection(self, req: ClientRequest) -> ClientProtocol:
@@ -418,6 +568,8 @@ class ASGIRoutingConnector(PoolingConnector):
     async def _close_all(self, abort_ssl: bool) -> list[Exception]:
         """Close everything, in order; returns what failed."""
         try:
+            if self._injections is not None:
+                self._injections.end_all()
             self._lifespans.release_waiters()
             await self._running.end(self._shutdown_timeout)
             await asyncio.gather(*self._leaving)
@@ -451,6 +603,14 @@ class ASGIRoutingConnector(PoolingConnector):
         if running is not self._owner:
             where = "where no event loop runs" if running is None else f"from {_describe_loop(running)}"
             raise RuntimeError(f"{self!r} belongs to {_describe_loop(self._owner)}, and cannot be used {where}")
+
+    def _check_loop_or_none(self) -> None:
+        """As `_check_loop()`, but that no loop runs will do: in a fixture that is no coroutine, say."""
+        try:
+            asyncio.get_running_loop()
+        except RuntimeError:
+            return
+        self._check_loop()
 
     def _check_open(self) -> None:
         if self.closed or (self._closing is not None and not self._is_called_by_a_shutdown()):

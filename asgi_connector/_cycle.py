@@ -14,6 +14,7 @@ from ._callers import Caller
 from ._exceptions import ASGIConnectorError, ASGIProtocolError
 from ._frames import Frames
 from ._mounts import MountedApp
+from ._observer import Observer
 from ._parser import RequestLine
 from ._scope import Address
 from ._types import ASGIApp, Bytes, Message, Scope, is_bytes
@@ -80,6 +81,7 @@ class Cycle(ABC):
         "disconnected_at",
         "ended",
         "mounted",
+        "observer",
         "origin",
         "parent",
         "scope",
@@ -95,11 +97,13 @@ class Cycle(ABC):
         loop: asyncio.AbstractEventLoop,
         mounted: MountedApp,
         origin: object,
+        observer: Observer | None,
     ) -> None:
         self.scope = scope
         self.mounted = mounted
         self.task: asyncio.Task[None] | None = None
         self.origin = origin  # what the client knows this request by
+        self.observer = observer
         self.parent: Caller | None = None  # inside of which this request was made
         self.ended = False
         self.disconnected_at: float | None = None
@@ -117,6 +121,11 @@ class Cycle(ABC):
     @property
     def method(self) -> str:
         return self._line.method
+
+    @property
+    def name(self) -> str:
+        """As a caller: the pattern at which the app is mounted."""
+        return self.mounted.pattern
 
     def disconnect(self) -> None:
         """The client has gone."""
@@ -148,9 +157,9 @@ class Cycle(ABC):
         """Call the app, and see to it that the client learns how it ended."""
         try:
             result = await app(self.scope, self.receive, self.send)
-        except (KeyboardInterrupt, SystemExit):
+        except (KeyboardInterrupt, SystemExit) as exc:
             if self.disconnected_at is None:
-                self._cut_off()
+                self._cut_off(exc)
             raise
         except BaseException as exc:
             self._fail(exc)
@@ -186,7 +195,7 @@ class Cycle(ABC):
             self._raise(exc)
         else:
             self._log(exc, "in an app")
-            self._cut_off()
+            self._cut_off(exc)
 
     @abstractmethod
     def _finish(self) -> str | None:
@@ -194,12 +203,16 @@ class Cycle(ABC):
         ...
 
     @abstractmethod
-    def _cut_off(self) -> None:
+    def _cut_off(self, exc: BaseException) -> None:
         """The app has failed: end the exchange, if it is not over, as a real server would."""
 
     @abstractmethod
     def _raise(self, exc: BaseException) -> None:
         """The app has failed: raise *exc* from the client's call, or report it."""
+
+    def _tell_observer(self, exc: BaseException) -> None:
+        if self.observer is not None:
+            self.observer.app_failed(exc)
 
     def report(self, exc: BaseException, *, client_gone: bool) -> None:
         """There is no call to raise *exc* from: log it, and if there is still a client, let it not pass unseen."""

@@ -16,6 +16,7 @@ from aiohttp.http import WebSocketError
 from aiohttp.streams import EofStream
 
 from ._aiohttp import FrameReader, FrameWriter
+from ._observer import Observer
 
 MAX_MESSAGE: Final = 16 * 1024 * 1024  # as in uvicorn
 MESSAGES_HIGH_WATER: Final = 64 * 1024
@@ -52,6 +53,7 @@ class Frames:
 
     __slots__ = (
         "_loop",
+        "_observer",
         "_owner",
         "_pong_due",
         "_reader",
@@ -72,12 +74,14 @@ class Frames:
         *,
         compress: int,
         no_context_takeover: bool,
+        observer: Observer | None,
     ) -> None:
         self.close_code: int = WSCloseCode.ABNORMAL_CLOSURE
         self.close_reason = ""
         self._owner = owner
         self._transport = transport
         self._loop = loop
+        self._observer = observer
         self._state = _State.OPEN
         self._pong_due: bytes | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -89,6 +93,7 @@ class Frames:
             limit=MESSAGES_HIGH_WATER,
             max_size=MAX_MESSAGE,
             compress=bool(compress),
+            observer=observer,
         )
         self._writer = FrameWriter(
             self._reader.flow, transport, compress=compress, no_context_takeover=no_context_takeover
@@ -168,6 +173,8 @@ class Frames:
         """Send a message, when there is room for it; raises `ConnectionResetError` if the client has gone."""
         await self._wait_until_writable()
         self._writer.write(payload, kind)
+        if self._observer is not None:
+            self._observer.message(payload.decode() if kind is WSMsgType.TEXT else payload, from_client=False)
 
     async def close(self, code: int, reason: str) -> None:
         """Close, when there is room for it; raises `ConnectionResetError` if the client has gone."""
@@ -194,6 +201,8 @@ class Frames:
         self._state = _State.CLOSING
         self.close_code = code
         self.close_reason = reason
+        if self._observer is not None:
+            self._observer.closed(code, reason)
         if not self._transport.is_closing():  # a close frame may be found after the connection has been lost
             self._timer = self._loop.call_later(CLOSE_TIMEOUT, self._transport.abort, context=Context())
         self._reader.end()

@@ -7,6 +7,7 @@ from typing import Final
 from ._cycle import Cycle, Wire, checked_body, checked_status
 from ._exceptions import ASGIProtocolError
 from ._mounts import MountedApp
+from ._observer import Observer
 from ._parser import RequestLine
 from ._scope import Address
 from ._types import Message, Scope
@@ -52,9 +53,10 @@ class RequestResponseCycle(Cycle):
         loop: asyncio.AbstractEventLoop,
         mounted: MountedApp,
         origin: object,
+        observer: Observer | None,
         expect_continue: bool,
     ) -> None:
-        super().__init__(wire, scope, line, address, loop, mounted, origin)
+        super().__init__(wire, scope, line, address, loop, mounted, origin, observer)
         self._expect_continue = expect_continue
         self._chunks: list[bytes] = []
         self._buffered = 0
@@ -198,9 +200,10 @@ class RequestResponseCycle(Cycle):
         self._release_response()
         return None
 
-    def _cut_off(self) -> None:
+    def _cut_off(self, exc: BaseException) -> None:
         if self._response is not _COMPLETE:
             self._response = _COMPLETE
+            self._tell_observer(exc)
             self._wire.answer_500()
 
     def _raise(self, exc: BaseException) -> None:
@@ -208,7 +211,10 @@ class RequestResponseCycle(Cycle):
             self.report(exc, client_gone=False)
             return
         self._hold_turns = 0
-        if not self._wire.raise_from_client(self._raisable(exc)):
+        exc = self._raisable(exc)
+        if self._wire.raise_from_client(exc):
+            self._tell_observer(exc)
+        else:
             # By its framing the response was complete, though the app had not said so.
             self._complete_response()
             self.report(exc, client_gone=False)

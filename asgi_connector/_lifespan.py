@@ -80,6 +80,10 @@ class Lifespan:
         return None
 
     @property
+    def observer(self) -> None:
+        return None
+
+    @property
     def ended(self) -> bool:
         return self._task is None or self._task.done()
 

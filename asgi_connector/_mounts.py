@@ -377,6 +377,10 @@ class MountTable:
                         return mounted
         return None
 
+    def answers(self, pattern: Pattern) -> bool:
+        """Whether an app is mounted for any of the addresses that *pattern* covers."""
+        return any(_overlap(pattern, parse_pattern(mounted.pattern)) for mounted in self)
+
     def __iter__(self) -> Iterator[MountedApp]:
         for at_host in self._seen.values():
             yield from at_host.values()
@@ -398,6 +402,24 @@ class MountTable:
 
 _FOUND_KEPT: Final = 1024
 _NAMES_SHOWN: Final = 5
+
+
+def covers(pattern: Pattern, host: str, port: int | None, secure: bool) -> bool:
+    """Whether *pattern* matches an address."""
+    if pattern.host not in _names_for(host):
+        return False
+    return pattern.port in (None, port) and pattern.secure in (None, secure)
+
+
+def _overlap(one: Pattern, other: Pattern) -> bool:
+    """Whether there may be an address that both match."""
+    ports = one.port is None or other.port in (None, one.port)
+    schemes = one.secure is None or other.secure in (None, one.secure)
+    return ports and schemes and (_reaches(one.host, other.host) or _reaches(other.host, one.host))
+
+
+def _reaches(wide: str, narrow: str) -> bool:
+    return wide in ("*", narrow) or (wide.startswith("*.") and narrow.endswith(wide[1:]))
 
 
 def _names_for(host: str) -> Iterator[str]:

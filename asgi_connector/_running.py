@@ -3,28 +3,43 @@
 import asyncio
 import sys
 from contextvars import Context
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from ._aiohttp import ClientProtocol
-from ._callers import current_caller
+from ._callers import Caller, current_caller
 from ._cycle import Cycle, logger
 from ._lifespan import CANCEL_PATIENCE
 from ._mounts import MountedApp
+from ._observer import Observer
 from ._scope import Address
+from ._types import ASGIApp
 
 if sys.version_info >= (3, 12):
 
-    def _start_task(cycle: Cycle, caller: Context, loop: asyncio.AbstractEventLoop) -> asyncio.Task[None]:
+    def _start_task(cycle: Cycle, app: ASGIApp, caller: Context, loop: asyncio.AbstractEventLoop) -> asyncio.Task[None]:
         """Run the app; its first step at once, whatever the loop's task factory."""
-        return asyncio.Task(cycle.run(cycle.mounted.app), loop=loop, context=caller, eager_start=True)
+        return asyncio.Task(cycle.run(app), loop=loop, context=caller, eager_start=True)
 
 else:
 
-    def _start_task(cycle: Cycle, caller: Context, loop: asyncio.AbstractEventLoop) -> asyncio.Task[None]:
+    def _start_task(cycle: Cycle, app: ASGIApp, caller: Context, loop: asyncio.AbstractEventLoop) -> asyncio.Task[None]:
         """Run the app from the next turn of the event loop on."""
-        task = loop.create_task(cycle.run(cycle.mounted.app), context=caller)
+        task = loop.create_task(cycle.run(app), context=caller)
         task.add_done_callback(lambda _: cycle.task_done())
         return task
+
+
+class Underway(NamedTuple):
+    """What is under way on a connection; what is known of an exchange that nobody watched from its start."""
+
+    method: str
+    path: str
+    caller: Caller | None
+    observer: Observer | None
+    request_begun: bool
+    request_head_passed: bool
+    response_begun: bool
+    response_head_passed: bool
 
 
 class Connection(Protocol):
@@ -45,6 +60,10 @@ class Connection(Protocol):
     def close_client(self) -> None:
         """End it as its client would: its app sees a disconnect."""
 
+    def underway(self) -> Underway | None:
+        """What is under way; `None` if the connection is idle."""
+        ...
+
 
 class Running:
     """The open connections, and the requests whose app has not returned yet."""
@@ -55,11 +74,11 @@ class Running:
         self._cycles: set[Cycle] = set()
         self._hurry = asyncio.Event()
 
-    def start(self, cycle: Cycle, caller: Context) -> None:
-        """Run the app, in the context of its caller; where Python can, its first step at once."""
+    def start(self, cycle: Cycle, app: ASGIApp, caller: Context) -> None:
+        """Run *app*, in the context of its caller; where Python can, its first step at once."""
         cycle.parent = caller.get(current_caller)
         caller.run(current_caller.set, cycle)
-        task = _start_task(cycle, caller, self.loop)
+        task = _start_task(cycle, app, caller, self.loop)
         if not cycle.ended:
             cycle.task = task
             cycle.mounted.acquire(cycle)

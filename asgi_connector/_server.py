@@ -9,6 +9,7 @@ import enum
 from collections.abc import Iterable
 from contextvars import Context
 from typing import cast
+from urllib.parse import unquote
 
 from aiohttp import ClientConnectionError
 
@@ -19,6 +20,7 @@ from ._frames import Frames
 from ._handshake import Handshake, accept_head, read_handshake
 from ._http import RequestResponseCycle
 from ._mounts import MountedApp
+from ._observer import Observer
 from ._parser import (
     MAX_HEAD,
     MAX_LINE,
@@ -32,10 +34,10 @@ from ._parser import (
     parse_request_line,
 )
 from ._response import Framing, build_head, plain_response
-from ._running import Running
+from ._running import Running, Underway
 from ._scope import Address, http_scope, websocket_scope
 from ._transport import MemoryTransport
-from ._types import Bytes
+from ._types import ASGIApp, Bytes
 from ._websocket import WebSocketCycle
 
 
@@ -72,6 +74,7 @@ class ServerProtocol(asyncio.Protocol):
         "_line",
         "_head_bytes",
         "_loop",
+        "_observer",
         "_phase",
         "_retired",
         "_running",
@@ -81,6 +84,7 @@ class ServerProtocol(asyncio.Protocol):
         "_writable",
         "address",
         "mounted",
+        "used",
         "write_paused",
     )
 
@@ -96,6 +100,7 @@ class ServerProtocol(asyncio.Protocol):
         self._buffer = b""  # bytes that cannot be used yet: part of a head, or the next request
         self._awaited: tuple[Context, object] | None = None  # handed out, and nothing has arrived since
         self._retired = False
+        self.used = False
         # Requests on one connection are much alike, byte for byte: what the last one's bytes meant is kept.
         self._head_bytes: bytes = b""
         self._line = RequestLine("", b"", "")
@@ -103,6 +108,7 @@ class ServerProtocol(asyncio.Protocol):
         self._fields = Fields([])
         # The current exchange.
         self._cycle: Cycle | None = None
+        self._observer: Observer | None = None
         self._body_reader: BodyReader | None = None
         self._keep_alive = True
         self._framing: Framing | None = None  # None until the response starts
@@ -120,14 +126,16 @@ class ServerProtocol(asyncio.Protocol):
 
     # The connector's view: handing out, retiring.
 
-    def hand_out(self, caller: Context, origin: object) -> bool:
+    def hand_out(self, caller: Context, origin: object, observer: Observer | None) -> bool:
         """The client is about to send a request here; `False` if this connection takes no more of them.
 
         The app will run in *caller*. *origin* is what the client knows the request by.
         """
         if self._retired or self._transport.is_closing():
             return False
+        self.used = True
         self._awaited = (caller, origin)
+        self._observer = observer
         return True
 
     @property
@@ -151,6 +159,24 @@ class ServerProtocol(asyncio.Protocol):
         """Whether a request is unfinished, or a response undelivered; a WebSocket is until its connection ends."""
         unfinished = self._cycle is not None or self._frames is not None or bool(self._buffer)
         return unfinished or self._transport.get_write_buffer_size() > 0
+
+    def underway(self) -> Underway | None:
+        awaited = self._awaited is not None
+        if not awaited and not self.busy:
+            return None
+        caller = self._cycle.parent if self._cycle is not None else None
+        answered = self._framing is not None or self._frames is not None
+        head_waits = self._framing is not None and self._transport.get_write_buffer_size() > self._tail_written
+        return Underway(
+            method=self._line.method,
+            path=unquote(self._line.target.partition(b"?")[0].decode("ascii")),
+            caller=caller,
+            observer=self._observer,
+            request_begun=not awaited or bool(self._buffer),
+            request_head_passed=not awaited,
+            response_begun=answered,
+            response_head_passed=answered and not head_waits,
+        )
 
     @property
     def receiving(self) -> bool:
@@ -194,6 +220,7 @@ class ServerProtocol(asyncio.Protocol):
         self._phase = _CLOSED
         self._buffer = b""
         self._awaited = None
+        self._observer = None
         if self._frames is not None:
             self._frames.lost()
         if self._cycle is not None:
@@ -256,12 +283,13 @@ class ServerProtocol(asyncio.Protocol):
         assert self._awaited is not None
         caller, origin = self._awaited
         self._awaited = None
+        observer = self._observer
         http_11 = line.http_version == "1.1"
         self._keep_alive = http_11 and not fields.close and not self._retired
         self._framing = None
         self._tail_written = 0
         if fields.websocket and fields.upgrade and http_11:
-            self._start_websocket(caller, origin, rest)
+            self._start_websocket(caller, origin, observer, rest)
             return
         self._cycle = cycle = RequestResponseCycle(
             self,
@@ -271,6 +299,7 @@ class ServerProtocol(asyncio.Protocol):
             self._loop,
             self.mounted,
             origin,
+            observer,
             fields.expect_continue and http_11,  # RFC 9110, 10.1.1
         )
         if fields.chunked or fields.content_length:
@@ -282,9 +311,18 @@ class ServerProtocol(asyncio.Protocol):
             self._end_request(rest)
         # Last, because the app may run, answer, raise or call another service before start() returns.
         if self._phase is not _CLOSED:
-            self._running.start(cycle, caller)
+            self._running.start(cycle, self._called_app(observer), caller)
 
-    def _start_websocket(self, caller: Context, origin: object, rest: bytes) -> None:
+    def _called_app(self, observer: Observer | None) -> ASGIApp:
+        """The app that is mounted, unless something else is to answer in its place."""
+        if observer is None:
+            return self.mounted.app
+        if observer.app is not None:
+            return observer.app
+        observer.app_called()
+        return self.mounted.app
+
+    def _start_websocket(self, caller: Context, origin: object, observer: Observer | None, rest: bytes) -> None:
         line = self._line
         try:
             self._handshake = handshake = read_handshake(line, self._fields)
@@ -297,8 +335,10 @@ class ServerProtocol(asyncio.Protocol):
         if rest:
             self._keep(rest)
         scope = websocket_scope(line, self._fields, self.address, self.mounted, list(handshake.subprotocols))
-        self._cycle = cycle = WebSocketCycle(self, scope, line, self.address, self._loop, self.mounted, origin)
-        self._running.start(cycle, caller)
+        self._cycle = cycle = WebSocketCycle(
+            self, scope, line, self.address, self._loop, self.mounted, origin, observer
+        )
+        self._running.start(cycle, self._called_app(observer), caller)
         if cycle.ended:
             self._end_websocket()
 
@@ -317,8 +357,11 @@ class ServerProtocol(asyncio.Protocol):
         except BadRequest as exc:
             self._refuse(exc, to_head=False)
             return
-        if body and not cycle.feed_body(body):
-            self._transport.pause_reading()
+        if body:
+            if self._observer is not None:
+                self._observer.request_body(body)
+            if not cycle.feed_body(body):
+                self._transport.pause_reading()
         if reader.complete:
             self._end_request(rest)
 
@@ -369,10 +412,14 @@ class ServerProtocol(asyncio.Protocol):
         if hold:
             self._transport.hold()
         self._transport.write(head)
+        if self._observer is not None:
+            self._observer.response_started()
 
     def write_body(self, body: Bytes, more_body: bool) -> None:
         if type(body) is not bytes:
             body = bytes(body)
+        if self._observer is not None and self._framing is not _NO_BODY:
+            self._observer.response_body(body)
         if self._framing is _CHUNKED:
             self._write_chunk(body, more_body)
             return
@@ -445,7 +492,10 @@ class ServerProtocol(asyncio.Protocol):
             self._loop,
             compress=handshake.compress,
             no_context_takeover=handshake.no_context_takeover,
+            observer=self._observer,
         )
+        if self._observer is not None:
+            self._observer.response_started()
         early, self._buffer = self._buffer, b""
         self._transport.resume_reading()
         if early:

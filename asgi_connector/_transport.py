@@ -21,7 +21,7 @@ import errno
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from contextvars import Context
-from typing import cast
+from typing import Protocol, cast
 
 HIGH_WATER = 64 * 1024
 SLICE = 256 * 1024
@@ -36,6 +36,27 @@ class _State(enum.Enum):
 _OPEN, _CLOSING, _LOST = _State.OPEN, _State.CLOSING, _State.LOST
 
 
+class Line(Protocol):
+    """A network that is not perfect: what lies between `write()` at one end, and the delivery to the other.
+
+    What it lets through it gives to `arrive()` and `arrive_eof()` of the transport that was written to.
+    """
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing is on its way."""
+        ...
+
+    def carry(self, data: bytes) -> None:
+        """Something was written."""
+
+    def carry_eof(self) -> None:
+        """There will be nothing more."""
+
+    def drop(self) -> None:
+        """What is on its way is lost."""
+
+
 class MemoryTransport(asyncio.Transport):
     """One end of an in-memory connection; made in pairs by `connect_pair`."""
 
@@ -46,6 +67,7 @@ class MemoryTransport(asyncio.Transport):
         "_eof",
         "_eof_delivered",
         "_eof_due",
+        "_reset",
         "_gathered",
         "_kept",
         "_high",
@@ -58,6 +80,7 @@ class MemoryTransport(asyncio.Transport):
         "_size",
         "_state",
         "_write_paused",
+        "line",
     )
 
     _peer: "MemoryTransport"
@@ -81,6 +104,8 @@ class MemoryTransport(asyncio.Transport):
         self._eof = False
         self._eof_due = False  # written, and not yet handed over
         self._eof_delivered = False
+        self._reset: BaseException | None = None  # what the other end is lost with, behind what comes through to it
+        self.line: Line | None = None
         self._high = HIGH_WATER
         self._low = HIGH_WATER // 4
         self._write_paused = False
@@ -108,7 +133,7 @@ class MemoryTransport(asyncio.Transport):
         if self._state is not _OPEN:
             return True
         peer = self._peer
-        return peer._state is not _OPEN and not peer._size
+        return peer._state is not _OPEN and not peer._size and (peer.line is None or peer.line.idle)
 
     def is_reading(self) -> bool:
         return self._state is _OPEN and not self._read_paused
@@ -165,6 +190,8 @@ class MemoryTransport(asyncio.Transport):
         self._size += len(data)
         if self._kept is not None:
             self._kept.append(data)
+        elif self.line is not None:
+            self.line.carry(data)
         else:
             self._chunks.append(data)
             if not (self._gathered or self._scheduled):
@@ -179,8 +206,14 @@ class MemoryTransport(asyncio.Transport):
     def write_eof(self) -> None:
         if self._eof or self._state is not _OPEN:
             return
-        self._eof = self._eof_due = True
-        self._schedule()
+        self._send_eof()
+
+    def _send_eof(self) -> None:
+        self._eof = True
+        if self.line is not None and self._kept is None:
+            self.line.carry_eof()
+        else:
+            self.arrive_eof()
 
     def hold(self) -> None:
         """Deliver nothing of what is written from now on, until `release()`."""
@@ -190,7 +223,9 @@ class MemoryTransport(asyncio.Transport):
     def release(self) -> None:
         """Deliver what was written since `hold()`, and whatever follows."""
         kept, self._kept = self._kept, None
-        if kept:
+        if self.line is not None:
+            self._carry(self.line, kept or ())
+        elif kept:
             self._chunks.extend(kept)
         if (self._chunks or self._eof_due) and not self._scheduled:
             self._schedule()
@@ -200,14 +235,18 @@ class MemoryTransport(asyncio.Transport):
         if self._state is not _OPEN:
             return
         self._state = _CLOSING
-        self._eof = self._eof_due = True
         peer = self._peer
         peer._drop()
         if peer._state is _CLOSING:
             peer._lose(None)  # it was waiting for this end to read
         if not self._size:
             self._lose(None)
-        self._schedule()
+        self._send_eof()
+
+    def leave(self) -> None:
+        """End this end now. What was written still reaches the other one, which learns of the end behind it."""
+        self.close()
+        self._lose(None)
 
     def abort(self) -> None:
         """End the connection now: what is on its way, in either direction, is lost."""
@@ -216,6 +255,54 @@ class MemoryTransport(asyncio.Transport):
         peer._drop()
         self._lose(None)
         peer._lose(ConnectionResetError(errno.ECONNRESET, "The other end of the in-memory connection was aborted"))
+
+    # What stands between the two ends, and what it lets through.
+
+    @property
+    def peer(self) -> "MemoryTransport":
+        """The other end."""
+        return self._peer
+
+    def use_line(self, line: Line | None) -> None:
+        """Carry by *line* what is written at this end from now on, and what was written and has not been delivered."""
+        self.line = line
+        if line is not None:
+            written, self._chunks = self._chunks, deque()
+            self._carry(line, written)
+
+    def _carry(self, line: Line, written: Iterable[bytes]) -> None:
+        for data in written:
+            line.carry(data)
+        if self._eof_due and self._kept is None:
+            self._eof_due = False
+            line.carry_eof()
+
+    def widen(self, by: int) -> None:
+        """Let so many bytes more be on their way before the writer is paused."""
+        self._high += by
+        self._low += by
+
+    def arrive(self, data: bytes) -> None:
+        """The line has let *data* through."""
+        self._chunks.append(data)
+        if not (self._gathered or self._scheduled):
+            self._schedule()
+
+    def arrive_eof(self) -> None:
+        self._eof_due = True
+        self._schedule()
+
+    def cut(self, reset: BaseException | None) -> None:
+        """The network ends the connection, by a *reset* or in order: here at once, at the other end behind what came
+        through to it. Everything else that was on its way, in either direction, is lost.
+        """
+        self._reset = reset
+        self._size = sum(map(len, self._chunks))
+        if self.line is not None:
+            self.line.drop()
+        self._peer._drop()
+        self._lose(reset)
+        self.arrive_eof()
 
     def _schedule(self) -> None:
         if self._scheduled or self._peer._read_paused:
@@ -286,13 +373,13 @@ class MemoryTransport(asyncio.Transport):
         self._eof_due = False
         peer = self._peer
         keep_open: object = False
-        if not self._eof_delivered:
+        if not self._eof_delivered and self._reset is None:
             self._eof_delivered = True
             keep_open = peer._call(peer._protocol.eof_received)
         if self._state is not _OPEN:
             self._lose(None)
             peer._drop()
-            peer._lose(None)
+            peer._lose(self._reset)
         elif not keep_open:
             peer.close()
 
@@ -300,6 +387,8 @@ class MemoryTransport(asyncio.Transport):
         self._chunks.clear()
         if self._kept is not None:
             self._kept.clear()
+        if self.line is not None:
+            self.line.drop()
         self._size = 0
 
     def _lose(self, exc: BaseException | None) -> None:

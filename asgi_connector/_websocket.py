@@ -10,6 +10,7 @@ from ._cycle import Cycle, Wire, checked_body, checked_status, logger
 from ._exceptions import ASGIProtocolError
 from ._frames import MAX_REASON, Frames, client_gone
 from ._mounts import MountedApp
+from ._observer import Observer
 from ._parser import RequestLine
 from ._scope import Address
 from ._types import Message, Scope, is_bytes
@@ -42,8 +43,9 @@ class WebSocketCycle(Cycle):
         loop: asyncio.AbstractEventLoop,
         mounted: MountedApp,
         origin: object,
+        observer: Observer | None,
     ) -> None:
-        super().__init__(wire, scope, line, address, loop, mounted, origin)
+        super().__init__(wire, scope, line, address, loop, mounted, origin, observer)
         self._connect_reported = False
         self._disconnect_reported = False
         self._state = _State.CONNECTING
@@ -173,7 +175,9 @@ class WebSocketCycle(Cycle):
         self._close_now(WSCloseCode.OK)
         return None
 
-    def _cut_off(self) -> None:
+    def _cut_off(self, exc: BaseException) -> None:
+        if self._state is not _State.OVER:
+            self._tell_observer(exc)
         if self._state is _State.CONNECTING or self._state is _State.DENYING:
             self._state = _State.OVER
             self._wire.answer_500()
@@ -190,12 +194,16 @@ class WebSocketCycle(Cycle):
         state, self._state = self._state, _State.OVER
         if state is _State.OVER:
             self.report(exc, client_gone=False)
-        elif state is _State.OPEN:
-            exc = self._raisable(exc)
+            return
+        exc = self._raisable(exc)
+        if state is _State.OPEN:
             self._log(exc, "after its WebSocket was accepted")
             self._call_exception_handler(exc)
+            self._tell_observer(exc)
             self._wire.raise_from_frames(exc)
-        elif not self._wire.raise_from_client(self._raisable(exc)):
+        elif self._wire.raise_from_client(exc):
+            self._tell_observer(exc)
+        else:
             # By its framing the denial was complete, though the app had not said so.
             self._complete_response()
             self.report(exc, client_gone=False)

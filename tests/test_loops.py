@@ -23,6 +23,7 @@ from asgi_connector import (
 )
 from asgi_connector._types import ASGIApp, Receive, Scope, Send
 from tests.outside import Elsewhere, tcp_server
+from tests.programs import run_python
 
 T = TypeVar("T")
 
@@ -467,16 +468,36 @@ def test_the_public_names_are_these_and_no_others() -> None:
         "ASGIConnectorError",
         "ASGIProtocolError",
         "ASGIRoutingConnector",
+        "Exchange",
+        "Journal",
         "LifespanError",
         "Mount",
         "UnmountedHostError",
+        "faults",
     }
     assert set(asgi_connector.__all__) == public
     assert len(asgi_connector.__all__) == len(public)
-    assert {name for name in vars(asgi_connector) if not name.startswith("_")} == public
+    assert {name for name in dir(asgi_connector) if not name.startswith("_")} == public
 
 
-@pytest.mark.parametrize("name", asgi_connector.__all__)
+def test_a_name_that_there_is_not_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match="module 'asgi_connector' has no attribute 'Connector'"):
+        getattr(asgi_connector, "Connector")  # noqa: B009 # the type checkers know it too
+
+
+def test_journal_and_faults_are_imported_when_they_are_first_used() -> None:
+    program = """
+import sys, asgi_connector
+later = {"_exchange", "_faults", "_har", "_injection", "_journal", "_line", "_mermaid", "_selector"}
+loaded = {name.removeprefix("asgi_connector.") for name in sys.modules if name.startswith("asgi_connector.")}
+assert not loaded & later, loaded
+asgi_connector.Journal, asgi_connector.Exchange, asgi_connector.faults
+assert "asgi_connector._har" not in sys.modules and "asgi_connector._mermaid" not in sys.modules
+"""
+    assert run_python("-c", program) == ""
+
+
+@pytest.mark.parametrize("name", [name for name in asgi_connector.__all__ if name != "faults"])
 def test_a_public_name_says_where_users_find_it_and_what_it_is(name: str) -> None:
     public = getattr(asgi_connector, name)
     assert public.__module__ == "asgi_connector"
@@ -491,7 +512,7 @@ def test_a_public_name_says_where_users_find_it_and_what_it_is(name: str) -> Non
 
 
 def test_a_connector_adds_these_names_to_aiohttps_and_no_others() -> None:
-    added = {"mount", "mounted", "mounts", "unmount"}
+    added = {"inject", "mount", "mounted", "mounts", "record", "unmount"}
     for public in [ASGIRoutingConnector, ASGIApplicationConnector]:
         names = {name for name in dir(public) if not name.startswith("_")}
         assert names - set(dir(aiohttp.BaseConnector)) == added

@@ -1,0 +1,374 @@
+"""Faults at work: what strikes which request, decided once for each, and what is done about it."""
+
+import asyncio
+import errno
+import itertools
+import os
+import random
+import socket
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
+from types import TracebackType
+from typing import Self
+from weakref import WeakValueDictionary
+
+import aiohttp.connector
+from aiohttp import ClientConnectorDNSError, ClientConnectorError, ClientRequest, ClientTimeout
+
+from ._aiohttp import ClientProtocol
+from ._exchange import LiveExchange
+from ._faults import Close, Fault, Hang, Latency, Refuse, Reset, Respond, Throttle, Unresolvable
+from ._journal import Journal, Recorder
+from ._line import Allowance, CutStage, HangStage, LatencyStage, Line, Stage, ThrottleStage
+from ._mounts import MountTable, covers
+from ._running import Connection, Underway
+from ._selector import Call, Selector, call_of
+from ._transport import MemoryTransport
+from ._types import ASGIApp, Receive, Scope, Send
+
+_ByteFault = Hang | Reset | Close | Latency | Throttle
+
+
+class Injection:
+    """An open `inject()` block.
+
+    Attributes:
+        fault: what it injects.
+        matched: how many requests it was for, by its criteria.
+        struck: how many of them the fault has struck.
+    """
+
+    def __init__(
+        self,
+        owner: "Injections",
+        selector: Selector,
+        fault: Fault,
+        times: int | None,
+        skip: int,
+        probability: float,
+        seed: int | float | str | bytes,
+        allow_unused: bool,
+    ) -> None:
+        self.fault = fault
+        self.matched = 0
+        self.struck = 0
+        self.selector = selector
+        self._owner = owner
+        self._times = times
+        self._skip = skip
+        self._probability = probability
+        self._random = random.Random(seed)
+        self._allow_unused = allow_unused
+        self._recording: AbstractContextManager[Journal] | None = None
+        self._journal = Journal()
+        self._stages: WeakValueDictionary[int, Stage] = WeakValueDictionary()  # in the order in which they were made
+        self._numbers = itertools.count()
+        self._waiters: set[asyncio.Future[None]] = set()
+        self.over = False
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} of {self.fault!r}, {self.matched} matched, {self.struck} struck>"
+
+    def __enter__(self) -> Self:
+        if self._recording is not None:
+            raise RuntimeError(f"{self!r} has been entered before: call inject() for each block")
+        self._recording = self._owner.recorder.record(None)
+        self._journal = self._recording.__enter__()
+        self._owner.open.append(self)
+        self._owner.strike_what_is_open(self)
+        return self
+
+    def __exit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        assert self._recording is not None
+        self._owner.open.remove(self)
+        self._recording.__exit__(None, None, None)
+        self.end()
+        if exc_type is None and not self._allow_unused and self._is_unused():
+            raise AssertionError(self._explain())
+
+    def end(self) -> None:
+        """Let go of what it has kept; it does nothing more."""
+        self.over = True
+        for stage in list(self._stages.values()):
+            stage.end()
+        for waiter in self._waiters:
+            if not waiter.done():
+                waiter.set_result(None)
+
+    @property
+    def for_everything(self) -> bool:
+        """Whether each exchange that matches is struck, so that those that are open are too."""
+        return self._times is None and not self._skip and self._probability == 1
+
+    def draw(self) -> bool:
+        """A request matches: whether it is to be struck."""
+        self.matched += 1
+        drawn = self._random.random() < self._probability
+        return drawn and self.matched > self._skip and (self._times is None or self.struck < self._times)
+
+    def draw_delay(self, fault: Latency) -> float:
+        return fault.seconds + self._random.uniform(-fault.jitter, fault.jitter) if fault.jitter else fault.seconds
+
+    def keep(self, stage: Stage) -> None:
+        self._stages[next(self._numbers)] = stage
+
+    async def wait_over(self, timeout: ClientTimeout) -> None:
+        """Return at the end of the block; raises `TimeoutError` as for a connection that is not answered."""
+        limits = [limit for limit in (timeout.connect, timeout.sock_connect) if limit]
+        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiters.add(waiter)
+        try:
+            async with asyncio.timeout(min(limits, default=None)):
+                await waiter
+        finally:
+            self._waiters.discard(waiter)
+
+    def _is_unused(self) -> bool:
+        # That a fault which is left to chance has struck nothing is one of its outcomes.
+        return self.matched == 0 or (self.struck == 0 and self._probability == 1)
+
+    def _explain(self) -> str:
+        if self.matched:
+            reason = f"{self.matched} requests matched {self.selector}, and it was to skip {self._skip}."
+        else:
+            reason = f"there was no request to {self.selector} while it was injected."
+        text = f"{self.fault!r} has struck nothing: {reason}"
+        hint = "A fault that met no request has tested nothing; allow_unused=True permits it."
+        return f"{self._journal.explain(self.selector, text, Journal())}\n{hint}"
+
+
+class Injections:
+    """The open `inject()` blocks of one connector."""
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        recorder: Recorder,
+        table: MountTable,
+        connections: Iterable[Connection],
+        is_acquired: Callable[[ClientProtocol], bool],
+    ) -> None:
+        self.recorder = recorder
+        self.open: list[Injection] = []  # the innermost last
+        self._loop = loop
+        self._table = table
+        self._connections = connections
+        self._is_acquired = is_acquired
+
+    def inject(
+        self,
+        selector: Selector,
+        host: str,
+        fault: Fault,
+        times: int | None,
+        skip: int,
+        probability: float,
+        seed: int | float | str | bytes,
+        allow_unused: bool,
+    ) -> Injection:
+        """A block that is not entered yet; raises for what makes no sense."""
+        if not isinstance(fault, Fault):
+            raise TypeError(f"fault must be one of asgi_connector.faults, such as faults.Reset(), not {fault!r}")
+        _check_count("times", times, at_least=1)
+        _check_count("skip", skip, at_least=0)
+        if not isinstance(probability, int | float) or isinstance(probability, bool):
+            raise TypeError(f"probability must be a number, not {probability!r}")
+        if not 0 < probability <= 1:
+            raise ValueError(f"probability must be more than 0, and no more than 1, not {probability!r}")
+        assert selector.host is not None
+        if not self._table.answers(selector.host):
+            mounted = self._table.describe(selector.host.host)
+            raise ValueError(f"{host!r} is not mounted, and the fallback cannot be shaken. {mounted}")
+        return Injection(self, selector, fault, times, skip, probability, seed, allow_unused)
+
+    def end_all(self) -> None:
+        """The connector closes: nothing is kept any longer."""
+        for injection in self.open:
+            injection.end()
+
+    def strike(self, exchange: LiveExchange) -> "Strikes":
+        """Decide what strikes a request to an app: one draw of each block that it matches, the innermost first."""
+        call = call_of(exchange)
+        drawn = [
+            injection
+            for injection in reversed(self.open)
+            if not injection.over and not injection.selector.differences_of_call(call) and injection.draw()
+        ]
+        struck: list[Injection] = []
+        answered = False
+        for injection in drawn:
+            if isinstance(injection.fault, Refuse | Unresolvable | Respond):
+                if answered:
+                    continue  # by one further inside
+                answered = True
+            struck.append(injection)
+        if any(isinstance(injection.fault, Refuse | Unresolvable) for injection in struck):
+            struck = [injection for injection in struck if not _acts_on_bytes(injection.fault)]
+        for injection in struck:
+            injection.struck += 1
+        return Strikes(exchange, struck, self._loop)
+
+    def strike_what_is_open(self, injection: Injection) -> None:
+        """A block begins: what it does to the connections that there are."""
+        fault = injection.fault
+        host = injection.selector.host
+        assert host is not None
+        for connection in tuple(self._connections):
+            address = connection.address
+            if not covers(host, address.host, address.port, address.secure):
+                continue
+            underway = connection.underway()
+            if underway is not None:
+                if injection.for_everything and _acts_on_bytes(fault):
+                    self._strike_underway(injection, fault, connection, underway)
+            elif isinstance(fault, Refuse | Unresolvable) or (isinstance(fault, Hang) and fault.on == "connect"):
+                connection.retire(self._is_acquired(connection.client))
+            elif isinstance(fault, Reset | Close) and injection.for_everything and injection.selector.any_call:
+                _end_of(connection).peer.cut(_reset() if isinstance(fault, Reset) else None)
+
+    def _strike_underway(self, injection: Injection, fault: Fault, connection: Connection, underway: Underway) -> None:
+        assert isinstance(fault, _ByteFault)
+        exchange = underway.observer if isinstance(underway.observer, LiveExchange) else None
+        address = connection.address
+        caller = None if underway.caller is None else underway.caller.name
+        call = Call(address.host, address.port, address.secure, caller, underway.method, underway.path)
+        if injection.selector.differences_of_call(call if exchange is None else call_of(exchange)):
+            return
+        injection.draw()
+        injection.struck += 1
+        if exchange is not None:
+            exchange.fault = exchange.fault or fault
+        end = _end_of(connection)
+        if fault.on == "request":
+            pipe, begun, head_passed = end, underway.request_begun, underway.request_head_passed
+        else:
+            pipe, begun, head_passed = end.peer, underway.response_begun, underway.response_head_passed
+        if isinstance(fault, Reset | Close) and begun and (fault.after is None or (fault.after == 0 and head_passed)):
+            _cut(pipe, fault, exchange)
+            return
+        line = pipe.line
+        stage = _stage_for(fault, pipe, exchange, injection, self._loop, head_passed=head_passed)
+        if isinstance(line, Line):
+            line.add(stage)
+        else:
+            line = Line(pipe)
+            line.add(stage)
+            pipe.use_line(line)
+
+
+class Strikes:
+    """What strikes one request."""
+
+    def __init__(self, exchange: LiveExchange, struck: list[Injection], loop: asyncio.AbstractEventLoop) -> None:
+        self._exchange = exchange
+        self._struck = struck
+        self._loop = loop
+        if struck:
+            exchange.fault = struck[0].fault
+        for injection in struck:
+            if isinstance(injection.fault, Respond):
+                exchange.app = _app_for(injection.fault)
+            if _keeps_from_app(injection.fault):
+                exchange.via = "fault"
+
+    async def before_connection(self, req: ClientRequest, timeout: ClientTimeout) -> None:
+        """What is decided before there is a connection; raises what aiohttp raises then."""
+        for injection in self._struck:
+            fault = injection.fault
+            if isinstance(fault, Refuse):
+                text = f"Connect call failed ({req.host!r}, {req.port})"
+                refused = ConnectionRefusedError(errno.ECONNREFUSED, text)
+                raise ClientConnectorError(req.connection_key, refused) from refused
+            if isinstance(fault, Unresolvable):
+                unknown = socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+                raise ClientConnectorDNSError(req.connection_key, unknown) from unknown
+            if isinstance(fault, Hang) and fault.on == "connect" and not injection.over:
+                await injection.wait_over(timeout)
+
+    def act_on(self, connection: aiohttp.connector.Connection) -> None:
+        """Lay the faults into the two ways of the connection, in the place of those of an earlier request."""
+        client = connection.transport
+        assert isinstance(client, MemoryTransport)
+        for pipe in (client, client.peer):
+            if isinstance(pipe.line, Line):
+                pipe.line.remove()
+        lines: dict[MemoryTransport, Line] = {}
+        for injection in self._struck:
+            fault = injection.fault
+            if injection.over or not isinstance(fault, _ByteFault) or fault.on == "connect":
+                continue
+            pipe = client if fault.on == "request" else client.peer
+            line = lines.setdefault(pipe, Line(pipe))
+            line.add(_stage_for(fault, pipe, self._exchange, injection, self._loop, head_passed=False))
+        for pipe, line in lines.items():
+            pipe.use_line(line)
+
+
+def _acts_on_bytes(fault: Fault) -> bool:
+    return isinstance(fault, _ByteFault) and fault.on != "connect"
+
+
+def _keeps_from_app(fault: Fault) -> bool:
+    """Whether the app does not see the request, or not yet."""
+    if isinstance(fault, Hang | Reset | Close):
+        return fault.on != "response" and fault.after is None
+    return isinstance(fault, Refuse | Unresolvable | Respond)
+
+
+def _end_of(connection: Connection) -> MemoryTransport:
+    transport = connection.client.transport
+    assert isinstance(transport, MemoryTransport)
+    return transport
+
+
+def _reset() -> ConnectionResetError:
+    return ConnectionResetError(errno.ECONNRESET, os.strerror(errno.ECONNRESET))
+
+
+def _cut(pipe: MemoryTransport, fault: Reset | Close, exchange: LiveExchange | None) -> None:
+    reset = _reset() if isinstance(fault, Reset) else None
+    if exchange is not None:
+        exchange.cut_off(reset or ConnectionAbortedError(errno.ECONNABORTED, "The connection was closed by a fault"))
+    pipe.cut(reset)
+
+
+def _stage_for(
+    fault: _ByteFault,
+    pipe: MemoryTransport,
+    exchange: LiveExchange | None,
+    injection: Injection,
+    loop: asyncio.AbstractEventLoop,
+    *,
+    head_passed: bool,
+) -> Stage:
+    stage: Stage
+    if isinstance(fault, Latency):
+        stage = LatencyStage(loop, injection.draw_delay(fault))
+    elif isinstance(fault, Throttle):
+        stage = ThrottleStage(loop, fault.bytes_per_second)
+    elif isinstance(fault, Hang):
+        stage = HangStage(Allowance(fault.after, head_passed=head_passed))
+    else:
+        stage = CutStage(Allowance(fault.after, head_passed=head_passed), lambda: _cut(pipe, fault, exchange))
+    injection.keep(stage)
+    return stage
+
+
+def _app_for(fault: Respond) -> ASGIApp:
+    """An app that answers as *fault* says, to a request or to a handshake, and looks at neither."""
+
+    async def respond(scope: Scope, receive: Receive, send: Send) -> None:
+        kind = "websocket.http.response" if scope["type"] == "websocket" else "http.response"
+        await send({"type": f"{kind}.start", "status": fault.status, "headers": fault.raw_headers})
+        await send({"type": f"{kind}.body", "body": fault.raw_body})
+
+    return respond
+
+
+def _check_count(name: str, value: int | None, *, at_least: int) -> None:
+    if value is not None and (not isinstance(value, int) or isinstance(value, bool)):
+        raise TypeError(f"{name} must be an int, not {value!r}")
+    if value is not None and value < at_least:
+        raise ValueError(f"{name} must be {at_least} or more, not {value}")

@@ -1,0 +1,285 @@
+"""The journal: who called whom, to be looked at, asserted on, waited for, and written to a file."""
+
+import asyncio
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from os import PathLike
+from typing import Any, Final, overload
+
+from aiohttp import ClientRequest
+from typing_extensions import override
+
+from ._callers import current_caller
+from ._exchange import Clock, Exchange, LiveExchange
+from ._selector import Caller, Path, Selector
+
+_SHOWN: Final = 10  # calls in the message of a failing assertion
+
+
+class _News:
+    """Wakes those who wait for an exchange to end."""
+
+    def __init__(self) -> None:
+        self._waiters: set[asyncio.Future[None]] = set()
+
+    def tell(self) -> None:
+        for waiter in self._waiters:
+            if not waiter.done():
+                waiter.set_result(None)
+
+    async def wait(self) -> None:
+        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiters.add(waiter)
+        try:
+            await waiter
+        finally:
+            self._waiters.discard(waiter)
+
+
+class Journal(Sequence[Exchange]):
+    """The exchanges of a recording, in the order of their start; see `ASGIRoutingConnector.record`.
+
+    It grows as long as the recording is open, and what was still running then goes on until it ends. The exchanges that
+    a question selects are a journal too, of those that there were when it was asked.
+
+    Each question takes the same criteria, all of which may be left out:
+
+    - ``host``, a host pattern, as in the table of mounts;
+    - ``caller``, the pattern at which the calling app is mounted, or `None` for a call from outside of every app;
+    - ``method``;
+    - ``path``, decoded and without the query: a `str` that it equals, or an `re.Pattern` that matches the whole of it;
+    - ``status``, that of the response;
+    - ``where``, a function of the `Exchange`.
+    """
+
+    def __init__(self, exchanges: Iterable[Exchange] = (), *, news: _News | None = None) -> None:
+        self._exchanges = list(exchanges)
+        self._news = _News() if news is None else news
+
+    @overload
+    def __getitem__(self, index: int) -> Exchange: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> "Journal": ...
+
+    @override
+    def __getitem__(self, index: int | slice) -> "Exchange | Journal":
+        if isinstance(index, slice):
+            return Journal(self._exchanges[index], news=self._news)
+        return self._exchanges[index]
+
+    @override
+    def __len__(self) -> int:
+        return len(self._exchanges)
+
+    @override
+    def __iter__(self) -> Iterator[Exchange]:
+        return iter(self._exchanges)
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} of {_count(len(self), 'exchange')}>"
+
+    def __str__(self) -> str:
+        """One line for each exchange, below and to the right of the one that it was made inside of."""
+        depths: dict[Exchange, int] = {}
+        lines: list[str] = []
+        for exchange in self:
+            depth = depths[exchange] = depths.get(exchange.parent, -1) + 1 if exchange.parent is not None else 0
+            lines.append(f"{'  ' * depth}{exchange} in {exchange.duration * 1000:.0f} ms")
+        return "\n".join(lines) or "(no calls)"
+
+    def select(
+        self,
+        host: str | None = None,
+        *,
+        caller: Caller = ...,
+        method: str | None = None,
+        path: Path = None,
+        status: int | None = None,
+        where: Callable[[Exchange], bool] | None = None,
+    ) -> "Journal":
+        """The exchanges that match, as they are now."""
+        return self._select(Selector(host, caller=caller, method=method, path=path, status=status, where=where))
+
+    def assert_called(
+        self,
+        host: str | None = None,
+        *,
+        caller: Caller = ...,
+        method: str | None = None,
+        path: Path = None,
+        status: int | None = None,
+        where: Callable[[Exchange], bool] | None = None,
+        times: int | None = None,
+    ) -> "Journal":
+        """Assert that there were calls that match: *times* of them, or, with `None`, at least one. Returns them.
+
+        Raises `AssertionError` that shows the calls there were, the nearest first, and how each differs.
+        """
+        _check_times(times)
+        selector = Selector(host, caller=caller, method=method, path=path, status=status, where=where)
+        found = self._select(selector)
+        if len(found) == times or (times is None and found):
+            return found
+        expected = "a call" if times is None else _count(times, "call")
+        raise AssertionError(self.explain(selector, _expected(f"Expected {expected} of {selector}", found), found))
+
+    def assert_not_called(
+        self,
+        host: str | None = None,
+        *,
+        caller: Caller = ...,
+        method: str | None = None,
+        path: Path = None,
+        status: int | None = None,
+        where: Callable[[Exchange], bool] | None = None,
+    ) -> "Journal":
+        """Assert that there was no call that matches, also none that failed; returns the empty journal.
+
+        Raises `AssertionError` that shows those that there were.
+        """
+        selector = Selector(host, caller=caller, method=method, path=path, status=status, where=where)
+        found = self._select(selector)
+        if found:
+            raise AssertionError(self.explain(selector, _expected(f"Expected no call of {selector}", found), found))
+        return found
+
+    async def wait_for(
+        self,
+        host: str | None = None,
+        *,
+        caller: Caller = ...,
+        method: str | None = None,
+        path: Path = None,
+        status: int | None = None,
+        where: Callable[[Exchange], bool] | None = None,
+        times: int | None = None,
+        timeout: float | None = 1.0,
+    ) -> "Journal":
+        """Wait until *times* calls that match (with `None`, one) have ended, in whatever way; returns them.
+
+        Raises `AssertionError` after *timeout* seconds (1 by default, `None` for no limit), which shows the calls there
+        were, the nearest first, and how each differs.
+        """
+        _check_times(times)
+        selector = Selector(host, caller=caller, method=method, path=path, status=status, where=where)
+        needed = 1 if times is None else times
+        ended = self._select_ended(selector)
+        limit = asyncio.timeout(timeout)
+        try:
+            async with limit:
+                while len(ended) < needed:
+                    await self._news.wait()
+                    ended = self._select_ended(selector)
+        except TimeoutError:
+            if not limit.expired():
+                raise
+            found = self._select(selector)
+            waited = f"Waited {timeout} s for {_count(needed, 'call')} of {selector} to end"
+            raise AssertionError(self.explain(selector, _expected(waited, found), found)) from None
+        return ended
+
+    def to_mermaid(self) -> str:
+        """A Mermaid sequence diagram of the calls: who called whom, in order, and what was answered.
+
+        It has no times in it, so that the same run gives the same text.
+        """
+        from ._mermaid import sequence_diagram
+
+        return sequence_diagram(self)
+
+    def to_har(self, *, sensitive: bool = False) -> dict[str, Any]:
+        """The exchanges as an HTTP Archive (HAR 1.2), which the developer tools of browsers can read.
+
+        Cookies and credentials are left out, in headers, URLs and queries, unless *sensitive* is true. Bodies are as
+        they were.
+        """
+        from ._har import archive
+
+        return archive(self, sensitive=sensitive)
+
+    def save_har(self, path: "str | PathLike[str]", *, sensitive: bool = False) -> None:
+        """Write `to_har()` to a file, in JSON."""
+        from ._har import save
+
+        save(self, path, sensitive=sensitive)
+
+    def add(self, exchange: Exchange) -> None:
+        """A recording goes on."""
+        self._exchanges.append(exchange)
+
+    def _select(self, selector: Selector) -> "Journal":
+        return Journal(filter(selector.matches, self), news=self._news)
+
+    def _select_ended(self, selector: Selector) -> "Journal":
+        return Journal((each for each in self if each.ended and selector.matches(each)), news=self._news)
+
+    def explain(self, selector: Selector, text: str, found: "Journal") -> str:
+        """*text*, the calls that were *found*, and the others, the nearest first, each with what differs."""
+        shown = [f"  {exchange}" for exchange in found[:_SHOWN]]
+        others = sorted(
+            ((differences, exchange) for exchange in self if (differences := selector.differences(exchange))),
+            key=lambda other: len(other[0]),
+        )
+        lines = [text, *shown]
+        if len(found) > _SHOWN:
+            lines.append(f"  and {len(found) - _SHOWN} more")
+        if others:
+            lines.append(f"{'Other' if shown else 'The'} calls there were, the nearest first:")
+            lines += [f"  {exchange}\n    {', '.join(differences)}" for differences, exchange in others[:_SHOWN]]
+        if len(others) > _SHOWN:
+            lines.append(f"  and {len(others) - _SHOWN} more")
+        if not self:
+            lines.append("There was no call at all.")
+        return "\n".join(lines)
+
+
+def _expected(expected: str, found: Journal) -> str:
+    were = "was 1:" if len(found) == 1 else f"were {len(found)}:" if found else "was none."
+    return f"{expected}, but there {were}"
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+def _check_times(times: int | None) -> None:
+    if times is not None and (not isinstance(times, int) or isinstance(times, bool)):
+        raise TypeError(f"times must be an int or None, not {times!r}")
+    if times is not None and times < 0:
+        raise ValueError(f"times must not be negative, but is {times}")
+
+
+class Recorder:
+    """The open recordings of one connector."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.clock = Clock(loop)
+        self._news = _News()
+        self._open: list[tuple[Journal, int | None]] = []
+
+    @property
+    def recording(self) -> bool:
+        return bool(self._open)
+
+    @contextmanager
+    def record(self, max_body_size: int | None) -> Generator[Journal, None, None]:
+        """Record what starts from now on until the end of the block; with bodies, unless *max_body_size* is `None`."""
+        journal = Journal(news=self._news)
+        recording = (journal, max_body_size)
+        self._open.append(recording)
+        try:
+            yield journal
+        finally:
+            self._open = [other for other in self._open if other is not recording]
+
+    def begin(self, req: ClientRequest) -> LiveExchange:
+        """A request starts: write it down."""
+        room = max((size for _, size in self._open if size is not None), default=None)
+        exchange = LiveExchange(req, current_caller.get(), self.clock, room, self._ended)
+        for journal, _ in self._open:
+            journal.add(exchange)
+        return exchange
+
+    def _ended(self, exchange: Exchange) -> None:
+        self._news.tell()

@@ -1,0 +1,348 @@
+"""A network that is not perfect: what the faults do to the bytes on their way, one stage for each.
+
+A `Line` lies between `write()` at one end of an in-memory connection and the delivery at the other. Its stages stand in
+the order in which they make sense together: first what delays, then what is silent, then what cuts.
+"""
+
+import asyncio
+from abc import ABC, abstractmethod
+from collections import deque
+from collections.abc import Callable
+from contextvars import Context
+from typing import Final, Protocol
+
+from ._transport import MemoryTransport
+
+# What may be on its way through a delay: as much as Linux lets a TCP connection have (tcp_wmem), lest a link that is
+# only late were also slow.
+DELAY_WINDOW: Final = 4 * 1024 * 1024
+_SLICES_A_SECOND: Final = 20
+
+
+class Sink(Protocol):
+    """Where a stage passes on what it lets through."""
+
+    def carry(self, data: bytes) -> None: ...
+
+    def carry_eof(self) -> None: ...
+
+
+class _Arrival:
+    """Behind the last stage: the end of the way."""
+
+    def __init__(self, transport: MemoryTransport) -> None:
+        self._transport = transport
+
+    def carry(self, data: bytes) -> None:
+        self._transport.arrive(data)
+
+    def carry_eof(self) -> None:
+        self._transport.arrive_eof()
+
+
+class Stage(ABC):
+    """What one fault does to one way of one connection, until `end()`."""
+
+    rank: int  # its place among others
+    window = 0  # bytes that may be on their way here, beside what the transport allows
+
+    def __init__(self) -> None:
+        self.over = False
+        self.line: Line | None = None  # and what comes next in it
+        self.next: Sink | None = None
+
+    @property
+    @abstractmethod
+    def idle(self) -> bool:
+        """Whether it keeps nothing."""
+        ...
+
+    @abstractmethod
+    def carry(self, data: bytes) -> None: ...
+
+    @abstractmethod
+    def carry_eof(self) -> None: ...
+
+    @abstractmethod
+    def flush(self) -> None:
+        """Let go of what it keeps."""
+
+    @abstractmethod
+    def drop(self) -> None:
+        """What it keeps is lost."""
+
+    def end(self) -> None:
+        """The fault is over: let everything through from now on."""
+        self.over = True
+        self.flush()
+        self._tidy()
+
+    def _tidy(self) -> None:
+        if self.over and self.idle and self.line is not None:
+            self.line.tidy()
+
+    def _pass(self, data: bytes | None) -> None:
+        """Pass on bytes, or, with `None`, the end of them."""
+        assert self.next is not None
+        if data is None:
+            self.next.carry_eof()
+        else:
+            self.next.carry(data)
+
+
+class _Delay(Stage):
+    """Keeps what is carried until its time has come."""
+
+    rank = 0
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__()
+        self._loop = loop
+        self._queue: deque[tuple[float, bytes | None]] = deque()
+        self._timer: asyncio.TimerHandle | None = None
+
+    @property
+    def idle(self) -> bool:
+        return not self._queue
+
+    def flush(self) -> None:
+        waiting = list(self._queue)
+        self.drop()
+        for _, data in waiting:
+            self._pass(data)
+
+    def drop(self) -> None:
+        self._queue.clear()
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _keep_until(self, due: float, data: bytes | None) -> None:
+        self._queue.append((due, data))
+        if self._timer is None:
+            self._set_timer()
+
+    def _set_timer(self) -> None:
+        self._timer = self._loop.call_at(self._queue[0][0], self._on_time, context=Context())
+
+    def _on_time(self) -> None:
+        self._timer = None
+        # A timer may be early, by less than the clock can tell.
+        now = max(self._loop.time(), self._queue[0][0])
+        while self._queue and self._queue[0][0] <= now:
+            self._pass(self._queue.popleft()[1])
+        if self._queue:
+            self._set_timer()
+        else:
+            self._tidy()
+
+
+class LatencyStage(_Delay):
+    window = DELAY_WINDOW
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, seconds: float) -> None:
+        super().__init__(loop)
+        self._seconds = seconds
+        self._last = 0.0
+
+    def carry(self, data: bytes) -> None:
+        self._carry(data)
+
+    def carry_eof(self) -> None:
+        self._carry(None)
+
+    def end(self) -> None:
+        self.over = True
+        self._seconds = 0.0  # what is on its way arrives when it would have
+        self._tidy()
+
+    def _carry(self, data: bytes | None) -> None:
+        if not self._seconds and not self._queue:
+            self._pass(data)
+        else:
+            self._last = max(self._last, self._loop.time() + self._seconds)
+            self._keep_until(self._last, data)
+
+
+class ThrottleStage(_Delay):
+    def __init__(self, loop: asyncio.AbstractEventLoop, bytes_per_second: float) -> None:
+        super().__init__(loop)
+        self._rate = bytes_per_second
+        self._slice = max(1, int(bytes_per_second / _SLICES_A_SECOND))
+        self._free_at = 0.0  # when all that was carried before has passed
+
+    def carry(self, data: bytes) -> None:
+        if self.over:
+            self._pass(data)
+            return
+        self._free_at = max(self._free_at, self._loop.time())
+        for at in range(0, len(data), self._slice):
+            piece = data[at : at + self._slice]
+            self._free_at += len(piece) / self._rate
+            self._keep_until(self._free_at, piece)
+
+    def carry_eof(self) -> None:
+        if self._queue:
+            self._keep_until(self._free_at, None)
+        else:
+            self._pass(None)
+
+
+class Allowance:
+    """How much of a part may pass: nothing (`None`), or its head, and *after* bytes behind it.
+
+    What is no part of it, for it comes before, passes too: a ``100 Continue``.
+    """
+
+    def __init__(self, after: int | None, *, head_passed: bool) -> None:
+        self._after = after
+        self._left = after or 0
+        self._head_passed = head_passed
+        self._tail = b""  # the end of what has passed of the head
+
+    @property
+    def used_up(self) -> bool:
+        return self._after is not None and self._head_passed and not self._left
+
+    def split(self, data: bytes) -> tuple[bytes, bytes]:
+        """What of *data* may pass, and what may not."""
+        if self._after is None:
+            return (data, b"") if data.startswith(b"HTTP/1.1 100 ") else (b"", data)
+        at = 0
+        if not self._head_passed:
+            if not self._tail and data.startswith(b"HTTP/1.1 100 "):
+                return data, b""
+            found = (self._tail + data).find(b"\r\n\r\n")
+            if found < 0:
+                self._tail = (self._tail + data)[-3:]
+                return data, b""
+            at = found + 4 - len(self._tail)
+            self._head_passed = True
+        passes = data[: at + self._left]
+        self._left -= len(passes) - at
+        return passes, data[len(passes) :]
+
+
+class HangStage(Stage):
+    rank = 1
+
+    def __init__(self, allowance: Allowance) -> None:
+        super().__init__()
+        self._allowance = allowance
+        self._kept: list[bytes | None] = []
+
+    @property
+    def idle(self) -> bool:
+        return not self._kept
+
+    def carry(self, data: bytes) -> None:
+        if self.over:
+            self._pass(data)
+            return
+        passes, rest = self._allowance.split(data)
+        if passes:
+            self._pass(passes)
+        if rest:
+            self._kept.append(rest)
+
+    def carry_eof(self) -> None:
+        if not self.over and (self._kept or self._allowance.used_up):
+            self._kept.append(None)
+        else:
+            self._pass(None)
+
+    def flush(self) -> None:
+        kept, self._kept = self._kept, []
+        for data in kept:
+            self._pass(data)
+
+    def drop(self) -> None:
+        self._kept.clear()
+
+
+class CutStage(Stage):
+    """Passes on what may pass, and calls *cut* when more comes, or when that was all."""
+
+    rank = 2
+
+    def __init__(self, allowance: Allowance, cut: Callable[[], None]) -> None:
+        super().__init__()
+        self._allowance = allowance
+        self._cut = cut
+        self._struck = False
+
+    @property
+    def idle(self) -> bool:
+        return True
+
+    def carry(self, data: bytes) -> None:
+        if self._struck:
+            return
+        if self.over:
+            self._pass(data)
+            return
+        passes, rest = self._allowance.split(data)
+        if passes:
+            self._pass(passes)
+        if rest or self._allowance.used_up:
+            self._struck = True
+            self._cut()
+
+    def carry_eof(self) -> None:
+        if not self._struck:
+            self._pass(None)
+
+    def flush(self) -> None:
+        """It keeps nothing."""
+
+    def drop(self) -> None:
+        """It keeps nothing."""
+
+
+class Line:
+    """The stages of one way of a connection: from what is written to *transport* to its delivery."""
+
+    def __init__(self, transport: MemoryTransport) -> None:
+        self._transport = transport
+        self._arrival = _Arrival(transport)
+        self._stages: list[Stage] = []
+        self._first: Sink = self._arrival
+
+    @property
+    def idle(self) -> bool:
+        return all(stage.idle for stage in self._stages)
+
+    def add(self, stage: Stage) -> None:
+        """One more stage, behind those that come before it, or are of its kind."""
+        stage.line = self
+        self._stages.append(stage)
+        self._stages.sort(key=lambda each: each.rank)
+        sinks: list[Sink] = [*self._stages, self._arrival]
+        for each, following in zip(self._stages, sinks[1:], strict=True):
+            each.next = following
+        self._first = sinks[0]
+        self._transport.widen(stage.window)
+
+    def tidy(self) -> None:
+        """A stage is over: when all of them are, the transport carries by itself again."""
+        if all(stage.over and stage.idle for stage in self._stages):
+            self.remove()
+
+    def remove(self) -> None:
+        """The transport carries by itself again; let go of what is still here."""
+        stages, self._stages = self._stages, []
+        self._transport.use_line(None)
+        for stage in stages:
+            stage.line = None
+            stage.flush()
+            self._transport.widen(-stage.window)
+
+    def carry(self, data: bytes) -> None:
+        self._first.carry(data)
+
+    def carry_eof(self) -> None:
+        self._first.carry_eof()
+
+    def drop(self) -> None:
+        for stage in self._stages:
+            stage.drop()
