@@ -55,6 +55,9 @@ class ServerEnd(Protocol):
     used: bool
     """Whether it has been handed out before."""
 
+    def retire(self, acquired: bool) -> None:
+        """Serve no request after the current one, or the one that it has been handed out for."""
+
     @property
     def busy(self) -> bool:
         """Whether a request is unfinished, or a response undelivered."""
@@ -88,6 +91,8 @@ class ClientProtocol(ResponseHandler):
     server: ServerEnd
     on_app_exception: Callable[[object, BaseException], None]
     """Called with the origin of a request whose call is about to raise the exception."""
+    on_lost: Callable[[], None] | None = None
+    """Called when the connection has been lost, and aiohttp knows it."""
     _app_exception: BaseException | None = None
     _app_exception_raised = False
     _frames_exception: BaseException | None = None
@@ -182,6 +187,8 @@ class ClientProtocol(ResponseHandler):
         self._give_up_exception()
         self._frames_exception = self._frames_queue = None
         super().connection_lost(exc)
+        if self.on_lost is not None:
+            self.on_lost()
 
     def _give_up_exception(self) -> None:
         """The body is complete, or the client goes before it is: nobody will read the exception from it."""

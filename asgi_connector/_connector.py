@@ -251,8 +251,10 @@ class ASGIRoutingConnector(PoolingConnector):
     # Connecting.
 
     @override
-    async def connect(self, req: ClientRequest, traces: list[Trace], timeout: ClientTimeout) -> Connection:
-        """Get a connection to where *req* goes: aiohttp calls this for each request."""
+    def connect(  # pyright: ignore[reportIncompatibleMethodOverride] # to which a coroutine is not a Coroutine
+        self, req: ClientRequest, traces: list[Trace], timeout: ClientTimeout
+    ) -> Coroutine[Any, Any, Connection]:
+        """Get a connection to where *req* goes: aiohttp calls this for each request, and awaits it at once."""
         if asyncio.get_running_loop() is not self._owner or self._closing is not None or self.closed:
             self._check_loop()
             self._check_open()
@@ -260,8 +262,8 @@ class ASGIRoutingConnector(PoolingConnector):
         if self._replays is not None and task is not None:
             self._answer_replay(req, task, self._replays)
         if self._recorder is not None and self._recorder.recording:
-            return await self._connect_observed(req, traces, timeout, task, self._recorder)
-        return await self._dispatch(req, traces, timeout, task, None)
+            return self._connect_observed(req, traces, timeout, task, self._recorder)
+        return self._dispatch(req, traces, timeout, task, None)
 
     async def _dispatch(
         self,
@@ -279,7 +281,8 @@ class ASGIRoutingConnector(PoolingConnector):
                     mounted = self._table.find(req.host, req.port, req.is_ssl())
                     if mounted is None:
                         return await self._connect_elsewhere(req, traces, timeout, exchange)
-                    connection = await self._connect(mounted, req, traces, timeout)
+                    must_be_started = exchange is None or exchange.app is None
+                    connection = await self._connect(mounted, req, traces, timeout, must_be_started)
             except BaseException:
                 self._close_forgotten([connection.client for connection in self._running.connections])
                 raise
@@ -292,16 +295,23 @@ class ASGIRoutingConnector(PoolingConnector):
             if exchange is not None:
                 exchange.reused = server.used
             if server.hand_out(copy_context(), (req, task), exchange):
+                if not server.mounted.lifespan.ready:
+                    server.retire(True)  # what answers is not the app: the next request is to start it
                 if logger.isEnabledFor(logging.DEBUG):
                     _log_destination(req, server.mounted)
                 return connection
             connection.close()  # its app was replaced while a trace had the word
 
     async def _connect(
-        self, mounted: MountedApp, req: ClientRequest, traces: list[Trace], timeout: ClientTimeout
+        self,
+        mounted: MountedApp,
+        req: ClientRequest,
+        traces: list[Trace],
+        timeout: ClientTimeout,
+        must_be_started: bool,
     ) -> Connection | None:
         """Start the app if it has not been, or connect to it; `None` if the request is to be dispatched anew."""
-        if not mounted.lifespan.ready:
+        if must_be_started and not mounted.lifespan.ready:
             await self._start(mounted.lifespan, timeout)
             return None
         proxy = take_proxy(req) if req.proxy is not None else None
@@ -590,6 +600,8 @@ class ASGIRoutingConnector(PoolingConnector):
 
     @override
     def _close_now(self) -> list[Awaitable[object]]:
+        if self._injections is not None:
+            self._injections.end_all()
         waiters = self._close_pool()
         if self._fallback is not None and self._fallback_owner:
             waiters += close_now(self._fallback)

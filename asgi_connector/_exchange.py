@@ -6,11 +6,11 @@ an `Observer`, adds what only it can know: bodies, messages, what the app raised
 
 import asyncio
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextvars import Context
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Final, Literal, NamedTuple
+from typing import TYPE_CHECKING, Final, Literal
 from urllib.parse import unquote
 
 from aiohttp import ClientRequest, ClientResponse, ServerTimeoutError
@@ -19,7 +19,7 @@ from multidict import CIMultiDict, CIMultiDictProxy
 from typing_extensions import override
 from yarl import URL
 
-from ._aiohttp import is_closed_by_client, response_of
+from ._aiohttp import ClientProtocol, is_closed_by_client, response_of
 from ._callers import Caller
 from ._types import ASGIApp, Bytes
 
@@ -43,19 +43,13 @@ class Clock:
         self.time: Callable[[], float] = loop.time
         self._wall = datetime.now(UTC)
         self._origin = loop.time()
-        self._order = itertools.count()
-        self._numbers = itertools.count()
+        self.next_order: Callable[[], int] = itertools.count().__next__  # the place of what happens now among all
+        self.next_number: Callable[[], int] = itertools.count().__next__  # of an exchange
+        self.context = Context()  # for callbacks
 
     def date_of(self, time: float) -> datetime:
         """The date of a *time* of the event loop."""
         return self._wall + timedelta(seconds=time - self._origin)
-
-    def next_order(self) -> int:
-        """The place of what happens now among all that happens."""
-        return next(self._order)
-
-    def next_number(self) -> int:
-        return next(self._numbers)
 
 
 class Content:
@@ -72,7 +66,7 @@ class Content:
     def __init__(self, headers: CIMultiDictProxy[str], room: int | None) -> None:
         self.headers = headers
         self.size = 0
-        self._chunks: list[bytes] = []
+        self._chunks: list[bytes] | None = None
         self._kept = 0
         self._room = room  # None if no body is to be kept
 
@@ -83,7 +77,7 @@ class Content:
     @property
     def body(self) -> bytes | None:
         """The body, up to ``max_body_size``; `None` if bodies are not recorded."""
-        return None if self._room is None else b"".join(self._chunks)
+        return None if self._room is None else b"".join(self._chunks or ())
 
     @property
     def cut(self) -> int:
@@ -92,11 +86,18 @@ class Content:
 
     def add(self, data: Bytes) -> None:
         """A piece of the body has passed."""
-        self.size += len(data)
-        if self._room is not None and data and self._kept < self._room:
-            kept = bytes(data[: self._room - self._kept])
-            self._kept += len(kept)
-            self._chunks.append(kept)
+        size = len(data)
+        self.size += size
+        if self._room is None or not size:
+            return
+        room = self._room - self._kept
+        if size > room:
+            data, size = data[:room], room
+        if size:
+            if self._chunks is None:
+                self._chunks = []
+            self._chunks.append(bytes(data))
+            self._kept += size
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +132,6 @@ class Exchange:
         caller: the pattern at which the app that made this call is mounted; `None` from outside of every app.
         parent: the exchange inside of which this call was made, if it was recorded.
         host, port, secure, method, url: what was asked for; ``url`` is a `yarl.URL`.
-        path: that of the URL, decoded, without the query.
         service: the pattern at which the app that is asked is mounted; `None` if none is.
         via: who answers: ``"app"``; ``"fallback"``; ``"refused"``, nobody, for the host is not mounted; ``"fault"``, an
             injected fault, and the app was not called.
@@ -148,6 +148,7 @@ class Exchange:
         "__weakref__",
         "_clock",
         "_end",
+        "_end_order",
         "_response",
         "_start",
         "_error",
@@ -164,7 +165,6 @@ class Exchange:
         "method",
         "number",
         "parent",
-        "path",
         "port",
         "request",
         "reused",
@@ -184,16 +184,16 @@ class Exchange:
         self.secure: bool = req.is_ssl()
         self.method: str = req.method
         self.url: URL = req.url
-        self.path = unquote(req.url.raw_path)
         self.service: str | None = None
         self.via: Via = "app"
         self.reused: bool | None = None
         self.fault: Fault | None = None
         self.request = Content(CIMultiDictProxy(req.headers), room)
-        self.messages: list[WebSocketMessage] = []
+        self.messages: Sequence[WebSocketMessage] = ()
         self.messages_dropped = 0
         self.close_code: int | None = None
-        self._order: tuple[int, int | None] = (clock.next_order(), None)
+        self._order = clock.next_order()
+        self._end_order: int | None = None
         self._state: State = "running"
         self._error: BaseException | None = None
         self._status: int | None = None
@@ -202,6 +202,11 @@ class Exchange:
         self._start = clock.time()
         self._started_to_answer: float | None = None
         self._end: float | None = None
+
+    @property
+    def path(self) -> str:
+        """The path of the URL, decoded, without the query."""
+        return unquote(self.url.raw_path)
 
     @property
     def started(self) -> datetime:
@@ -255,7 +260,7 @@ class Exchange:
     def order(self) -> tuple[int, int | None]:
         """Its place among all that happened at its connector, and that of its end, which is `None` until then."""
         self._settle()
-        return self._order
+        return (self._order, self._end_order)
 
     def _settle(self) -> None:
         """Bring what is known up to date."""
@@ -297,7 +302,20 @@ class LiveExchange(Exchange):
     `on_end` is called when it has come to its end. `app` is what answers in the place of the mounted app.
     """
 
-    __slots__ = ("_closed", "_connection", "_cut_off", "_kept", "_released", "_req", "_room", "app", "on_end")
+    __slots__ = (
+        "_closed",
+        "_connection",
+        "_cut_off",
+        "_kept",
+        "_kept_messages",
+        "_last_error",
+        "_last_response",
+        "_released",
+        "_req",
+        "_room",
+        "app",
+        "on_end",
+    )
 
     def __init__(
         self,
@@ -305,17 +323,21 @@ class LiveExchange(Exchange):
         caller: Caller | None,
         clock: Clock,
         room: int | None,
-        on_end: Callable[[Exchange], None],
+        on_end: Callable[[], None],
     ) -> None:
         super().__init__(req, caller, clock, room)
         self.app: ASGIApp | None = None
         self.on_end = on_end
         self._room = room
+        self._kept_messages: list[WebSocketMessage] | None = None
         self._kept = 0  # bytes of messages
         self._req: ClientRequest | None = req
         self._connection: Connection | None = None
         self._closed: asyncio.Future[None] | None = None
-        self._released: _Released | None = None
+        # What the client had when it gave the connection back.
+        self._released = False
+        self._last_response: ClientResponse | None = None
+        self._last_error: BaseException | None = None
         self._cut_off: BaseException | None = None
 
     # The client's end.
@@ -337,9 +359,11 @@ class LiveExchange(Exchange):
         assert connection.protocol is not None
         self._connection = connection
         connection.add_callback(self._release)
-        self._closed = connection.protocol.closed
-        if self._closed is not None:
-            self._closed.add_done_callback(self._connection_lost)
+        if isinstance(connection.protocol, ClientProtocol):
+            connection.protocol.on_lost = self._release
+        elif (closed := connection.protocol.closed) is not None:
+            closed.add_done_callback(self._connection_lost)
+            self._closed = closed
 
     def cut_off(self, exc: BaseException) -> None:
         """A fault has ended the connection."""
@@ -357,17 +381,21 @@ class LiveExchange(Exchange):
         once gives the connection back before it tells its status. So it is found out when somebody asks, or in the next
         turn of the event loop.
         """
-        if self._released is not None or self._state != "running":
+        if self._released or self._state != "running":
             return
-        response = self._client_response()
+        self._released = True
+        self._last_response = self._client_response()
         protocol = None if self._connection is None else self._connection.protocol
-        self._released = _Released(response, None if protocol is None else protocol.exception())
+        if protocol is not None:
+            self._last_error = protocol.exception()
+            if isinstance(protocol, ClientProtocol):
+                protocol.on_lost = None
         self._note_end()
-        asyncio.get_running_loop().call_soon(self._conclude, context=Context())
+        asyncio.get_running_loop().call_soon(self._conclude, context=self._clock.context)
 
     def _note_end(self) -> None:
         self._end = self._clock.time()
-        self._order = (self._order[0], self._clock.next_order())
+        self._end_order = self._clock.next_order()
 
     def _client_response(self) -> ClientResponse | None:
         """What the client has of the response; a request that is sent a second time has another one later."""
@@ -378,10 +406,10 @@ class LiveExchange(Exchange):
     def _settle(self) -> None:
         if self._state != "running":
             return
-        if self._released is None:
-            self._look_at(self._client_response())
-        else:
+        if self._released:
             self._conclude()
+        else:
+            self._look_at(self._client_response())
 
     def _look_at(self, response: ClientResponse | None) -> None:
         # Until the head has arrived aiohttp's response has no status.
@@ -391,9 +419,9 @@ class LiveExchange(Exchange):
             self._response.headers = response.headers
 
     def _conclude(self) -> None:
-        if self._state != "running" or self._released is None:
+        if self._state != "running":
             return
-        response, error = self._released
+        response, error = self._last_response, self._last_error
         self._look_at(response)
         if self._status == _SWITCHING_PROTOCOLS:
             self._conclude_websocket()
@@ -407,10 +435,11 @@ class LiveExchange(Exchange):
     def _is_complete(self, response: ClientResponse | None) -> bool:
         if self._status is None or response is None or not response.content.is_eof():
             return False
-        # Whether the response itself tells where it ends (RFC 9112, 6.3): if not, a fault may look like its end.
+        if self._cut_off is None:
+            return True
+        # A response that does not itself tell where it ends (RFC 9112, 6.3) only looks whole.
         headers = response.headers
-        delimited = "Content-Length" in headers or "Transfer-Encoding" in headers or not self._response.size
-        return delimited or self._cut_off is None
+        return "Content-Length" in headers or "Transfer-Encoding" in headers or not self._response.size
 
     def _conclude_failure(self, error: BaseException | None) -> None:
         given_up = error is None or is_closed_by_client(error)
@@ -435,8 +464,8 @@ class LiveExchange(Exchange):
         self.request.headers = CIMultiDictProxy(self.request.headers.copy())  # the request is its user's to change
         if self._closed is not None:
             self._closed.remove_done_callback(self._connection_lost)
-        self.app = self._req = self._connection = self._closed = self._released = None
-        self.on_end(self)
+        self.app = self._req = self._connection = self._closed = self._last_response = self._last_error = None
+        self.on_end()
 
     # The server's end: see `Observer`.
 
@@ -453,7 +482,9 @@ class LiveExchange(Exchange):
         self._response.add(data)
 
     def message(self, data: str | bytes, *, from_client: bool) -> None:
-        if len(self.messages) == MESSAGES_KEPT:
+        if self._kept_messages is None:
+            self.messages = self._kept_messages = []
+        if len(self._kept_messages) == MESSAGES_KEPT:
             self.messages_dropped += 1
             return
         is_text = isinstance(data, str)
@@ -463,7 +494,7 @@ class LiveExchange(Exchange):
             self._kept += size
         date = self._clock.date_of(self._clock.time())
         order = self._clock.next_order()
-        self.messages.append(WebSocketMessage(from_client, is_text, size, data if kept else None, date, order))
+        self._kept_messages.append(WebSocketMessage(from_client, is_text, size, data if kept else None, date, order))
 
     def closed(self, code: int, reason: str) -> None:
         if self._state == "running":
@@ -472,10 +503,3 @@ class LiveExchange(Exchange):
     def app_failed(self, exc: BaseException) -> None:
         if self._state == "running":
             self._error = exc
-
-
-class _Released(NamedTuple):
-    """What the client had when it gave the connection back."""
-
-    response: ClientResponse | None
-    error: BaseException | None

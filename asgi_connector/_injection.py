@@ -18,7 +18,7 @@ from aiohttp import ClientConnectorDNSError, ClientConnectorError, ClientRequest
 from ._aiohttp import ClientProtocol
 from ._exchange import LiveExchange
 from ._faults import Close, Fault, Hang, Latency, Refuse, Reset, Respond, Throttle, Unresolvable
-from ._journal import Journal, Recorder
+from ._journal import Journal, RecentJournal, Recorder
 from ._line import Allowance, CutStage, HangStage, LatencyStage, Line, Stage, ThrottleStage
 from ._mounts import MountTable, covers
 from ._running import Connection, Underway
@@ -60,7 +60,7 @@ class Injection:
         self._random = random.Random(seed)
         self._allow_unused = allow_unused
         self._recording: AbstractContextManager[Journal] | None = None
-        self._journal = Journal()
+        self._journal = RecentJournal()
         self._stages: WeakValueDictionary[int, Stage] = WeakValueDictionary()  # in the order in which they were made
         self._numbers = itertools.count()
         self._waiters: set[asyncio.Future[None]] = set()
@@ -72,8 +72,8 @@ class Injection:
     def __enter__(self) -> Self:
         if self._recording is not None:
             raise RuntimeError(f"{self!r} has been entered before: call inject() for each block")
-        self._recording = self._owner.recorder.record(None)
-        self._journal = self._recording.__enter__()
+        self._recording = self._owner.recorder.record(None, self._journal)
+        self._recording.__enter__()
         self._owner.open.append(self)
         self._owner.strike_what_is_open(self)
         return self
@@ -226,7 +226,7 @@ class Injections:
             elif isinstance(fault, Refuse | Unresolvable) or (isinstance(fault, Hang) and fault.on == "connect"):
                 connection.retire(self._is_acquired(connection.client))
             elif isinstance(fault, Reset | Close) and injection.for_everything and injection.selector.any_call:
-                _end_of(connection).peer.cut(_reset() if isinstance(fault, Reset) else None)
+                connection.transport.cut(_reset() if isinstance(fault, Reset) else None)
 
     def _strike_underway(self, injection: Injection, fault: Fault, connection: Connection, underway: Underway) -> None:
         assert isinstance(fault, _ByteFault)
@@ -240,11 +240,11 @@ class Injections:
         injection.struck += 1
         if exchange is not None:
             exchange.fault = exchange.fault or fault
-        end = _end_of(connection)
+        server = connection.transport
         if fault.on == "request":
-            pipe, begun, head_passed = end, underway.request_begun, underway.request_head_passed
+            pipe, begun, head_passed = server.peer, underway.request_begun, underway.request_head_passed
         else:
-            pipe, begun, head_passed = end.peer, underway.response_begun, underway.response_head_passed
+            pipe, begun, head_passed = server, underway.response_begun, underway.response_head_passed
         if isinstance(fault, Reset | Close) and begun and (fault.after is None or (fault.after == 0 and head_passed)):
             _cut(pipe, fault, exchange)
             return
@@ -315,12 +315,6 @@ def _keeps_from_app(fault: Fault) -> bool:
     if isinstance(fault, Hang | Reset | Close):
         return fault.on != "response" and fault.after is None
     return isinstance(fault, Refuse | Unresolvable | Respond)
-
-
-def _end_of(connection: Connection) -> MemoryTransport:
-    transport = connection.client.transport
-    assert isinstance(transport, MemoryTransport)
-    return transport
 
 
 def _reset() -> ConnectionResetError:

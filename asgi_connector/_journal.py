@@ -14,6 +14,7 @@ from ._exchange import Clock, Exchange, LiveExchange
 from ._selector import Caller, Path, Selector
 
 _SHOWN: Final = 10  # calls in the message of a failing assertion
+_RECENT: Final = 100
 
 
 class _News:
@@ -23,6 +24,7 @@ class _News:
         self._waiters: set[asyncio.Future[None]] = set()
 
     def tell(self) -> None:
+        """An exchange has ended."""
         for waiter in self._waiters:
             if not waiter.done():
                 waiter.set_result(None)
@@ -234,6 +236,16 @@ class Journal(Sequence[Exchange]):
         return "\n".join(lines)
 
 
+class RecentJournal(Journal):
+    """The latest exchanges only, so that it may be open for long."""
+
+    @override
+    def add(self, exchange: Exchange) -> None:
+        super().add(exchange)
+        if len(self) == 2 * _RECENT:
+            del self._exchanges[:_RECENT]
+
+
 def _expected(expected: str, found: Journal) -> str:
     were = "was 1:" if len(found) == 1 else f"were {len(found)}:" if found else "was none."
     return f"{expected}, but there {were}"
@@ -257,29 +269,31 @@ class Recorder:
         self.clock = Clock(loop)
         self._news = _News()
         self._open: list[tuple[Journal, int | None]] = []
+        self._room: int | None = None  # for a body: the largest that is asked for
 
     @property
     def recording(self) -> bool:
         return bool(self._open)
 
     @contextmanager
-    def record(self, max_body_size: int | None) -> Generator[Journal, None, None]:
+    def record(self, max_body_size: int | None, journal: Journal | None = None) -> Generator[Journal, None, None]:
         """Record what starts from now on until the end of the block; with bodies, unless *max_body_size* is `None`."""
-        journal = Journal(news=self._news)
+        if journal is None:
+            journal = Journal(news=self._news)
         recording = (journal, max_body_size)
-        self._open.append(recording)
+        self._set([*self._open, recording])
         try:
             yield journal
         finally:
-            self._open = [other for other in self._open if other is not recording]
+            self._set([other for other in self._open if other is not recording])
+
+    def _set(self, recordings: list[tuple[Journal, int | None]]) -> None:
+        self._open = recordings
+        self._room = max((size for _, size in recordings if size is not None), default=None)
 
     def begin(self, req: ClientRequest) -> LiveExchange:
         """A request starts: write it down."""
-        room = max((size for _, size in self._open if size is not None), default=None)
-        exchange = LiveExchange(req, current_caller.get(), self.clock, room, self._ended)
+        exchange = LiveExchange(req, current_caller.get(), self.clock, self._room, self._news.tell)
         for journal, _ in self._open:
             journal.add(exchange)
         return exchange
-
-    def _ended(self, exchange: Exchange) -> None:
-        self._news.tell()

@@ -42,7 +42,7 @@ def _events(exchange: Exchange, names: dict[str | None, str]) -> Iterator[tuple[
     """The arrows of an exchange, each with its place among those of all."""
     caller, callee = names[exchange.caller], names[_callee(exchange)]
     begun, ended = exchange.order
-    yield begun, f"{caller}->>{callee}: {_escape(f'{exchange.method} {_printable(exchange.path)}')}"
+    yield begun, f"{caller}->>{callee}: {_escape(f'{exchange.method} {exchange.path}')}"
     for message in exchange.messages:
         sender, receiver = (caller, callee) if message.from_client else (callee, caller)
         yield message.order, f"{sender}-){receiver}: {_escape(_describe(message))}"
@@ -68,9 +68,11 @@ def _outcome(exchange: Exchange) -> str:
     return " ".join(words)
 
 
-def _printable(path: str) -> str:
-    return "".join(character if character.isprintable() else quote(character) for character in path)
+def _printable(text: str) -> str:
+    return "".join(
+        character if character.isprintable() else quote(character, errors="surrogatepass") for character in text
+    )
 
 
 def _escape(label: str) -> str:
-    return _NOT_PLAIN.sub(lambda match: f"#{ord(match.group())};", label)
+    return _NOT_PLAIN.sub(lambda match: f"#{ord(match.group())};", _printable(label))

@@ -12,6 +12,7 @@ from ._lifespan import CANCEL_PATIENCE
 from ._mounts import MountedApp
 from ._observer import Observer
 from ._scope import Address
+from ._transport import MemoryTransport
 from ._types import ASGIApp
 
 if sys.version_info >= (3, 12):
@@ -53,6 +54,11 @@ class Connection(Protocol):
 
     @property
     def client(self) -> ClientProtocol: ...
+
+    @property
+    def transport(self) -> MemoryTransport:
+        """The server's end."""
+        ...
 
     def retire(self, acquired: bool) -> None:
         """Serve no request after the current one, or the one that it has been handed out for."""

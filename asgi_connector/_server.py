@@ -139,6 +139,10 @@ class ServerProtocol(asyncio.Protocol):
         return True
 
     @property
+    def transport(self) -> MemoryTransport:
+        return self._transport
+
+    @property
     def client(self) -> ClientProtocol:
         """The other end."""
         return self._client
@@ -311,12 +315,11 @@ class ServerProtocol(asyncio.Protocol):
             self._end_request(rest)
         # Last, because the app may run, answer, raise or call another service before start() returns.
         if self._phase is not _CLOSED:
-            self._running.start(cycle, self._called_app(observer), caller)
+            app = self.mounted.app if observer is None else self._observed_app(observer)
+            self._running.start(cycle, app, caller)
 
-    def _called_app(self, observer: Observer | None) -> ASGIApp:
+    def _observed_app(self, observer: Observer) -> ASGIApp:
         """The app that is mounted, unless something else is to answer in its place."""
-        if observer is None:
-            return self.mounted.app
         if observer.app is not None:
             return observer.app
         observer.app_called()
@@ -338,7 +341,8 @@ class ServerProtocol(asyncio.Protocol):
         self._cycle = cycle = WebSocketCycle(
             self, scope, line, self.address, self._loop, self.mounted, origin, observer
         )
-        self._running.start(cycle, self._called_app(observer), caller)
+        app = self.mounted.app if observer is None else self._observed_app(observer)
+        self._running.start(cycle, app, caller)
         if cycle.ended:
             self._end_websocket()
 

@@ -184,6 +184,14 @@ def crowded(stage: Stage) -> AbstractAsyncContextManager[Client]:
     return over(ASGIRoutingConnector({**others, HOST: app}))
 
 
+@asynccontextmanager
+async def recorded(stage: Stage) -> AsyncIterator[AiohttpClient]:
+    connector = ASGIRoutingConnector({HOST: app})
+    with connector.record(bodies=True):
+        async with over(connector) as client:
+            yield client
+
+
 def predecessor(stage: Stage) -> AbstractAsyncContextManager[Client]:
     return over(import_module("aiohttp_asgi_connector").ASGIApplicationConnector(app))
 
@@ -212,6 +220,7 @@ CONTENDERS = {
     "floor": Contender(title="the floor: aiohttp and canned bytes", connect=floor),
     "ours": Contender(title="asgi-connector", connect=ours),
     "crowded": Contender(title="asgi-connector, with many mounts", connect=crowded),
+    "recorded": Contender(title="asgi-connector, recording with bodies", connect=recorded),
     "predecessor": Contender(
         title="aiohttp-asgi-connector", connect=predecessor, distributions=("aiohttp-asgi-connector",)
     ),

@@ -157,6 +157,13 @@ SCENARIOS = {
         unit="µs a request",
         show=microseconds,
     ),
+    "recording": Scenario(
+        title=lambda sizes: f"{sizes.requests:,} small GETs, recorded and not",
+        contenders=("ours", "recorded"),
+        measure=sequential_gets,
+        unit="µs a request",
+        show=microseconds,
+    ),
     "memory": Scenario(
         title=lambda sizes: f"Memory of a pool of {sizes.connections:,} idle connections",
         contenders=("floor", "ours"),
