@@ -5,6 +5,7 @@ import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Generator, Mapping
 from contextlib import AbstractContextManager, asynccontextmanager
 from contextvars import Context, copy_context
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Self, cast
 from weakref import WeakKeyDictionary
 
@@ -49,8 +50,9 @@ from ._types import ASGIApp
 if TYPE_CHECKING:
     from ._exchange import LiveExchange
     from ._faults import Fault
-    from ._injection import Injection, Injections
-    from ._journal import Journal, Recorder
+    from ._injection import Injection
+    from ._journal import Journal
+    from ._observation import Observation
     from ._selector import Caller as CallerCriterion
     from ._selector import Path
 
@@ -150,9 +152,7 @@ class ASGIRoutingConnector(PoolingConnector):
         self._close_awaited = False
         # What aiohttp is about to send a second time, because an app raised what it takes for a broken connection.
         self._replays: _Replays | None = None
-        # Both are made when they are first used.
-        self._recorder: Recorder | None = None
-        self._injections: Injections | None = None
+        self._observation: Observation | None = None  # made when it is first used
 
     @override
     def __repr__(self) -> str:
@@ -261,8 +261,9 @@ class ASGIRoutingConnector(PoolingConnector):
         task = asyncio.current_task()
         if self._replays is not None and task is not None:
             self._answer_replay(req, task, self._replays)
-        if self._recorder is not None and self._recorder.recording:
-            return self._connect_observed(req, traces, timeout, task, self._recorder)
+        if self._observation is not None and self._observation.active:
+            dispatch = partial(self._dispatch, req, traces, timeout, task)
+            return self._observation.connect(req, timeout, dispatch)
         return self._dispatch(req, traces, timeout, task, None)
 
     async def _dispatch(
@@ -366,12 +367,7 @@ class ASGIRoutingConnector(PoolingConnector):
 
         Raises `TypeError` or `ValueError` for a parameter that makes no sense.
         """
-        if not isinstance(max_body_size, int) or isinstance(max_body_size, bool):
-            raise TypeError(f"max_body_size must be an int, a number of bytes, not {max_body_size!r}")
-        if max_body_size < 0:
-            raise ValueError(f"max_body_size must not be negative, but is {max_body_size}")
-        self._check_loop_or_none()
-        return self._get_recorder().record(max_body_size if bodies else None)
+        return self._observe().record(bodies, max_body_size)
 
     def inject(
         self,
@@ -414,55 +410,26 @@ class ASGIRoutingConnector(PoolingConnector):
         Raises `ValueError` for a host that is not mounted, and `ValueError` or `TypeError` for a parameter that makes
         no sense, before anything changes.
         """
-        from ._selector import Selector
+        return self._observe().inject(
+            host,
+            fault,
+            caller=caller,
+            method=method,
+            path=path,
+            times=times,
+            skip=skip,
+            probability=probability,
+            seed=seed,
+            allow_unused=allow_unused,
+        )
 
-        selector = Selector(host, caller=caller, method=method, path=path)
+    def _observe(self) -> "Observation":
         self._check_loop_or_none()
-        injections = self._get_injections()
-        return injections.inject(selector, host, fault, times, skip, probability, seed, allow_unused)
+        if self._observation is None:
+            from ._observation import Observation
 
-    def _get_recorder(self) -> "Recorder":
-        if self._recorder is None:
-            from ._journal import Recorder
-
-            self._recorder = Recorder(self._owner)
-        return self._recorder
-
-    def _get_injections(self) -> "Injections":
-        if self._injections is None:
-            from ._injection import Injections
-
-            self._injections = Injections(
-                self._owner, self._get_recorder(), self._table, self._running.connections, self._has_acquired
-            )
-        return self._injections
-
-    async def _connect_observed(
-        self,
-        req: ClientRequest,
-        traces: list[Trace],
-        timeout: ClientTimeout,
-        task: "asyncio.Task[Any] | None",
-        recorder: "Recorder",
-    ) -> Connection:
-        """Connect while a recording or an injection is open."""
-        exchange = recorder.begin(req)
-        try:
-            mounted = self._table.find(req.host, req.port, req.is_ssl())
-            exchange.service = None if mounted is None else mounted.pattern
-            strikes = None
-            if self._injections is not None and mounted is not None:
-                strikes = self._injections.strike(exchange)
-                await strikes.before_connection(req, timeout)
-                self._check_open()
-            connection = await self._dispatch(req, traces, timeout, task, exchange)
-        except BaseException as exc:
-            exchange.not_connected(exc)
-            raise
-        if strikes is not None and exchange.via != "fallback":
-            strikes.act_on(connection)
-        exchange.connected(connection)
-        return connection
+            self._observation = Observation(self._owner, self._table, self._running.connections, self._has_acquired)
+        return self._observation
 
     @override
     def _open_connection(self, req: ClientRequest) -> ClientProtocol:
@@ -578,8 +545,8 @@ class ASGIRoutingConnector(PoolingConnector):
     async def _close_all(self, abort_ssl: bool) -> list[Exception]:
         """Close everything, in order; returns what failed."""
         try:
-            if self._injections is not None:
-                self._injections.end_all()
+            if self._observation is not None:
+                self._observation.end()
             self._lifespans.release_waiters()
             await self._running.end(self._shutdown_timeout)
             await asyncio.gather(*self._leaving)
@@ -600,8 +567,8 @@ class ASGIRoutingConnector(PoolingConnector):
 
     @override
     def _close_now(self) -> list[Awaitable[object]]:
-        if self._injections is not None:
-            self._injections.end_all()
+        if self._observation is not None:
+            self._observation.end()
         waiters = self._close_pool()
         if self._fallback is not None and self._fallback_owner:
             waiters += close_now(self._fallback)

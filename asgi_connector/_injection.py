@@ -13,7 +13,7 @@ from typing import Self
 from weakref import WeakValueDictionary
 
 import aiohttp.connector
-from aiohttp import ClientConnectorDNSError, ClientConnectorError, ClientRequest, ClientTimeout
+from aiohttp import ClientConnectionError, ClientConnectorDNSError, ClientConnectorError, ClientRequest, ClientTimeout
 
 from ._aiohttp import ClientProtocol
 from ._exchange import LiveExchange
@@ -88,14 +88,18 @@ class Injection:
         if exc_type is None and not self._allow_unused and self._is_unused():
             raise AssertionError(self._explain())
 
-    def end(self) -> None:
-        """Let go of what it has kept; it does nothing more."""
+    def end(self, error: ClientConnectionError | None = None) -> None:
+        """Let go of what it has kept; it does nothing more. What waits for a connection goes on, or fails."""
         self.over = True
         for stage in list(self._stages.values()):
             stage.end()
         for waiter in self._waiters:
-            if not waiter.done():
+            if waiter.done():
+                continue
+            if error is None:
                 waiter.set_result(None)
+            else:
+                waiter.set_exception(error)
 
     @property
     def for_everything(self) -> bool:
@@ -186,7 +190,7 @@ class Injections:
     def end_all(self) -> None:
         """The connector closes: nothing is kept any longer."""
         for injection in self.open:
-            injection.end()
+            injection.end(ClientConnectionError("Connector is closed"))
 
     def strike(self, exchange: LiveExchange) -> "Strikes":
         """Decide what strikes a request to an app: one draw of each block that it matches, the innermost first."""

@@ -488,7 +488,7 @@ def test_a_name_that_there_is_not_is_an_attribute_error() -> None:
 def test_journal_and_faults_are_imported_when_they_are_first_used() -> None:
     program = """
 import sys, asgi_connector
-later = {"_exchange", "_faults", "_har", "_injection", "_journal", "_line", "_mermaid", "_selector"}
+later = {"_exchange", "_faults", "_har", "_injection", "_journal", "_line", "_mermaid", "_observation", "_selector"}
 loaded = {name.removeprefix("asgi_connector.") for name in sys.modules if name.startswith("asgi_connector.")}
 assert not loaded & later, loaded
 asgi_connector.Journal, asgi_connector.Exchange, asgi_connector.faults
