@@ -340,7 +340,7 @@ class ASGIRoutingConnector(PoolingConnector):
         exchange: "LiveExchange | None",
     ) -> Connection:
         if exchange is not None:
-            exchange.via = "refused" if self._fallback is None else "fallback"
+            exchange.leaves("refused" if self._fallback is None else "fallback")
             traces = [*traces, trace_reuse(exchange.connection_taken)]
         if self._fallback is None:
             address = Address(req.host, req.port, req.is_ssl())

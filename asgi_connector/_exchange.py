@@ -84,6 +84,10 @@ class Content:
         """How many bytes at its end `body` lacks, because it was too large to be kept whole."""
         return 0 if self._room is None else self.size - self._kept
 
+    def keep_no_body(self) -> None:
+        """Nothing will be known of it."""
+        self._room = None
+
     def add(self, data: Bytes) -> None:
         """A piece of the body has passed."""
         size = len(data)
@@ -178,7 +182,7 @@ class Exchange:
         observer = None if caller is None else caller.observer
         self.number = clock.next_number()
         self.caller = None if caller is None else caller.name
-        self.parent = observer if isinstance(observer, Exchange) else None
+        self.parent: Exchange | None = observer if isinstance(observer, Exchange) else None
         self.host: str = req.host or ""
         self.port: int | None = req.port
         self.secure: bool = req.is_ssl()
@@ -210,7 +214,7 @@ class Exchange:
 
     @property
     def started(self) -> datetime:
-        """When it started, in UTC: the time of the event loop, counted from the one look at the wall clock."""
+        """When it started, in UTC, by the time of the event loop: the wall clock is looked at once."""
         return self._clock.date_of(self._start)
 
     @property
@@ -252,7 +256,7 @@ class Exchange:
 
     @property
     def error(self) -> BaseException | None:
-        """What ended it: what the client's call raised, or the exception of an app for which it was answered 500."""
+        """What ended it, be it what the client's call raised, or an app's exception that was answered with a 500."""
         self._settle()
         return self._error
 
@@ -351,17 +355,24 @@ class LiveExchange(Exchange):
             self._error = exc
             self._finish("failed")
 
+    def leaves(self, via: Via) -> None:
+        """No app is asked, so nothing will be known of its bodies."""
+        self.via = via
+        self.request.keep_no_body()
+        self._response.keep_no_body()
+
     def connection_taken(self, reused: bool) -> None:
         self.reused = reused
 
     def connected(self, connection: Connection) -> None:
         """The request is about to be sent on *connection*."""
-        assert connection.protocol is not None
+        protocol = connection.protocol
+        assert protocol is not None
         self._connection = connection
         connection.add_callback(self._release)
-        if isinstance(connection.protocol, ClientProtocol):
-            connection.protocol.on_lost = self._release
-        elif (closed := connection.protocol.closed) is not None:
+        if isinstance(protocol, ClientProtocol):
+            protocol.on_lost = self._release
+        elif (closed := protocol.closed) is not None:
             closed.add_done_callback(self._connection_lost)
             self._closed = closed
 

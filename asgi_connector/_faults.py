@@ -38,8 +38,9 @@ class Respond:
     """
 
     status: int
-    headers: Mapping[str, str] | Sequence[tuple[str | bytes, str | bytes]] = ()
-    body: bytes | str = b""
+    # Neither is part of what is shown of a fault: a body may be large, and a header a secret.
+    headers: Mapping[str, str] | Sequence[tuple[str | bytes, str | bytes]] = field(default=(), repr=False)
+    body: bytes | str = field(default=b"", repr=False)
     raw_headers: tuple[tuple[bytes, bytes], ...] = field(init=False, repr=False, compare=False)
     raw_body: bytes = field(init=False, repr=False, compare=False)
 

@@ -184,7 +184,10 @@ class Frames:
     async def _wait_until_writable(self) -> None:
         if self._owner.write_paused:
             await self._owner.drain()
-        if self._state is not _State.OPEN or self._transport.is_closing():
+        if self._transport.is_closing():
+            self._owner.client_left()  # which connection_lost() is still to tell
+            raise client_gone()
+        if self._state is not _State.OPEN:
             raise client_gone()
 
     def close_now(self, code: int, reason: str) -> None:

@@ -63,7 +63,7 @@ class Injection:
         self._journal = RecentJournal()
         self._stages: WeakValueDictionary[int, Stage] = WeakValueDictionary()  # in the order in which they were made
         self._numbers = itertools.count()
-        self._waiters: set[asyncio.Future[None]] = set()
+        self._waiters: dict[asyncio.Future[None], None] = {}
         self.over = False
 
     def __repr__(self) -> str:
@@ -122,12 +122,12 @@ class Injection:
         """Return at the end of the block; raises `TimeoutError` as for a connection that is not answered."""
         limits = [limit for limit in (timeout.connect, timeout.sock_connect) if limit]
         waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiters.add(waiter)
+        self._waiters[waiter] = None
         try:
             async with asyncio.timeout(min(limits, default=None)):
                 await waiter
         finally:
-            self._waiters.discard(waiter)
+            self._waiters.pop(waiter, None)
 
     def _is_unused(self) -> bool:
         # That a fault which is left to chance has struck nothing is one of its outcomes.
@@ -135,7 +135,7 @@ class Injection:
 
     def _explain(self) -> str:
         if self.matched:
-            reason = f"{self.matched} requests matched {self.selector}, and it was to skip {self._skip}."
+            reason = f"it was to skip {self._skip} requests to {self.selector}, and met {self.matched}."
         else:
             reason = f"there was no request to {self.selector} while it was injected."
         text = f"{self.fault!r} has struck nothing: {reason}"

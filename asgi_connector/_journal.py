@@ -21,7 +21,7 @@ class _News:
     """Wakes those who wait for an exchange to end."""
 
     def __init__(self) -> None:
-        self._waiters: set[asyncio.Future[None]] = set()
+        self._waiters: dict[asyncio.Future[None], None] = {}
 
     def tell(self) -> None:
         """An exchange has ended."""
@@ -31,11 +31,11 @@ class _News:
 
     async def wait(self) -> None:
         waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiters.add(waiter)
+        self._waiters[waiter] = None
         try:
             await waiter
         finally:
-            self._waiters.discard(waiter)
+            self._waiters.pop(waiter, None)
 
 
 class Journal(Sequence[Exchange]):
@@ -193,8 +193,8 @@ class Journal(Sequence[Exchange]):
     def to_har(self, *, sensitive: bool = False) -> dict[str, Any]:
         """The exchanges as an HTTP Archive (HAR 1.2), which the developer tools of browsers can read.
 
-        Cookies and credentials are left out, in headers, URLs and queries, unless *sensitive* is true. Bodies are as
-        they were.
+        Cookies and credentials are left out, in headers, URLs and queries, unless *sensitive* is true. Bodies and
+        messages have what they had, without their gzip or deflate.
         """
         from ._har import archive
 

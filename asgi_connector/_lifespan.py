@@ -57,7 +57,7 @@ class Lifespan:
         self._context = context
         self._state = _State.NEW
         self._task: asyncio.Task[None] | None = None
-        self._waiters: set[asyncio.Future[None]] = set()
+        self._waiters: dict[asyncio.Future[None], None] = {}
         self._waits_for: list[Lifespan] = []  # startups that something inside of this lifespan waits for
         self._startup_over = asyncio.Event()
         self._told_to_stop = asyncio.Event()
@@ -135,13 +135,13 @@ class Lifespan:
             names = " waits for ".join(repr(lifespan.name) for lifespan in circle)
             raise LifespanError(f"The startups wait for each other in a circle: {names}")
         waiter = self.owner.loop.create_future()
-        self._waiters.add(waiter)
+        self._waiters[waiter] = None
         for lifespan in inside:
             lifespan._waits_for.append(self)
         try:
             yield waiter
         finally:
-            self._waiters.discard(waiter)
+            self._waiters.pop(waiter, None)
             for lifespan in inside:
                 lifespan._waits_for.remove(self)
 

@@ -66,7 +66,7 @@ class Observation:
         """Follow a request from its start, and let what strikes it strike."""
         exchange = self._recorder.begin(req)
         try:
-            mounted = self._table.find(req.host, req.port, req.is_ssl())
+            mounted = self._table.find(exchange.host, exchange.port, exchange.secure)
             strikes = None
             if mounted is not None:
                 exchange.service = mounted.pattern

@@ -76,8 +76,9 @@ class Running:
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.loop = loop
-        self.connections: set[Connection] = set()
-        self._cycles: set[Cycle] = set()
+        # No sets, here and elsewhere: what is done in turn for several must not depend on where they lie in memory.
+        self.connections: dict[Connection, None] = {}
+        self._cycles: dict[Cycle, None] = {}
         self._hurry = asyncio.Event()
 
     def start(self, cycle: Cycle, app: ASGIApp, caller: Context) -> None:
@@ -88,11 +89,11 @@ class Running:
         if not cycle.ended:
             cycle.task = task
             cycle.mounted.acquire(cycle)
-            self._cycles.add(cycle)
+            self._cycles[cycle] = None
 
     def ended(self, cycle: Cycle) -> None:
         cycle.task = None  # task, context, cycle, task: without this they would wait for the garbage collector
-        self._cycles.discard(cycle)
+        self._cycles.pop(cycle, None)
         cycle.mounted.release(cycle)
 
     def is_idle(self) -> bool:

@@ -206,7 +206,7 @@ class ServerProtocol(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(MemoryTransport, transport)
-        self._running.connections.add(self)
+        self._running.connections[self] = None
         self.mounted.acquire(self)
 
     def data_received(self, data: bytes) -> None:
@@ -230,7 +230,7 @@ class ServerProtocol(asyncio.Protocol):
         if self._cycle is not None:
             self._cycle.disconnect()
         self._end_write_pause()
-        self._running.connections.discard(self)
+        self._running.connections.pop(self, None)
         self.mounted.release(self)
 
     def pause_writing(self) -> None:

@@ -1,6 +1,7 @@
 """Each example runs by itself, warns of nothing, and prints what its reader came for."""
 
 import re
+from pathlib import Path
 
 import pytest
 
@@ -74,6 +75,29 @@ TELLING_LINES = {
         r"^Grace leaves",
         r"^  Ada hears: Grace leaves, to build a compiler$",
     ],
+    "resilience.py": [
+        r"^All is well$",
+        r'^  order 1: 201 \{"number":1,"cents":4200\}$',
+        r"^The payments are slow",
+        r'^  order 2: 201 \{"number":2,"cents":4200\}$',
+        r"^  2 calls, 1 of them slow; the ledger: \{'order-1': 4200, 'order-2': 4200\}$",
+        r"^The payments are down",
+        r'^  order 3: 502 \{"detail":"the payment failed"\}$',
+        r"^It is open",
+        r'^  order 4: 503 \{"detail":"the payments are down, please come back later"\}$',
+        r"^The payments are back",
+        r'^  order 5: 201 \{"number":5,"cents":4200\}$',
+        r"^Who called whom$",
+        r"^POST http://orders\.internal/orders: 201 in \d+ ms$",
+        r"^  orders\.internal -> POST http://payments\.internal/charges: 201 in \d+ ms$",
+        r"^  orders\.internal -> POST http://payments\.internal/charges: abandoned .*\[Latency\(",
+        r"^  orders\.internal -> POST http://payments\.internal/charges: 201 in \d+ ms$",
+        *[r"^  orders\.internal -> POST .*: failed \(ClientConnectorError: .*via fault \[Refuse\(\)\]"] * 3,
+        r"^POST http://orders\.internal/orders: 503 in \d+ ms$",
+        r"^  orders\.internal -> POST http://payments\.internal/charges: 201 in \d+ ms$",
+        r"^The diagram is in .*orders\.mmd$",
+        r"^The HAR is in .*orders\.har$",
+    ],
 }
 
 
@@ -82,7 +106,10 @@ def test_every_example_is_tested() -> None:
 
 
 @pytest.mark.parametrize("name", TELLING_LINES)
-def test_an_example_prints_what_it_promises_and_warns_of_nothing(name: str) -> None:
+def test_an_example_prints_what_it_promises_and_warns_of_nothing(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TMPDIR", str(tmp_path))  # for what it writes
     output = run_python("-X", "dev", ROOT / "examples" / name)
     lines = iter(output.splitlines())
     for expected in TELLING_LINES[name]:

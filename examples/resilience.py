@@ -1,0 +1,156 @@
+"""Orders that survive their payments: slow, then down, then back; and a journal of who called whom meanwhile.
+
+`orders.internal` calls `payments.internal` with a timeout, tries again (tenacity), and stops asking for a while when it
+has failed too often (a circuit breaker, purgatory). The services do not know of the faults, which act on the connection
+in memory, below HTTP, as a network does.
+
+The journal is printed, and written as a Mermaid diagram and as a HAR, which the developer tools of browsers can import.
+
+Run it:  python examples/resilience.py
+"""
+
+import asyncio
+import tempfile
+from pathlib import Path
+from typing import Annotated
+
+import aiohttp
+from fastapi import Depends, FastAPI, Header, HTTPException, Request
+from purgatory import AsyncCircuitBreakerFactory
+from purgatory.domain.model import OpenedState
+from pydantic import BaseModel
+from tenacity import retry, retry_if_exception_type, stop_after_attempt, wait_fixed
+
+from asgi_connector import ASGIRoutingConnector, Journal, faults
+
+# payments.internal. Who tries again says so with the same key, and does not pay twice.
+
+payments = FastAPI()
+LEDGER: dict[str, int] = {}
+
+
+class Charge(BaseModel):
+    cents: int
+
+
+@payments.post("/charges", status_code=201)
+async def charge(charge: Charge, idempotency_key: Annotated[str, Header()]) -> Charge:
+    LEDGER.setdefault(idempotency_key, charge.cents)
+    return charge
+
+
+# orders.internal
+
+orders = FastAPI()
+
+PATIENCE = aiohttp.ClientTimeout(total=0.5)
+RECOVERY = 1.0  # seconds that the circuit breaker waits, before it lets a call through to see
+
+
+class Order(BaseModel):
+    number: int
+    cents: int
+
+
+class Payments:
+    """The client of payments.internal."""
+
+    def __init__(self, session: aiohttp.ClientSession) -> None:
+        self._session = session
+        self._breakers = AsyncCircuitBreakerFactory(default_threshold=3, default_ttl=RECOVERY)
+
+    @retry(
+        retry=retry_if_exception_type((aiohttp.ClientError, TimeoutError)),
+        stop=stop_after_attempt(3),
+        wait=wait_fixed(0.01),
+        reraise=True,
+    )
+    async def charge(self, order: Order) -> None:
+        async with (
+            await self._breakers.get_breaker("payments"),
+            self._session.post(
+                "http://payments.internal/charges",
+                json={"cents": order.cents},
+                headers={"Idempotency-Key": f"order-{order.number}"},
+                timeout=PATIENCE,
+            ) as response,
+        ):
+            response.raise_for_status()
+
+
+async def get_payments(request: Request) -> Payments:
+    client: Payments = request.app.state.payments
+    return client
+
+
+@orders.post("/orders", status_code=201)
+async def place_order(order: Order, payments: Annotated[Payments, Depends(get_payments)]) -> Order:
+    try:
+        await payments.charge(order)
+    except OpenedState as exc:
+        raise HTTPException(503, "the payments are down, please come back later") from exc
+    except (aiohttp.ClientError, TimeoutError) as exc:
+        raise HTTPException(502, "the payment failed") from exc
+    return order
+
+
+# What the test of such a service would do.
+
+
+async def place(session: aiohttp.ClientSession, number: int) -> None:
+    async with session.post("http://orders.internal/orders", json={"number": number, "cents": 4200}) as response:
+        print(f"  order {number}: {response.status} {await response.text()}")
+
+
+async def all_is_well(session: aiohttp.ClientSession) -> None:
+    print("All is well")
+    await place(session, 1)
+
+
+async def slow(session: aiohttp.ClientSession, connector: ASGIRoutingConnector) -> None:
+    print("\nThe payments are slow, once: orders tries again, with the same key, and it is paid once")
+    with connector.inject("payments.internal", faults.Latency(5), caller="orders.internal", times=1) as injected:
+        await place(session, 2)
+    print(f"  {injected.matched} calls, {injected.struck} of them slow; the ledger: {LEDGER}")
+
+
+async def down(session: aiohttp.ClientSession, connector: ASGIRoutingConnector) -> None:
+    print("\nThe payments are down: three attempts, and the circuit breaker opens")
+    with connector.inject("payments.internal", faults.Refuse()):
+        await place(session, 3)
+        print("\nIt is open: the next order is answered at once, and nobody is called")
+        with connector.record() as journal:
+            await place(session, 4)
+        journal.assert_not_called("payments.internal")
+
+
+async def back(session: aiohttp.ClientSession) -> None:
+    print("\nThe payments are back, and a little later the circuit breaker has seen it")
+    await asyncio.sleep(RECOVERY + 0.05)
+    await place(session, 5)
+
+
+def show(journal: Journal) -> None:
+    print("\nWho called whom")
+    print(journal)
+    journal.assert_called("payments.internal", caller="orders.internal", path="/charges", times=7)
+    directory = Path(tempfile.mkdtemp(prefix="resilience-"))
+    (directory / "orders.mmd").write_text(journal.to_mermaid(), encoding="utf-8")
+    journal.save_har(directory / "orders.har")
+    print(f"\nThe diagram is in {directory / 'orders.mmd'}\nThe HAR is in {directory / 'orders.har'}")
+
+
+async def main() -> None:
+    async with ASGIRoutingConnector({"orders.internal": orders, "payments.internal": payments}) as connector:
+        async with aiohttp.ClientSession(connector=connector, connector_owner=False) as session:
+            orders.state.payments = Payments(session)
+            with connector.record() as journal:
+                await all_is_well(session)
+                await slow(session, connector)
+                await down(session, connector)
+                await back(session)
+        show(journal)
+
+
+if __name__ == "__main__":
+    asyncio.run(main())
