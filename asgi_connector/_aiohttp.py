@@ -378,7 +378,7 @@ def response_of(req: ClientRequest) -> ClientResponse | None:
 
 def is_closed_by_client(exc: BaseException) -> bool:
     """Whether *exc* is what aiohttp fails a body with that its reader has given up, or whose session has closed."""
-    return type(exc) is ClientConnectionError
+    return type(exc) is ClientConnectionError and exc.__cause__ is None  # else an upload has failed by itself
 
 
 def makes_aiohttp_replay(exc: BaseException) -> bool:

@@ -294,7 +294,7 @@ class Exchange:
 
 
 def _summary(error: BaseException) -> str:
-    text = str(error)
+    text = " ".join(str(error).split())  # in one line
     if len(text) > _SHOWN_OF_ERROR:
         text = f"{text[:_SHOWN_OF_ERROR]}…"
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
@@ -349,11 +349,10 @@ class LiveExchange(Exchange):
     def not_connected(self, exc: BaseException) -> None:
         """There was no connection to be had."""
         self._note_end()
-        if isinstance(exc, asyncio.CancelledError):
-            self._finish("abandoned")
-        else:
+        if not isinstance(exc, asyncio.CancelledError):
             self._error = exc
-            self._finish("failed")
+        self._keep_request_headers()
+        self._finish("abandoned" if isinstance(exc, asyncio.CancelledError | TimeoutError) else "failed")
 
     def leaves(self, via: Via) -> None:
         """No app is asked, so nothing will be known of its bodies."""
@@ -396,6 +395,8 @@ class LiveExchange(Exchange):
             return
         self._released = True
         self._last_response = self._client_response()
+        if self._started_to_answer is None:
+            self._keep_request_headers()
         protocol = None if self._connection is None else self._connection.protocol
         if protocol is not None:
             self._last_error = protocol.exception()
@@ -410,6 +411,8 @@ class LiveExchange(Exchange):
 
     def _client_response(self) -> ClientResponse | None:
         """What the client has of the response; a request that is sent a second time has another one later."""
+        if self._last_response is not None:
+            return self._last_response
         response = None if self._req is None else response_of(self._req)
         return None if response is None or response.connection is not self._connection else response
 
@@ -446,6 +449,9 @@ class LiveExchange(Exchange):
     def _is_complete(self, response: ClientResponse | None) -> bool:
         if self._status is None or response is None or not response.content.is_eof():
             return False
+        failure = response.content.exception()
+        if failure is not None and not is_closed_by_client(failure):
+            return False
         if self._cut_off is None:
             return True
         # A response that does not itself tell where it ends (RFC 9112, 6.3) only looks whole.
@@ -462,6 +468,9 @@ class LiveExchange(Exchange):
         self._finish("abandoned" if isinstance(error, ServerTimeoutError) else "failed")
 
     def _conclude_websocket(self) -> None:
+        if self.via == "fallback":  # what its frames were is not known
+            self._finish("done")
+            return
         if self._error is None and self.close_code is not None:
             self._finish("done")
             return
@@ -472,7 +481,6 @@ class LiveExchange(Exchange):
 
     def _finish(self, state: State) -> None:
         self._state = state
-        self.request.headers = CIMultiDictProxy(self.request.headers.copy())  # the request is its user's to change
         if self._closed is not None:
             self._closed.remove_done_callback(self._connection_lost)
         self.app = self._req = self._connection = self._closed = self._last_response = self._last_error = None
@@ -488,6 +496,13 @@ class LiveExchange(Exchange):
 
     def response_started(self) -> None:
         self._started_to_answer = self._clock.time()
+        if self._state == "running":
+            self._last_response = self._client_response()
+            self._keep_request_headers()
+
+    def _keep_request_headers(self) -> None:
+        """The request is its user's to change from now on, and to send again."""
+        self.request.headers = CIMultiDictProxy(self.request.headers.copy())
 
     def response_body(self, data: Bytes) -> None:
         self._response.add(data)
