@@ -452,7 +452,7 @@ class LiveExchange(Exchange):
         failure = response.content.exception()
         if failure is not None and not is_closed_by_client(failure):
             return False
-        if self._cut_off is None:
+        if self._cut_off is None and self._error is None:
             return True
         # A response that does not itself tell where it ends (RFC 9112, 6.3) only looks whole.
         headers = response.headers

@@ -158,9 +158,13 @@ Fault: TypeAlias = Refuse | Unresolvable | Respond | Hang | Reset | Close | Late
 def _encoded_headers(
     headers: Mapping[str, str] | Sequence[tuple[str | bytes, str | bytes]],
 ) -> list[tuple[bytes, bytes]]:
-    if isinstance(headers, Mapping):
-        return [(_encoded(name), _encoded(value)) for name, value in headers.items()]
-    return [(_encoded(name), _encoded(value)) for name, value in headers]
+    try:
+        pairs = headers.items() if isinstance(headers, Mapping) else headers
+        return [(_encoded(name), _encoded(value)) for name, value in pairs]
+    except UnicodeEncodeError as exc:
+        raise ValueError(f"headers must be of Latin-1, not {exc.object!r}") from None
+    except (TypeError, ValueError):
+        raise TypeError(f"headers must be a mapping, or pairs of str or bytes, not {headers!r}") from None
 
 
 def _encoded(value: str | bytes) -> bytes:

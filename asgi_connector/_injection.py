@@ -8,6 +8,7 @@ import random
 import socket
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
+from contextvars import Context
 from types import TracebackType
 from typing import Self
 from weakref import WeakValueDictionary
@@ -89,10 +90,14 @@ class Injection:
             raise AssertionError(self._explain())
 
     def end(self, error: ClientConnectionError | None = None) -> None:
-        """Let go of what it has kept; it does nothing more. What waits for a connection goes on, or fails."""
+        """Let go of what it has kept; it does nothing more. What waits for a connection goes on, or fails.
+
+        With an *error* the connector closes: what it has kept goes with its connection, and reaches nobody.
+        """
         self.over = True
-        for stage in list(self._stages.values()):
-            stage.end()
+        if error is None:
+            for stage in list(self._stages.values()):
+                stage.end()
         for waiter in self._waiters:
             if waiter.done():
                 continue
@@ -134,13 +139,16 @@ class Injection:
         return self.matched == 0 or (self.struck == 0 and self._probability == 1)
 
     def _explain(self) -> str:
-        if self.matched:
+        found = Journal(filter(self.selector.matches, self._journal))
+        if self.matched > self._skip:
+            reason = f"a block inside of its own has answered the requests to {self.selector}."
+        elif self.matched:
             reason = f"it was to skip {self._skip} requests to {self.selector}, and met {self.matched}."
         else:
             reason = f"there was no request to {self.selector} while it was injected."
         text = f"{self.fault!r} has struck nothing: {reason}"
         hint = "A fault that met no request has tested nothing; allow_unused=True permits it."
-        return f"{self._journal.explain(self.selector, text, Journal())}\n{hint}"
+        return f"{self._journal.explain(self.selector, text, found)}\n{hint}"
 
 
 class Injections:
@@ -175,13 +183,17 @@ class Injections:
         """A block that is not entered yet; raises for what makes no sense."""
         if not isinstance(fault, Fault):
             raise TypeError(f"fault must be one of asgi_connector.faults, such as faults.Reset(), not {fault!r}")
-        _check_count("times", times, at_least=1)
+        if times is not None:
+            _check_count("times", times, at_least=1)
         _check_count("skip", skip, at_least=0)
         if not isinstance(probability, int | float) or isinstance(probability, bool):
             raise TypeError(f"probability must be a number, not {probability!r}")
         if not 0 < probability <= 1:
             raise ValueError(f"probability must be more than 0, and no more than 1, not {probability!r}")
-        assert selector.host is not None
+        if not isinstance(seed, int | float | str | bytes):
+            raise TypeError(f"seed must be an int, a float, a str or bytes, not {seed!r}")
+        if selector.host is None:
+            raise TypeError("host must be a host pattern, not None")
         if not self._table.answers(selector.host):
             mounted = self._table.describe(selector.host.host)
             raise ValueError(f"{host!r} is not mounted, and the fallback cannot be shaken. {mounted}")
@@ -223,6 +235,8 @@ class Injections:
             address = connection.address
             if not covers(host, address.host, address.port, address.secure):
                 continue
+            if connection.client.transport is None:
+                continue  # its client has gone
             underway = connection.underway()
             if underway is not None:
                 if injection.for_everything and _acts_on_bytes(fault):
@@ -349,7 +363,9 @@ def _stage_for(
     elif isinstance(fault, Hang):
         stage = HangStage(Allowance(fault.after, head_passed=head_passed))
     else:
-        stage = CutStage(Allowance(fault.after, head_passed=head_passed), lambda: _cut(pipe, fault, exchange))
+        # In the next turn of the event loop: a network does not act inside of the call that writes.
+        allowance = Allowance(fault.after, head_passed=head_passed)
+        stage = CutStage(allowance, lambda: loop.call_soon(_cut, pipe, fault, exchange, context=Context()))
     injection.keep(stage)
     return stage
 
@@ -365,8 +381,8 @@ def _app_for(fault: Respond) -> ASGIApp:
     return respond
 
 
-def _check_count(name: str, value: int | None, *, at_least: int) -> None:
-    if value is not None and (not isinstance(value, int) or isinstance(value, bool)):
+def _check_count(name: str, value: int, *, at_least: int) -> None:
+    if not isinstance(value, int) or isinstance(value, bool):
         raise TypeError(f"{name} must be an int, not {value!r}")
-    if value is not None and value < at_least:
+    if value < at_least:
         raise ValueError(f"{name} must be {at_least} or more, not {value}")

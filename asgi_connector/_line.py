@@ -204,14 +204,20 @@ class Allowance:
     def used_up(self) -> bool:
         return self._after is not None and self._head_passed and not self._left
 
+    @property
+    def silent(self) -> bool:
+        """Whether nothing more may pass, not even the end."""
+        return self._after is None or self.used_up
+
     def split(self, data: bytes) -> tuple[bytes, bytes]:
         """What of *data* may pass, and what may not."""
+        if not self._head_passed and not self._tail and data.startswith(b"HTTP/1.1 100 "):
+            return data, b""
         if self._after is None:
-            return (data, b"") if data.startswith(b"HTTP/1.1 100 ") else (b"", data)
+            self._head_passed = True
+            return b"", data
         at = 0
         if not self._head_passed:
-            if not self._tail and data.startswith(b"HTTP/1.1 100 "):
-                return data, b""
             found = (self._tail + data).find(b"\r\n\r\n")
             if found < 0:
                 self._tail = (self._tail + data)[-3:]
@@ -246,7 +252,7 @@ class HangStage(Stage):
             self._kept.append(rest)
 
     def carry_eof(self) -> None:
-        if not self.over and (self._kept or self._allowance.used_up):
+        if not self.over and (self._kept or self._allowance.silent):
             self._kept.append(None)
         else:
             self._pass(None)
@@ -265,7 +271,7 @@ class CutStage(Stage):
 
     rank = 2
 
-    def __init__(self, allowance: Allowance, cut: Callable[[], None]) -> None:
+    def __init__(self, allowance: Allowance, cut: Callable[[], object]) -> None:
         super().__init__()
         self._allowance = allowance
         self._cut = cut
@@ -286,7 +292,9 @@ class CutStage(Stage):
             self._pass(passes)
         if rest or self._allowance.used_up:
             self._struck = True
-            self._cut()
+            if self.line is not None and not self.line.broken:
+                self.line.broken = True
+                self._cut()
 
     def carry_eof(self) -> None:
         if not self._struck:
@@ -307,6 +315,7 @@ class Line:
         self._arrival = _Arrival(transport)
         self._stages: list[Stage] = []
         self._first: Sink = self._arrival
+        self.broken = False  # there is a cut, or there soon will be
 
     @property
     def idle(self) -> bool:

@@ -190,6 +190,10 @@ class ServerProtocol(asyncio.Protocol):
     def close_client(self) -> None:
         """End the connection as its client would, whose calls fail."""
         self._client.give_up(ClientConnectionError("Connector is closed"))
+        if self._transport.peer.line is not None:
+            # It has left, and what it has sent is kept by a fault, as is the news.
+            self.client_left()
+            self._transport.abort()
 
     def failure_undelivered(self, exc: BaseException, *, client_gone: bool) -> None:
         assert self._cycle is not None

@@ -271,10 +271,12 @@ class MemoryTransport(asyncio.Transport):
             self._carry(line, written)
 
     def _carry(self, line: Line, written: Iterable[bytes]) -> None:
+        ends = self._eof_due and self._kept is None
+        if ends:
+            self._eof_due = False
         for data in written:
             line.carry(data)
-        if self._eof_due and self._kept is None:
-            self._eof_due = False
+        if ends:
             line.carry_eof()
 
     def widen(self, by: int) -> None:
