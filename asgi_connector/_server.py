@@ -189,6 +189,8 @@ class ServerProtocol(asyncio.Protocol):
 
     def close_client(self) -> None:
         """End the connection as its client would, whose calls fail."""
+        if self._client.transport is None:
+            self._transport.abort()  # it has left, and this end does not read on to where it would learn of it
         self._client.give_up(ClientConnectionError("Connector is closed"))
         if self._transport.peer.line is not None:
             # It has left, and what it has sent is kept by a fault, as is the news.

@@ -61,6 +61,7 @@ class MemoryTransport(asyncio.Transport):
     """One end of an in-memory connection; made in pairs by `connect_pair`."""
 
     __slots__ = (
+        "_broken",
         "_chunks",
         "_context",
         "_corked",
@@ -105,6 +106,7 @@ class MemoryTransport(asyncio.Transport):
         self._eof_due = False  # written, and not yet handed over
         self._eof_delivered = False
         self._reset: BaseException | None = None  # what the other end is lost with, behind what comes through to it
+        self._broken = False  # cut by the network
         self.line: Line | None = None
         self._high = HIGH_WATER
         self._low = HIGH_WATER // 4
@@ -183,7 +185,12 @@ class MemoryTransport(asyncio.Transport):
         # Like a socket's: bytes for a connection that has ended are dropped, and that is not an error.
         if not data or self._state is not _OPEN:
             return
-        if self._peer._state is not _OPEN:
+        peer = self._peer
+        if peer._state is not _OPEN:
+            if self._read_paused and peer._broken:
+                # Whoever does not read learns of a cut when he writes, as with a socket.
+                peer._drop()
+                self._lose(peer._reset)
             # A writer that never waits must not go on for ever; connection_lost() is what ends its pause.
             self._pause_writing()
             return
@@ -298,10 +305,12 @@ class MemoryTransport(asyncio.Transport):
         """The network ends the connection, by a *reset* or in order: here at once, at the other end behind what came
         through to it. Everything else that was on its way, in either direction, is lost.
         """
+        self._broken = True
         self._reset = reset
+        line, self.line, self._kept = self.line, None, None
+        if line is not None:
+            line.drop()
         self._size = sum(map(len, self._chunks))
-        if self.line is not None:
-            self.line.drop()
         self._peer._drop()
         self._lose(reset)
         self.arrive_eof()

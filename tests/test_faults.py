@@ -1420,3 +1420,56 @@ async def test_many_requests_at_once_each_have_what_strikes_them() -> None:
         assert [isinstance(each, aiohttp.ClientOSError) for each in found] == struck
         assert block.struck == sum(struck)
         assert app.calls == 50
+
+
+@pytest.mark.parametrize("fault", [faults.Reset(), faults.Close()], ids=repr)
+async def test_a_5xx_that_is_held_back_when_the_block_begins_is_cut(fault: faults.Fault) -> None:
+    held, go_on = asyncio.Event(), asyncio.Event()
+
+    async def failing(scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 500, "headers": [(b"content-length", b"0")]})
+        held.set()
+        await go_on.wait()
+        await send({"type": "http.response.body"})
+
+    async with session_to(failing) as session:
+        request = asyncio.create_task(session.post("http://app.internal/"))
+        await held.wait()
+        block = inject(session, fault)
+        with block, pytest.raises((aiohttp.ClientOSError, aiohttp.ServerDisconnectedError)):
+            await request
+        assert block.struck == 1
+        go_on.set()
+
+
+@pytest.mark.parametrize("fault", [faults.Reset("request"), faults.Close("request")], ids=repr)
+async def test_an_app_that_does_not_read_its_upload_learns_of_a_cut_when_it_answers(fault: faults.Fault) -> None:
+    started, go_on, answered = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+    async def deaf(scope: Scope, receive: Receive, send: Send) -> None:
+        started.set()
+        await go_on.wait()
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        for _ in range(3):
+            await send({"type": "http.response.body", "body": b"x", "more_body": True})
+        answered.set()
+
+    async with session_to(deaf) as session:
+        request = asyncio.create_task(session.post("http://app.internal/", data=bytes(70 * KIB)))
+        await started.wait()
+        await asyncio.sleep(0)  # more than is read ahead has arrived
+        with inject(session, fault), pytest.raises((aiohttp.ClientOSError, aiohttp.ServerDisconnectedError)):
+            await request
+        go_on.set()
+        await answered.wait()
+        assert not connector_of(session)._running.connections
+
+
+async def test_what_only_looks_like_a_100_continue_is_kept_back() -> None:
+    app = App(pieces=(b"first", b"HTTP/1.1 100 Continue"), headers=[])
+    app.may_go_on.clear()
+    async with session_to(app) as session, session.get("http://app.internal/") as response:
+        with inject(session, faults.Hang()):
+            app.may_go_on.set()
+            await until_it_stops(lambda: transports(session)[1].get_write_buffer_size())
+        assert await response.read() == b"firstHTTP/1.1 100 Continue"
