@@ -380,9 +380,9 @@ class LiveExchange(Exchange):
         self._cut_off = exc
 
     def _connection_lost(self, closed: "asyncio.Future[None]") -> None:
-        if not closed.cancelled():
-            closed.exception()  # it is not this future's to report
-        self._release()
+        if not closed.cancelled():  # by who waited for it
+            closed.exception()  # which is told elsewhere
+            self._release()
 
     def _release(self) -> None:
         """The client has done with the connection, or it was lost.
@@ -397,11 +397,12 @@ class LiveExchange(Exchange):
         self._last_response = self._client_response()
         if self._started_to_answer is None:
             self._keep_request_headers()
-        protocol = None if self._connection is None else self._connection.protocol
-        if protocol is not None:
-            self._last_error = protocol.exception()
-            if isinstance(protocol, ClientProtocol):
-                protocol.on_lost = None
+        assert self._connection is not None
+        protocol = self._connection.protocol
+        assert protocol is not None  # who is told of a release is told before it
+        self._last_error = protocol.exception()
+        if isinstance(protocol, ClientProtocol):
+            protocol.on_lost = None
         self._note_end()
         asyncio.get_running_loop().call_soon(self._conclude, context=self._clock.context)
 

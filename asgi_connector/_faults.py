@@ -51,12 +51,14 @@ class Respond:
             raise TypeError(f"body must be bytes or a str, not {self.body!r}")
         headers = _encoded_headers(self.headers)
         try:
-            build_head(self.status, headers, "GET", "1.1", close=False)
+            _, _, length, _ = build_head(self.status, headers, "GET", "1.1", close=False)
         except ASGIProtocolError as exc:
             raise ValueError(str(exc)) from None
         body = self.body.encode() if isinstance(self.body, str) else self.body
-        if not any(name.lower() == b"content-length" for name, _ in headers):
+        if length is None:
             headers.append((b"content-length", b"%d" % len(body)))
+        elif length != len(body):
+            raise ValueError(f"the Content-Length is {length}, but the body has {len(body)} bytes")
         object.__setattr__(self, "raw_headers", tuple(headers))
         object.__setattr__(self, "raw_body", body)
 

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 import aiohttp
 import pytest
 from aiohttp import WSMsgType, test_utils, web
+from aiohttp.connector import Connection
 from yarl import URL
 
 from asgi_connector import (
@@ -25,6 +26,7 @@ from asgi_connector import (
     LifespanError,
     Mount,
     UnmountedHostError,
+    faults,
 )
 from asgi_connector._types import ASGIApp, Bytes, Message, Receive, Scope, Send
 from tests.conftest import session_to
@@ -1508,3 +1510,62 @@ async def test_a_closed_connector_is_not_kept_by_its_journal() -> None:
     gc.collect()
     assert gone() is None
     assert journal[0].state == "done"
+
+
+class Losing(aiohttp.TCPConnector):
+    """Its connections have been lost when they are handed out."""
+
+    async def connect(self, *args: Any) -> Connection:
+        connection = await super().connect(*args)
+        protocol: Any = connection.protocol
+        protocol.transport.abort()
+        while protocol.transport is not None:
+            await turn()
+        return connection
+
+
+async def test_a_connection_of_the_fallback_that_was_lost_before_it_was_used_is_failed() -> None:
+    async with tcp_server() as tcp, recording({}, fallback=Losing()) as (session, journal):
+        with pytest.raises(aiohttp.ClientConnectionError):
+            await session.post(f"{tcp.url}/")
+        (exchange,) = journal
+        assert (exchange.state, exchange.status) == ("failed", None)
+
+
+class Impatient(aiohttp.TCPConnector):
+    """Somebody has waited for the end of its connections, and does so no longer."""
+
+    async def connect(self, *args: Any) -> Connection:
+        connection = await super().connect(*args)
+        assert connection.protocol is not None
+        assert connection.protocol.closed is not None
+        asyncio.get_running_loop().call_soon(connection.protocol.closed.cancel)
+        return connection
+
+
+async def test_who_stops_waiting_for_the_end_of_a_connection_does_not_end_the_exchange() -> None:
+    async with tcp_server() as tcp, recording({}, fallback=Impatient()) as (session, journal):
+        async with session.get(f"{tcp.url}/") as response:
+            assert await response.read() == b"over TCP"
+        assert ending(journal[0]) == DONE
+
+
+async def test_what_an_app_raises_when_the_exchange_has_ended_is_not_told() -> None:
+    """It does not know yet that its client has left, because the network is silent."""
+    called, fail = asyncio.Event(), asyncio.Event()
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        called.set()
+        await fail.wait()
+        raise Boom
+
+    async with recording(app) as (session, journal):
+        with connector_of(session).inject("app.internal", faults.Hang("request", after=0)):
+            request = asyncio.create_task(session.post("http://app.internal/", data=b"some bytes"))
+            await called.wait()
+            request.cancel()
+            await asyncio.wait([request])
+            assert ending(journal[0]) == ("abandoned", None, None)
+            fail.set()
+            await turn()
+        assert ending(journal[0]) == ("abandoned", None, None)

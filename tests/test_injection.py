@@ -794,3 +794,28 @@ async def test_the_journal_of_a_test_does_not_see_that_a_block_keeps_one_of_its_
         assert [type(exchange).__mro__[-2] for exchange in journal] == [Exchange, Exchange]
         assert [exchange.via for exchange in journal] == ["fault", "app"]
         assert [exchange.response.body for exchange in journal if exchange.response] == [b"no", b"app"]
+
+
+async def test_a_request_that_is_given_up_as_the_block_ends_is_let_go() -> None:
+    async with session_to(Service("app")) as session:
+        with connector_of(session).inject("app.internal", faults.Hang("connect")) as injected:
+            request = asyncio.create_task(session.get("http://app.internal/"))
+            await until_it_stops(lambda: injected.struck)
+            request.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await request
+
+
+async def test_a_block_remembers_the_latest_calls_only() -> None:
+    async with session_to(Service("app")) as session:
+        with connector_of(session).inject("app.internal", faults.Reset(), path="/never", allow_unused=True) as injected:
+            for number in range(250):
+                await session.get(f"http://app.internal/{number}")
+            kept = [exchange.number for exchange in injected._journal]
+        assert kept == list(range(100, 250))
+
+
+def test_an_answer_whose_length_is_another_than_it_says_is_refused() -> None:
+    assert faults.Respond(200, {"Content-Length": "2"}, "ok").raw_headers == ((b"Content-Length", b"2"),)
+    with pytest.raises(ValueError, match="the Content-Length is 3, but the body has 2 bytes"):
+        faults.Respond(200, {"Content-Length": "3"}, "ok")

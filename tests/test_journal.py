@@ -797,3 +797,16 @@ async def test_a_recording_may_be_open_while_the_connector_closes() -> None:
         await ask(session)
     assert numbers(journal) == [0]
     recording.__exit__(None, None, None)
+
+
+async def test_a_timeout_of_where_is_its_own() -> None:
+    def where(exchange: Exchange) -> bool:
+        raise TimeoutError("mine")
+
+    async with session_to(app) as session:
+        with connector_of(session).record() as journal:
+            waiting = asyncio.create_task(journal.wait_for(where=where))
+            await asyncio.sleep(0)
+            await ask(session, "http://app.internal/")
+            with pytest.raises(TimeoutError, match="mine"):
+                await waiting
