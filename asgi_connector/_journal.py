@@ -1,17 +1,17 @@
 """The journal: who called whom, to be looked at, asserted on, waited for, and written to a file."""
 
 import asyncio
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from os import PathLike
-from typing import Any, Final, overload
+from typing import Any, Final, Unpack, overload
 
 from aiohttp import ClientRequest
 from typing_extensions import override
 
 from ._callers import current_caller
 from ._exchange import Clock, Exchange, LiveExchange
-from ._selector import Caller, Path, Selector
+from ._selector import Criteria, Selector
 
 _SHOWN: Final = 10  # calls in the message of a failing assertion
 _RECENT: Final = 100
@@ -44,14 +44,17 @@ class Journal(Sequence[Exchange]):
     It grows as long as the recording is open, and what was still running then goes on until it ends. The exchanges that
     a question selects are a journal too, of those that there were when it was asked.
 
-    Each question takes the same criteria, all of which may be left out:
+    Each question takes the same criteria, all of which may be left out, and all but the first are keywords:
 
-    - ``host``, a host pattern, as in the table of mounts;
-    - ``caller``, the pattern at which the calling app is mounted, or `None` for a call from outside of every app;
-    - ``method``;
+    - ``host`` (`str`), a host pattern, as in the table of mounts;
+    - ``caller`` (`str`), the pattern at which the calling app is mounted, or `None` for a call from outside of every
+      app;
+    - ``method`` (`str`), in any case;
     - ``path``, decoded and without the query: a `str` that it equals, or an `re.Pattern` that matches the whole of it;
-    - ``status``, that of the response;
-    - ``where``, a function of the `Exchange`.
+    - ``status`` (`int`), that of the response;
+    - ``where``, a function of the `Exchange` that says whether it is meant.
+
+    One that makes no sense is a `TypeError` or a `ValueError`.
     """
 
     def __init__(self, exchanges: Iterable[Exchange] = (), *, news: _News | None = None) -> None:
@@ -90,57 +93,31 @@ class Journal(Sequence[Exchange]):
             lines.append(f"{'  ' * depth}{exchange} in {exchange.duration * 1000:.0f} ms")
         return "\n".join(lines) or "(no calls)"
 
-    def select(
-        self,
-        host: str | None = None,
-        *,
-        caller: Caller = ...,
-        method: str | None = None,
-        path: Path = None,
-        status: int | None = None,
-        where: Callable[[Exchange], bool] | None = None,
-    ) -> "Journal":
+    def select(self, host: str | None = None, **criteria: Unpack[Criteria]) -> "Journal":
         """The exchanges that match, as they are now."""
-        return self._select(Selector(host, caller=caller, method=method, path=path, status=status, where=where))
+        return self._select(Selector(host, **criteria))
 
     def assert_called(
-        self,
-        host: str | None = None,
-        *,
-        caller: Caller = ...,
-        method: str | None = None,
-        path: Path = None,
-        status: int | None = None,
-        where: Callable[[Exchange], bool] | None = None,
-        times: int | None = None,
+        self, host: str | None = None, *, times: int | None = None, **criteria: Unpack[Criteria]
     ) -> "Journal":
         """Assert that there were calls that match: *times* of them, or, with `None`, at least one. Returns them.
 
         Raises `AssertionError` that shows the calls there were, the nearest first, and how each differs.
         """
         _check_times(times)
-        selector = Selector(host, caller=caller, method=method, path=path, status=status, where=where)
+        selector = Selector(host, **criteria)
         found = self._select(selector)
         if len(found) == times or (times is None and found):
             return found
         expected = "a call" if times is None else _count(times, "call")
         raise AssertionError(self.explain(selector, _expected(f"Expected {expected} of {selector}", found), found))
 
-    def assert_not_called(
-        self,
-        host: str | None = None,
-        *,
-        caller: Caller = ...,
-        method: str | None = None,
-        path: Path = None,
-        status: int | None = None,
-        where: Callable[[Exchange], bool] | None = None,
-    ) -> "Journal":
+    def assert_not_called(self, host: str | None = None, **criteria: Unpack[Criteria]) -> "Journal":
         """Assert that there was no call that matches, also none that failed; returns the empty journal.
 
         Raises `AssertionError` that shows those that there were.
         """
-        selector = Selector(host, caller=caller, method=method, path=path, status=status, where=where)
+        selector = Selector(host, **criteria)
         found = self._select(selector)
         if found:
             raise AssertionError(self.explain(selector, _expected(f"Expected no call of {selector}", found), found))
@@ -150,13 +127,9 @@ class Journal(Sequence[Exchange]):
         self,
         host: str | None = None,
         *,
-        caller: Caller = ...,
-        method: str | None = None,
-        path: Path = None,
-        status: int | None = None,
-        where: Callable[[Exchange], bool] | None = None,
         times: int | None = None,
         timeout: float | None = 1.0,
+        **criteria: Unpack[Criteria],
     ) -> "Journal":
         """Wait until *times* calls that match (with `None`, one) have ended, in whatever way; returns them.
 
@@ -164,7 +137,7 @@ class Journal(Sequence[Exchange]):
         were, the nearest first, and how each differs.
         """
         _check_times(times)
-        selector = Selector(host, caller=caller, method=method, path=path, status=status, where=where)
+        selector = Selector(host, **criteria)
         needed = 1 if times is None else times
         ended = self._select_ended(selector)
         limit = asyncio.timeout(timeout)

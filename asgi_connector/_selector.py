@@ -3,13 +3,23 @@
 import re
 from collections.abc import Callable
 from types import EllipsisType
-from typing import NamedTuple
+from typing import NamedTuple, TypedDict
 
 from ._exchange import Exchange
 from ._mounts import Pattern, covers, parse_pattern
 
 Caller = str | None | EllipsisType
 Path = str | re.Pattern[str] | None
+
+
+class Criteria(TypedDict, total=False):
+    """What is asked of an exchange beside its host; see `Selector`."""
+
+    caller: Caller
+    method: str | None
+    path: Path
+    status: int | None
+    where: Callable[[Exchange], bool] | None
 
 
 class Call(NamedTuple):
