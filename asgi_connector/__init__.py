@@ -8,7 +8,7 @@ from ._exceptions import ASGIConnectorError, ASGIProtocolError, LifespanError, U
 from ._mounts import Mount
 
 if TYPE_CHECKING:
-    from . import _faults as faults
+    from . import faults as faults
     from ._exchange import Exchange
     from ._journal import Journal
 
@@ -26,7 +26,7 @@ __all__ = [
 ]
 
 # What few programs need is imported when it is first asked for.
-_LATER = {"Exchange": "._exchange", "Journal": "._journal", "faults": "._faults"}
+_LATER = {"Exchange": "._exchange", "Journal": "._journal", "faults": ".faults"}
 
 # Tracebacks, pickles and help() show the names that users import.
 for _name in __all__:

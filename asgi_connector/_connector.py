@@ -365,7 +365,8 @@ class ASGIRoutingConnector(PoolingConnector):
                 fallback never are.
             max_body_size: how many bytes of each are kept; 1 MiB by default.
 
-        Raises `TypeError` or `ValueError` for a parameter that makes no sense.
+        Raises `TypeError` or `ValueError` for a parameter that makes no sense, and `aiohttp.ClientConnectionError` if
+        the connector is closed.
         """
         return self._observe().record(bodies, max_body_size)
 
@@ -407,8 +408,8 @@ class ASGIRoutingConnector(PoolingConnector):
             allow_unused: whether the block may end though no request went through it, which is an `AssertionError`
                 otherwise: such a fault has tested nothing.
 
-        Raises `ValueError` for a host that is not mounted, and `ValueError` or `TypeError` for a parameter that makes
-        no sense, before anything changes.
+        Raises `ValueError` for a host that is not mounted, `ValueError` or `TypeError` for a parameter that makes no
+        sense, and `aiohttp.ClientConnectionError` if the connector is closed, before anything changes.
         """
         return self._observe().inject(
             host,
@@ -425,6 +426,7 @@ class ASGIRoutingConnector(PoolingConnector):
 
     def _observe(self) -> "Observation":
         self._check_loop_or_none()
+        self._check_open()
         if self._observation is None:
             from ._observation import Observation
 

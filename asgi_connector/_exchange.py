@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from contextvars import Context
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Final, Literal, NoReturn
 from urllib.parse import unquote
 
 from aiohttp import ClientRequest, ClientResponse, ServerTimeoutError
@@ -30,7 +30,7 @@ Via = Literal["app", "fallback", "refused", "fault"]
 State = Literal["running", "done", "failed", "abandoned"]
 
 MESSAGES_KEPT: Final = 10_000  # of one WebSocket
-_SHOWN_OF_ERROR: Final = 100  # characters
+_SHOWN_OF_ERROR: Final = 160  # characters
 _SWITCHING_PROTOCOLS: Final = 101
 _ABNORMAL_CLOSURE: Final = 1006  # RFC 6455, 7.1.5
 NO_HEADERS: Final = CIMultiDictProxy(CIMultiDict[str]())
@@ -214,7 +214,7 @@ class Exchange:
 
     @property
     def started(self) -> datetime:
-        """When it started, in UTC, by the time of the event loop: the wall clock is looked at once."""
+        """When it started, in UTC, by the time of the event loop; the wall clock is looked at once."""
         return self._clock.date_of(self._start)
 
     @property
@@ -225,7 +225,10 @@ class Exchange:
 
     @property
     def waited(self) -> float | None:
-        """Seconds until the app sent the head of its response; `None` if it has not, and for the fallback."""
+        """Seconds until the app sent the head of its response; `None` if it has not, and for the fallback.
+
+        What a fault delays on its way is not in it.
+        """
         return None if self._started_to_answer is None else self._started_to_answer - self._start
 
     @property
@@ -268,6 +271,9 @@ class Exchange:
 
     def _settle(self) -> None:
         """Bring what is known up to date."""
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("An Exchange goes on changing, and cannot be copied or pickled: take what you need of it")
 
     def __repr__(self) -> str:
         return f"<Exchange {self.number}: {self}>"

@@ -1,7 +1,8 @@
-"""What may happen to a connection: descriptions for `ASGIRoutingConnector.inject`, which say what, and do nothing.
+"""What may happen to a connection: descriptions, which say what, and do nothing.
 
 ``on="request"`` is the way from the client to the app, ``on="response"`` the way back. ``after=None``: nothing of that
-part arrives; ``after=N``: its head, and N bytes of what follows the head, as they are on the wire.
+part arrives; ``after=N``: its head, and N bytes of what follows the head, as they are on the wire. A part that is
+shorter than that arrives whole.
 """
 
 import math
@@ -11,8 +12,6 @@ from typing import Literal, TypeAlias
 
 from ._exceptions import ASGIProtocolError
 from ._response import build_head
-
-__all__ = ["Close", "Fault", "Hang", "Latency", "Refuse", "Reset", "Respond", "Throttle", "Unresolvable"]
 
 Part = Literal["request", "response"]
 
@@ -69,7 +68,8 @@ class Hang:
 
     Parameters:
         on: ``"request"``, ``"response"`` (the default), or ``"connect"``: there is no answer to a new connection.
-        after: how many bytes behind the head arrive (`int`), or `None`, the default: not even the head.
+        after: how many bytes behind the head arrive (`int`; all, where there are fewer), or `None`, the default: not
+            even the head.
     """
 
     on: Literal["connect", "request", "response"] = "response"
@@ -89,7 +89,8 @@ class Reset:
     Parameters:
         on: ``"request"``: the app does not see the request, or what follows of it. ``"response"`` (the default): the
             app has done its work, and the answer is lost, or the rest of it.
-        after: how many bytes behind the head arrive (`int`), or `None`, the default: not even the head.
+        after: how many bytes behind the head arrive (`int`; all, where there are fewer), or `None`, the default: not
+            even the head.
     """
 
     on: Part = "response"

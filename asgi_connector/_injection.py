@@ -82,6 +82,7 @@ class Injection:
     def __exit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        __tracebackhide__ = True  # pytest shows the block
         assert self._recording is not None
         self._owner.open.remove(self)
         self._recording.__exit__(None, None, None)

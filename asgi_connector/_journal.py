@@ -1,17 +1,17 @@
 """The journal: who called whom, to be looked at, asserted on, waited for, and written to a file."""
 
 import asyncio
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from os import PathLike
-from typing import Any, Final, Unpack, overload
+from typing import Any, Final, overload
 
 from aiohttp import ClientRequest
 from typing_extensions import override
 
 from ._callers import current_caller
 from ._exchange import Clock, Exchange, LiveExchange
-from ._selector import Criteria, Selector
+from ._selector import Caller, Path, Selector
 
 _SHOWN: Final = 10  # calls in the message of a failing assertion
 _RECENT: Final = 100
@@ -85,39 +85,72 @@ class Journal(Sequence[Exchange]):
         return f"<{type(self).__name__} of {_count(len(self), 'exchange')}>"
 
     def __str__(self) -> str:
-        """One line for each exchange, below and to the right of the one that it was made inside of."""
-        depths: dict[Exchange, int] = {}
-        lines: list[str] = []
+        """One line for each exchange, and below it, to the right, those that were made inside of it."""
+        inside: dict[Exchange | None, list[Exchange]] = {}
+        here = set(self)
         for exchange in self:
-            depth = depths[exchange] = depths.get(exchange.parent, -1) + 1 if exchange.parent is not None else 0
+            inside.setdefault(exchange.parent if exchange.parent in here else None, []).append(exchange)
+        lines: list[str] = []
+        ahead = [(0, exchange) for exchange in reversed(inside.get(None, []))]
+        while ahead:
+            depth, exchange = ahead.pop()
             lines.append(f"{'  ' * depth}{exchange} in {exchange.duration * 1000:.0f} ms")
+            ahead += [(depth + 1, each) for each in reversed(inside.get(exchange, []))]
         return "\n".join(lines) or "(no calls)"
 
-    def select(self, host: str | None = None, **criteria: Unpack[Criteria]) -> "Journal":
+    def select(
+        self,
+        host: str | None = None,
+        *,
+        caller: Caller = ...,
+        method: str | None = None,
+        path: Path = None,
+        status: int | None = None,
+        where: Callable[[Exchange], object] | None = None,
+    ) -> "Journal":
         """The exchanges that match, as they are now."""
-        return self._select(Selector(host, **criteria))
+        return self._select(Selector(host, caller=caller, method=method, path=path, status=status, where=where))
 
     def assert_called(
-        self, host: str | None = None, *, times: int | None = None, **criteria: Unpack[Criteria]
+        self,
+        host: str | None = None,
+        *,
+        caller: Caller = ...,
+        method: str | None = None,
+        path: Path = None,
+        status: int | None = None,
+        where: Callable[[Exchange], object] | None = None,
+        times: int | None = None,
     ) -> "Journal":
         """Assert that there were calls that match: *times* of them, or, with `None`, at least one. Returns them.
 
         Raises `AssertionError` that shows the calls there were, the nearest first, and how each differs.
         """
+        __tracebackhide__ = True  # pytest shows the line that asks
         _check_times(times)
-        selector = Selector(host, **criteria)
+        selector = Selector(host, caller=caller, method=method, path=path, status=status, where=where)
         found = self._select(selector)
         if len(found) == times or (times is None and found):
             return found
         expected = "a call" if times is None else _count(times, "call")
         raise AssertionError(self.explain(selector, _expected(f"Expected {expected} of {selector}", found), found))
 
-    def assert_not_called(self, host: str | None = None, **criteria: Unpack[Criteria]) -> "Journal":
+    def assert_not_called(
+        self,
+        host: str | None = None,
+        *,
+        caller: Caller = ...,
+        method: str | None = None,
+        path: Path = None,
+        status: int | None = None,
+        where: Callable[[Exchange], object] | None = None,
+    ) -> "Journal":
         """Assert that there was no call that matches, also none that failed; returns the empty journal.
 
         Raises `AssertionError` that shows those that there were.
         """
-        selector = Selector(host, **criteria)
+        __tracebackhide__ = True  # pytest shows the line that asks
+        selector = Selector(host, caller=caller, method=method, path=path, status=status, where=where)
         found = self._select(selector)
         if found:
             raise AssertionError(self.explain(selector, _expected(f"Expected no call of {selector}", found), found))
@@ -127,32 +160,47 @@ class Journal(Sequence[Exchange]):
         self,
         host: str | None = None,
         *,
+        caller: Caller = ...,
+        method: str | None = None,
+        path: Path = None,
+        status: int | None = None,
+        where: Callable[[Exchange], object] | None = None,
         times: int | None = None,
         timeout: float | None = 1.0,
-        **criteria: Unpack[Criteria],
     ) -> "Journal":
         """Wait until *times* calls that match (with `None`, one) have ended, in whatever way; returns them.
 
         Raises `AssertionError` after *timeout* seconds (1 by default, `None` for no limit), which shows the calls there
         were, the nearest first, and how each differs.
         """
+        __tracebackhide__ = True  # pytest shows the line that asks
         _check_times(times)
-        selector = Selector(host, **criteria)
+        selector = Selector(host, caller=caller, method=method, path=path, status=status, where=where)
         needed = 1 if times is None else times
-        ended = self._select_ended(selector)
         limit = asyncio.timeout(timeout)
         try:
             async with limit:
-                while len(ended) < needed:
-                    await self._news.wait()
-                    ended = self._select_ended(selector)
+                await self._wait_for_ended(selector, needed)
         except TimeoutError:
             if not limit.expired():
                 raise
             found = self._select(selector)
             waited = f"Waited {timeout} s for {_count(needed, 'call')} of {selector} to end"
             raise AssertionError(self.explain(selector, _expected(waited, found), found)) from None
-        return ended
+        return self._select_ended(selector)
+
+    async def _wait_for_ended(self, selector: Selector, needed: int) -> None:
+        """Look at each exchange until it has ended, and not again."""
+        matched = seen = 0
+        running: list[Exchange] = []
+        while True:
+            looked_at = [*running, *self._exchanges[seen:]]
+            seen = len(self._exchanges)
+            matched += sum(selector.matches(each) for each in looked_at if each.ended)
+            running = [each for each in looked_at if not each.ended]
+            if matched >= needed:
+                return
+            await self._news.wait()
 
     def to_mermaid(self) -> str:
         """A Mermaid sequence diagram of the calls: who called whom, in order, and what was answered.

@@ -3,23 +3,13 @@
 import re
 from collections.abc import Callable
 from types import EllipsisType
-from typing import NamedTuple, TypedDict
+from typing import NamedTuple
 
 from ._exchange import Exchange
 from ._mounts import Pattern, covers, parse_pattern
 
 Caller = str | None | EllipsisType
 Path = str | re.Pattern[str] | None
-
-
-class Criteria(TypedDict, total=False):
-    """What is asked of an exchange beside its host; see `Selector`."""
-
-    caller: Caller
-    method: str | None
-    path: Path
-    status: int | None
-    where: Callable[[Exchange], bool] | None
 
 
 class Call(NamedTuple):
@@ -57,7 +47,7 @@ class Selector:
         method: str | None = None,
         path: Path = None,
         status: int | None = None,
-        where: Callable[[Exchange], bool] | None = None,
+        where: Callable[[Exchange], object] | None = None,
     ) -> None:
         self.host: Pattern | None = None if host is None else parse_pattern(host)
         self._caller: Pattern | EllipsisType | None = parse_pattern(caller) if isinstance(caller, str) else caller
