@@ -295,6 +295,7 @@ class ASGIRoutingConnector(PoolingConnector):
             server = cast(ClientProtocol, connection.protocol).server
             if exchange is not None:
                 exchange.reused = server.used
+                exchange.service = server.mounted.pattern
             if server.hand_out(copy_context(), (req, task), exchange):
                 if not server.mounted.lifespan.ready:
                     server.retire(True)  # what answers is not the app: the next request is to start it
@@ -405,8 +406,10 @@ class ASGIRoutingConnector(PoolingConnector):
             skip: how many that match pass before; 0 by default.
             probability: of each of the others to be struck; 1 by default.
             seed: for what is left to chance, which is the same for the same seed; 0 by default.
-            allow_unused: whether the block may end though no request went through it, which is an `AssertionError`
-                otherwise: such a fault has tested nothing.
+            allow_unused: whether the block may end though no request went through it; `False` by default.
+
+        Raises `AssertionError` at the end of a block that has struck nothing, which shows the calls there were: such a
+        fault has tested nothing. That it was left to a ``probability`` is a reason.
 
         Raises `ValueError` for a host that is not mounted, `ValueError` or `TypeError` for a parameter that makes no
         sense, and `aiohttp.ClientConnectionError` if the connector is closed, before anything changes.
@@ -590,7 +593,8 @@ class ASGIRoutingConnector(PoolingConnector):
         try:
             asyncio.get_running_loop()
         except RuntimeError:
-            return
+            if not self._owner.is_running():
+                return
         self._check_loop()
 
     def _check_open(self) -> None:

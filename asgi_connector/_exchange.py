@@ -363,6 +363,7 @@ class LiveExchange(Exchange):
     def leaves(self, via: Via) -> None:
         """No app is asked, so nothing will be known of its bodies."""
         self.via = via
+        self.service = None
         self.request.keep_no_body()
         self._response.keep_no_body()
 
@@ -375,7 +376,7 @@ class LiveExchange(Exchange):
         assert protocol is not None
         self._connection = connection
         connection.add_callback(self._release)
-        if isinstance(protocol, ClientProtocol):
+        if isinstance(protocol, ClientProtocol) and self.via != "fallback":
             protocol.on_lost = self._release
         elif (closed := protocol.closed) is not None:
             closed.add_done_callback(self._connection_lost)
@@ -407,7 +408,7 @@ class LiveExchange(Exchange):
         protocol = self._connection.protocol
         assert protocol is not None  # who is told of a release is told before it
         self._last_error = protocol.exception()
-        if isinstance(protocol, ClientProtocol):
+        if isinstance(protocol, ClientProtocol) and self.via != "fallback":
             protocol.on_lost = None
         self._note_end()
         asyncio.get_running_loop().call_soon(self._conclude, context=self._clock.context)
@@ -490,7 +491,7 @@ class LiveExchange(Exchange):
         self._state = state
         if self._closed is not None:
             self._closed.remove_done_callback(self._connection_lost)
-        self.app = self._req = self._connection = self._closed = self._last_response = self._last_error = None
+        self._req = self._connection = self._closed = self._last_response = self._last_error = None
         self.on_end()
 
     # The server's end: see `Observer`.

@@ -38,7 +38,7 @@ class Respond:
 
     status: int
     # Neither is part of what is shown of a fault: a body may be large, and a header a secret.
-    headers: Mapping[str, str] | Sequence[tuple[str | bytes, str | bytes]] = field(default=(), repr=False)
+    headers: Mapping[str, str] | Sequence[tuple[str | bytes, str | bytes]] = field(default=(), repr=False, hash=False)
     body: bytes | str = field(default=b"", repr=False)
     raw_headers: tuple[tuple[bytes, bytes], ...] = field(init=False, repr=False, compare=False)
     raw_body: bytes = field(init=False, repr=False, compare=False)
@@ -54,7 +54,10 @@ class Respond:
         except ASGIProtocolError as exc:
             raise ValueError(str(exc)) from None
         body = self.body.encode() if isinstance(self.body, str) else self.body
-        if length is None:
+        if self.status in (204, 304):  # RFC 9110, 6.4.1
+            if body:
+                raise ValueError(f"a response of status {self.status} has no body, but this has {body!r}")
+        elif length is None:
             headers.append((b"content-length", b"%d" % len(body)))
         elif length != len(body):
             raise ValueError(f"the Content-Length is {length}, but the body has {len(body)} bytes")

@@ -101,11 +101,14 @@ def save(exchanges: Iterable[Exchange], path: "str | PathLike[str]", *, sensitiv
 def archive(exchanges: Iterable[Exchange], *, sensitive: bool) -> dict[str, Any]:
     """The archive; *sensitive* says whether it has cookies and credentials."""
     creator = {"name": "asgi-connector", "version": version("asgi-connector")}
-    entries = [_entry(exchange, sensitive) for exchange in exchanges]
+    exchanges = list(exchanges)
+    here = set(exchanges)
+    parents = [exchange.parent if exchange.parent in here else None for exchange in exchanges]
+    entries = [_entry(exchange, parent, sensitive) for exchange, parent in zip(exchanges, parents, strict=True)]
     return {"log": {"version": "1.2", "creator": creator, "entries": entries}}
 
 
-def _entry(exchange: Exchange, sensitive: bool) -> dict[str, Any]:
+def _entry(exchange: Exchange, parent: Exchange | None, sensitive: bool) -> dict[str, Any]:
     duration = exchange.duration
     waited = duration if exchange.waited is None else min(exchange.waited, duration)
     entry: dict[str, Any] = {
@@ -120,7 +123,7 @@ def _entry(exchange: Exchange, sensitive: bool) -> dict[str, Any]:
         "_via": exchange.via,
         "_state": exchange.state,
         "_number": exchange.number,
-        "_parent": None if exchange.parent is None else exchange.parent.number,
+        "_parent": None if parent is None else parent.number,
         "_reused": exchange.reused,
     }
     if exchange.fault is not None:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
 from contextvars import Context
 from types import TracebackType
-from typing import Self
+from typing import NamedTuple, Self, TypeGuard
 from weakref import WeakValueDictionary
 
 import aiohttp.connector
@@ -100,7 +100,7 @@ class Injection:
             for stage in list(self._stages.values()):
                 stage.end()
         for waiter in self._waiters:
-            if waiter.done():
+            if waiter.done() or waiter.get_loop().is_closed():
                 continue
             if error is None:
                 waiter.set_result(None)
@@ -112,14 +112,17 @@ class Injection:
         """Whether each exchange that matches is struck, so that those that are open are too."""
         return self._times is None and not self._skip and self._probability == 1
 
-    def draw(self) -> bool:
-        """A request matches: whether it is to be struck."""
+    def draw(self) -> "Strike | None":
+        """A request matches: what strikes it, if anything does. Each takes as much from chance as any other."""
         self.matched += 1
+        fault = self.fault
         drawn = self._random.random() < self._probability
-        return drawn and self.matched > self._skip and (self._times is None or self.struck < self._times)
-
-    def draw_delay(self, fault: Latency) -> float:
-        return fault.seconds + self._random.uniform(-fault.jitter, fault.jitter) if fault.jitter else fault.seconds
+        delay = 0.0
+        if isinstance(fault, Latency):
+            delay = fault.seconds + self._random.uniform(-fault.jitter, fault.jitter)
+        if drawn and self.matched > self._skip and (self._times is None or self.struck < self._times):
+            return Strike(self, fault, delay)
+        return None
 
     def keep(self, stage: Stage) -> None:
         self._stages[next(self._numbers)] = stage
@@ -140,7 +143,7 @@ class Injection:
         return self.matched == 0 or (self.struck == 0 and self._probability == 1)
 
     def _explain(self) -> str:
-        found = Journal(filter(self.selector.matches, self._journal))
+        found = Journal(each for each in self._journal if each.service is not None and self.selector.matches(each))
         if self.matched > self._skip:
             reason = f"a block inside of its own has answered the requests to {self.selector}."
         elif self.matched:
@@ -150,6 +153,14 @@ class Injection:
         text = f"{self.fault!r} has struck nothing: {reason}"
         hint = "A fault that met no request has tested nothing; allow_unused=True permits it."
         return f"{self._journal.explain(self.selector, text, found)}\n{hint}"
+
+
+class Strike(NamedTuple):
+    """One fault that strikes one request; *delay* is that of a `Latency`."""
+
+    injection: Injection
+    fault: Fault
+    delay: float
 
 
 class Injections:
@@ -208,23 +219,24 @@ class Injections:
     def strike(self, exchange: LiveExchange) -> "Strikes":
         """Decide what strikes a request to an app: one draw of each block that it matches, the innermost first."""
         call = call_of(exchange)
-        drawn = [
-            injection
-            for injection in reversed(self.open)
-            if not injection.over and not injection.selector.differences_of_call(call) and injection.draw()
-        ]
-        struck: list[Injection] = []
-        answered = False
-        for injection in drawn:
-            if isinstance(injection.fault, Refuse | Unresolvable | Respond):
+        struck: list[Strike] = []
+        answered = refused = False
+        for injection in reversed(self.open):
+            if injection.over or injection.selector.differences_of_call(call):
+                continue
+            strike = injection.draw()
+            if strike is None or refused:
+                continue
+            if isinstance(strike.fault, Refuse | Unresolvable | Respond):
                 if answered:
                     continue  # by one further inside
                 answered = True
-            struck.append(injection)
-        if any(isinstance(injection.fault, Refuse | Unresolvable) for injection in struck):
-            struck = [injection for injection in struck if not _acts_on_bytes(injection.fault)]
-        for injection in struck:
-            injection.struck += 1
+            if isinstance(strike.fault, Refuse | Unresolvable):
+                refused = True
+                struck = [earlier for earlier in struck if not _acts_on_bytes(earlier.fault)]
+            struck.append(strike)
+        for strike in struck:
+            strike.injection.struck += 1
         return Strikes(exchange, struck, self._loop)
 
     def strike_what_is_open(self, injection: Injection) -> None:
@@ -251,14 +263,14 @@ class Injections:
         assert isinstance(fault, _ByteFault)
         exchange = underway.observer if isinstance(underway.observer, LiveExchange) else None
         address = connection.address
-        caller = None if underway.caller is None else underway.caller.name
-        call = Call(address.host, address.port, address.secure, caller, underway.method, underway.path)
+        call = Call(address.host, address.port, address.secure, underway.caller, underway.method, underway.path)
         if injection.selector.differences_of_call(call if exchange is None else call_of(exchange)):
             return
-        injection.draw()
+        strike = injection.draw()
+        assert strike is not None  # for it is not left to anything
         injection.struck += 1
         if exchange is not None:
-            exchange.fault = exchange.fault or fault
+            exchange.fault = fault
         server = connection.transport
         if fault.on == "request":
             pipe, begun, head_passed = server.peer, underway.request_begun, underway.request_head_passed
@@ -268,7 +280,7 @@ class Injections:
             _cut(pipe, fault, exchange)
             return
         line = pipe.line
-        stage = _stage_for(fault, pipe, exchange, injection, self._loop, head_passed=head_passed)
+        stage = _stage_for(strike, fault, pipe, exchange, self._loop, head_passed=head_passed)
         if isinstance(line, Line):
             line.add(stage)
         else:
@@ -278,24 +290,20 @@ class Injections:
 
 
 class Strikes:
-    """What strikes one request."""
+    """What strikes one request, the innermost first."""
 
-    def __init__(self, exchange: LiveExchange, struck: list[Injection], loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, exchange: LiveExchange, struck: list[Strike], loop: asyncio.AbstractEventLoop) -> None:
         self._exchange = exchange
         self._struck = struck
         self._loop = loop
         if struck:
             exchange.fault = struck[0].fault
-        for injection in struck:
-            if isinstance(injection.fault, Respond):
-                exchange.app = _app_for(injection.fault)
-            if _keeps_from_app(injection.fault):
-                exchange.via = "fault"
+        if any(_keeps_from_app(strike.fault) for strike in struck):
+            exchange.via = "fault"
 
     async def before_connection(self, req: ClientRequest, timeout: ClientTimeout) -> None:
         """What is decided before there is a connection; raises what aiohttp raises then."""
-        for injection in self._struck:
-            fault = injection.fault
+        for injection, fault, _ in self._struck:
             if isinstance(fault, Refuse):
                 text = f"Connect call failed ({req.host!r}, {req.port})"
                 refused = ConnectionRefusedError(errno.ECONNREFUSED, text)
@@ -305,6 +313,9 @@ class Strikes:
                 raise ClientConnectorDNSError(req.connection_key, unknown) from unknown
             if isinstance(fault, Hang) and fault.on == "connect" and not injection.over:
                 await injection.wait_over(timeout)
+        for injection, fault, _ in self._struck:
+            if isinstance(fault, Respond) and not injection.over:
+                self._exchange.app = _app_for(fault)
 
     def act_on(self, connection: aiohttp.connector.Connection) -> None:
         """Lay the faults into the two ways of the connection, in the place of those of an earlier request."""
@@ -314,18 +325,18 @@ class Strikes:
             if isinstance(pipe.line, Line):
                 pipe.line.remove()
         lines: dict[MemoryTransport, Line] = {}
-        for injection in self._struck:
-            fault = injection.fault
-            if injection.over or not isinstance(fault, _ByteFault) or fault.on == "connect":
+        for strike in self._struck:
+            fault = strike.fault
+            if strike.injection.over or not _acts_on_bytes(fault):
                 continue
             pipe = client if fault.on == "request" else client.peer
             line = lines.setdefault(pipe, Line(pipe))
-            line.add(_stage_for(fault, pipe, self._exchange, injection, self._loop, head_passed=False))
+            line.add(_stage_for(strike, fault, pipe, self._exchange, self._loop, head_passed=False))
         for pipe, line in lines.items():
             pipe.use_line(line)
 
 
-def _acts_on_bytes(fault: Fault) -> bool:
+def _acts_on_bytes(fault: Fault) -> TypeGuard[_ByteFault]:
     return isinstance(fault, _ByteFault) and fault.on != "connect"
 
 
@@ -344,21 +355,23 @@ def _cut(pipe: MemoryTransport, fault: Reset | Close, exchange: LiveExchange | N
     reset = _reset() if isinstance(fault, Reset) else None
     if exchange is not None:
         exchange.cut_off(reset or ConnectionAbortedError(errno.ECONNABORTED, "The connection was closed by a fault"))
+    if isinstance(pipe.line, Line):
+        pipe.line.release()
     pipe.cut(reset)
 
 
 def _stage_for(
+    strike: Strike,
     fault: _ByteFault,
     pipe: MemoryTransport,
     exchange: LiveExchange | None,
-    injection: Injection,
     loop: asyncio.AbstractEventLoop,
     *,
     head_passed: bool,
 ) -> Stage:
     stage: Stage
     if isinstance(fault, Latency):
-        stage = LatencyStage(loop, injection.draw_delay(fault))
+        stage = LatencyStage(loop, strike.delay)
     elif isinstance(fault, Throttle):
         stage = ThrottleStage(loop, fault.bytes_per_second)
     elif isinstance(fault, Hang):
@@ -367,7 +380,7 @@ def _stage_for(
         # In the next turn of the event loop: a network does not act inside of the call that writes.
         allowance = Allowance(fault.after, head_passed=head_passed)
         stage = CutStage(allowance, lambda: loop.call_soon(_cut, pipe, fault, exchange, context=Context()))
-    injection.keep(stage)
+    strike.injection.keep(stage)
     return stage
 
 

@@ -32,9 +32,23 @@ class _Arrival:
 
     def __init__(self, transport: MemoryTransport) -> None:
         self._transport = transport
+        self._last: list[bytes] | None = None  # what comes through to a cut, and arrives with it
 
     def carry(self, data: bytes) -> None:
-        self._transport.arrive(data)
+        if self._last is None:
+            self._transport.arrive(data)
+        else:
+            self._last.append(data)
+
+    def hold(self) -> None:
+        """Keep what comes through until `release()`."""
+        if self._last is None:
+            self._last = []
+
+    def release(self) -> None:
+        last, self._last = self._last, None
+        for data in last or ():
+            self._transport.arrive(data)
 
     def carry_eof(self) -> None:
         self._transport.arrive_eof()
@@ -288,13 +302,15 @@ class CutStage(Stage):
             self._pass(data)
             return
         passes, rest = self._allowance.split(data)
-        if passes:
-            self._pass(passes)
         if rest or self._allowance.used_up:
             self._struck = True
-            if self.line is not None and not self.line.broken:
-                self.line.broken = True
-                self._cut()
+            if self.line is not None:
+                self.line.hold()
+        if passes:
+            self._pass(passes)
+        if self._struck and self.line is not None and not self.line.broken:
+            self.line.broken = True
+            self._cut()
 
     def carry_eof(self) -> None:
         if not self._struck:
@@ -345,6 +361,14 @@ class Line:
             stage.line = None
             stage.flush()
             self._transport.widen(-stage.window)
+        self.release()
+
+    def hold(self) -> None:
+        """A cut is near: what still comes through arrives with it, lest it be answered before."""
+        self._arrival.hold()
+
+    def release(self) -> None:
+        self._arrival.release()
 
     def carry(self, data: bytes) -> None:
         self._first.carry(data)

@@ -37,6 +37,8 @@ class Observation:
         return self._recorder.recording
 
     def record(self, bodies: bool, max_body_size: int) -> AbstractContextManager[Journal]:
+        if not isinstance(bodies, bool):
+            raise TypeError(f"bodies must be a bool, not {bodies!r}")
         if not isinstance(max_body_size, int) or isinstance(max_body_size, bool):
             raise TypeError(f"max_body_size must be an int, a number of bytes, not {max_body_size!r}")
         if max_body_size < 0:

@@ -35,7 +35,7 @@ class Underway(NamedTuple):
 
     method: str
     path: str
-    caller: Caller | None
+    caller: str | None
     observer: Observer | None
     request_begun: bool
     request_head_passed: bool
@@ -81,9 +81,9 @@ class Running:
         self._cycles: dict[Cycle, None] = {}
         self._hurry = asyncio.Event()
 
-    def start(self, cycle: Cycle, app: ASGIApp, caller: Context) -> None:
+    def start(self, cycle: Cycle, app: ASGIApp, caller: Context, parent: Caller | None) -> None:
         """Run *app*, in the context of its caller; where Python can, its first step at once."""
-        cycle.parent = caller.get(current_caller)
+        cycle.parent = parent
         caller.run(current_caller.set, cycle)
         task = _start_task(cycle, app, caller, self.loop)
         if not cycle.ended:

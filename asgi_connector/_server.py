@@ -11,9 +11,10 @@ from contextvars import Context
 from typing import cast
 from urllib.parse import unquote
 
-from aiohttp import ClientConnectionError
+from aiohttp import ClientConnectionError, ClientRequest
 
 from ._aiohttp import ClientProtocol
+from ._callers import current_caller
 from ._cycle import Cycle
 from ._exceptions import ASGIProtocolError
 from ._frames import Frames
@@ -63,6 +64,7 @@ class ServerProtocol(asyncio.Protocol):
         "_body_left",
         "_body_reader",
         "_buffer",
+        "_caller",
         "_client",
         "_cycle",
         "_fields",
@@ -109,6 +111,7 @@ class ServerProtocol(asyncio.Protocol):
         # The current exchange.
         self._cycle: Cycle | None = None
         self._observer: Observer | None = None
+        self._caller: str | None = None  # the name of who made it
         self._body_reader: BodyReader | None = None
         self._keep_alive = True
         self._framing: Framing | None = None  # None until the response starts
@@ -157,6 +160,10 @@ class ServerProtocol(asyncio.Protocol):
         self._client.force_close()  # so that it is not pooled again
         if not (acquired and self._awaited) and not self.busy:
             self._transport.close()
+        elif self._client.transport is None and self._transport.peer.line is not None:
+            # Its client has left, and a fault keeps the news, which may take longer than who waits for the app.
+            self.client_left()
+            self._transport.abort()
 
     @property
     def busy(self) -> bool:
@@ -165,15 +172,20 @@ class ServerProtocol(asyncio.Protocol):
         return unfinished or self._transport.get_write_buffer_size() > 0
 
     def underway(self) -> Underway | None:
+        method, path, caller = self._line.method, self._line.target.partition(b"?")[0].decode("ascii"), self._caller
         awaited = self._awaited is not None
-        if not awaited and not self.busy:
+        if self._awaited is not None:
+            context, origin = self._awaited
+            req, _ = cast("tuple[ClientRequest, object]", origin)
+            parent = context.get(current_caller)
+            method, path, caller = req.method, req.url.raw_path, None if parent is None else parent.name
+        elif not self.busy:
             return None
-        caller = self._cycle.parent if self._cycle is not None else None
-        answered = self._framing is not None or self._frames is not None
+        answered = not awaited and (self._framing is not None or self._frames is not None)
         head_waits = self._framing is not None and self._transport.get_write_buffer_size() > self._tail_written
         return Underway(
-            method=self._line.method,
-            path=unquote(self._line.target.partition(b"?")[0].decode("ascii")),
+            method=method,
+            path=unquote(path),
             caller=caller,
             observer=self._observer,
             request_begun=not awaited or bool(self._buffer),
@@ -321,8 +333,13 @@ class ServerProtocol(asyncio.Protocol):
             self._end_request(rest)
         # Last, because the app may run, answer, raise or call another service before start() returns.
         if self._phase is not _CLOSED:
-            app = self.mounted.app if observer is None else self._observed_app(observer)
-            self._running.start(cycle, app, caller)
+            self._run(cycle, observer, caller)
+
+    def _run(self, cycle: Cycle, observer: Observer | None, caller: Context) -> None:
+        parent = caller.get(current_caller)
+        self._caller = None if parent is None else parent.name
+        app = self.mounted.app if observer is None else self._observed_app(observer)
+        self._running.start(cycle, app, caller, parent)
 
     def _observed_app(self, observer: Observer) -> ASGIApp:
         """The app that is mounted, unless something else is to answer in its place."""
@@ -347,8 +364,7 @@ class ServerProtocol(asyncio.Protocol):
         self._cycle = cycle = WebSocketCycle(
             self, scope, line, self.address, self._loop, self.mounted, origin, observer
         )
-        app = self.mounted.app if observer is None else self._observed_app(observer)
-        self._running.start(cycle, app, caller)
+        self._run(cycle, observer, caller)
         if cycle.ended:
             self._end_websocket()
 
@@ -368,8 +384,8 @@ class ServerProtocol(asyncio.Protocol):
             self._refuse(exc, to_head=False)
             return
         if body:
-            if self._observer is not None:
-                self._observer.request_body(body)
+            if cycle.observer is not None:
+                cycle.observer.request_body(body)
             if not cycle.feed_body(body):
                 self._transport.pause_reading()
         if reader.complete:
@@ -428,10 +444,12 @@ class ServerProtocol(asyncio.Protocol):
     def write_body(self, body: Bytes, more_body: bool) -> None:
         if type(body) is not bytes:
             body = bytes(body)
-        if self._observer is not None and self._framing is not _NO_BODY:
-            self._observer.response_body(body)
+        assert self._cycle is not None
+        observer = self._cycle.observer  # that of the connection may be the next request's
         if self._framing is _CHUNKED:
             self._write_chunk(body, more_body)
+            if observer is not None:
+                observer.response_body(body)
             return
         if self._framing is _NO_BODY:
             # RFC 9112, 6.3: apps do send a body where there is none (a GET route that answers HEAD). It is counted
@@ -442,6 +460,8 @@ class ServerProtocol(asyncio.Protocol):
                 self._count(len(body), self._body_left)
             self._transport.write(body)
             self._tail_written += len(body)
+            if observer is not None:
+                observer.response_body(body)
         if self._body_left and not more_body:
             raise ASGIProtocolError(
                 f"Response content shorter than Content-Length: it ends when {self._body_left} bytes are left."

@@ -655,7 +655,7 @@ async def test_a_response_before_the_end_of_the_upload_is_done() -> None:
 
 @pytest.mark.parametrize(
     ("text", "shown"),
-    [("one\nand two", "one and two"), ("x" * 100, "x" * 100), ("x" * 101, "x" * 100 + "…"), ("", "")],
+    [("one\nand two", "one and two"), ("x" * 160, "x" * 160), ("x" * 161, "x" * 160 + "…"), ("", "")],
     ids=["two lines", "as long as is shown", "longer", "none"],
 )
 async def test_an_exchange_is_shown_in_one_line(text: str, shown: str) -> None:

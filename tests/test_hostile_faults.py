@@ -444,6 +444,10 @@ class WatchedConnector(ASGIRoutingConnector):
 
 async def run_block(connector: WatchedConnector, block: Block, journals: list[Journal], *, all_heal: bool) -> None:
     await pause(block.starts)
+    if connector._closing is not None:
+        with pytest.raises(aiohttp.ClientConnectionError, match="Connector is closed"):
+            connector.record()
+        return
     if block.fault is None:
         with connector.record(**dict(block.criteria)) as journal:
             await pause(block.lasts)

@@ -769,19 +769,33 @@ async def test_a_block_of_another_loop_is_refused() -> None:
         await asyncio.to_thread(elsewhere)
 
 
-async def test_a_block_in_a_fixture_that_is_no_coroutine() -> None:
+def test_a_block_in_a_fixture_that_is_no_coroutine() -> None:
+    """Such a fixture runs in the thread of the event loop, while that does not run."""
+
+    async def open_session() -> ClientSession:
+        return ClientSession(connector=ASGIRoutingConnector({"app.internal": Service("app")}, lifespan="off"))
+
+    with asyncio.Runner() as runner:
+        session = runner.run(open_session())
+        with connector_of(session).inject("app.internal", TEAPOT):
+            assert runner.run(statuses(session, "http://app.internal/")) == [418]
+        assert runner.run(statuses(session, "http://app.internal/")) == [200]
+        runner.run(session.close())
+
+
+async def test_a_block_is_not_for_another_thread() -> None:
+    async with session_to(Service("app")) as session:
+        with pytest.raises(RuntimeError, match="cannot be used where no event loop runs"):
+            await asyncio.to_thread(connector_of(session).inject, "app.internal", TEAPOT)
+
+
+async def test_there_is_nothing_to_observe_at_a_closed_connector() -> None:
     async with session_to(Service("app")) as session:
         connector = connector_of(session)
-
-        def fixture() -> Iterator[None]:
-            with connector.inject("app.internal", TEAPOT):
-                yield
-
-        running = fixture()
-        await asyncio.to_thread(next, running)
-        assert await statuses(session, "/") == [418]
-        await asyncio.to_thread(next, running, None)
-        assert await statuses(session, "/") == [200]
+    with pytest.raises(aiohttp.ClientConnectionError, match="Connector is closed"):
+        connector.inject("app.internal", TEAPOT)
+    with pytest.raises(aiohttp.ClientConnectionError, match="Connector is closed"):
+        connector.record()
 
 
 async def test_the_journal_of_a_test_does_not_see_that_a_block_keeps_one_of_its_own() -> None:

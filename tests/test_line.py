@@ -142,6 +142,7 @@ class Way:
 
     def cut(self) -> None:
         self.cuts += 1
+        self.line.release()
         self.line.drop()
 
     def end(self) -> None:
