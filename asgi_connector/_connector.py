@@ -7,7 +7,6 @@ from contextlib import AbstractContextManager, asynccontextmanager
 from contextvars import Context, copy_context
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Self, cast
-from weakref import WeakKeyDictionary
 
 from aiohttp import BaseConnector, ClientConnectionError, ClientRequest, ClientTimeout
 from aiohttp.connector import Connection
@@ -18,11 +17,8 @@ from typing_extensions import override
 from ._aiohttp import (
     ClientProtocol,
     PoolingConnector,
-    calling_task,
     close_now,
-    is_replay,
     loop_of,
-    makes_aiohttp_replay,
     take_proxy,
     trace_reuse,
 )
@@ -41,6 +37,7 @@ from ._mounts import (
     check_raise_app_exceptions,
     check_root_path,
 )
+from ._replays import Replays
 from ._running import Running
 from ._scope import Address
 from ._server import ServerProtocol
@@ -60,7 +57,6 @@ _DEFAULT_CLIENT: Final = ("127.0.0.1", 123)
 _MAX_BODY_SIZE: Final = 1024 * 1024
 
 _Leaving = asyncio.Task[LifespanError | None]
-_Replays = WeakKeyDictionary[asyncio.Task[Any], tuple[ClientRequest, BaseException]]
 
 
 class ASGIRoutingConnector(PoolingConnector):
@@ -150,8 +146,7 @@ class ASGIRoutingConnector(PoolingConnector):
         self._leaving: set[_Leaving] = set()  # apps that were unmounted or replaced, and are not shut down yet
         self._closing: asyncio.Task[list[Exception]] | None = None
         self._close_awaited = False
-        # What aiohttp is about to send a second time, because an app raised what it takes for a broken connection.
-        self._replays: _Replays | None = None
+        self._replays = Replays()
         self._observation: Observation | None = None  # made when it is first used
 
     @override
@@ -259,8 +254,8 @@ class ASGIRoutingConnector(PoolingConnector):
             self._check_loop()
             self._check_open()
         task = asyncio.current_task()
-        if self._replays is not None and task is not None:
-            self._answer_replay(req, task, self._replays)
+        if self._replays.expected and task is not None:
+            self._replays.answer(req, task)
         if self._observation is not None and self._observation.active:
             dispatch = partial(self._dispatch, req, traces, timeout, task)
             return self._observation.connect(req, timeout, dispatch)
@@ -443,7 +438,7 @@ class ASGIRoutingConnector(PoolingConnector):
             raise _UnmountedMeanwhile
         address = Address(req.host, req.port, req.is_ssl())
         client = ClientProtocol(self._owner)
-        client.on_app_exception = self._remember_replay
+        client.on_app_exception = self._replays.remember
         client.server = server = ServerProtocol(client, mounted, address, self._running)
         peername, sockname = (address.host, address.port), mounted.client
         connect_pair(
@@ -454,24 +449,6 @@ class ASGIRoutingConnector(PoolingConnector):
             server_extra={"peername": sockname, "sockname": peername},
         )
         return client
-
-    # An app's exception that aiohttp takes for a broken connection must not make the app run twice.
-
-    def _remember_replay(self, origin: object, exc: BaseException) -> None:
-        req, task = cast("tuple[ClientRequest, asyncio.Task[Any] | None]", origin)
-        key = calling_task(req) or task
-        if key is not None and makes_aiohttp_replay(exc):
-            if self._replays is None:
-                self._replays = WeakKeyDictionary()
-            self._replays[key] = (req, exc)
-
-    def _answer_replay(self, req: ClientRequest, task: asyncio.Task[Any], replays: _Replays) -> None:
-        key = calling_task(req) or task
-        if (remembered := replays.get(key)) is not None:
-            earlier, exc = remembered
-            if is_replay(req, earlier):
-                raise exc
-            del replays[key]
 
     # Closing.
 
@@ -559,7 +536,7 @@ class ASGIRoutingConnector(PoolingConnector):
             await self._running.end(self._shutdown_timeout)  # what the apps asked of each other while they shut down
         finally:
             waiters = self._close_pool(abort_ssl=abort_ssl)
-            self._replays = None
+            self._replays.clear()
             try:
                 await asyncio.gather(*waiters, return_exceptions=True)
             finally:

@@ -3,7 +3,6 @@
 import asyncio
 import random
 import re
-from collections.abc import Iterator
 from typing import Any, cast
 
 import aiohttp
