@@ -256,10 +256,13 @@ class ASGIRoutingConnector(PoolingConnector):
         task = asyncio.current_task()
         if self._replays.expected and task is not None:
             self._replays.answer(req, task)
-        if self._observation is not None and self._observation.active:
-            dispatch = partial(self._dispatch, req, traces, timeout, task)
-            return self._observation.connect(req, timeout, dispatch)
-        return self._dispatch(req, traces, timeout, task, None)
+        observation = self._observation
+        if observation is None or not observation.recorder.recording:
+            return self._dispatch(req, traces, timeout, task, None)
+        exchange = observation.recorder.begin(req)
+        if not observation.injecting:
+            return self._dispatch(req, traces, timeout, task, exchange)
+        return observation.connect(exchange, req, timeout, partial(self._dispatch, req, traces, timeout, task))
 
     async def _dispatch(
         self,
@@ -269,35 +272,41 @@ class ASGIRoutingConnector(PoolingConnector):
         task: "asyncio.Task[Any] | None",
         exchange: "LiveExchange | None",
     ) -> Connection:
-        while True:
-            try:
+        try:
+            while True:
                 # What is in the pool leads to what is mounted now: anything else was closed when the table changed.
                 connection = await self._reuse(req, traces)
                 if connection is None:
                     mounted = self._table.find(req.host, req.port, req.is_ssl())
                     if mounted is None:
-                        return await self._connect_elsewhere(req, traces, timeout, exchange)
-                    must_be_started = exchange is None or exchange.app is None
-                    connection = await self._connect(mounted, req, traces, timeout, must_be_started)
-            except BaseException:
-                self._close_forgotten([connection.client for connection in self._running.connections])
-                raise
-            if connection is None:
-                continue  # what is mounted may have changed meanwhile
-            if self._closing is not None and not self._is_called_by_a_shutdown():
-                connection.close()
-                self._check_open()
-            server = cast(ClientProtocol, connection.protocol).server
+                        connection = await self._connect_elsewhere(req, traces, timeout, exchange)
+                        break
+                    connection = await self._connect(mounted, req, traces, timeout, exchange)
+                    if connection is None:
+                        continue  # what is mounted may have changed meanwhile
+                if self._closing is not None:
+                    self._check_still_open(connection)
+                server = cast(ClientProtocol, connection.protocol).server
+                if exchange is not None:
+                    exchange.handed_to(server)
+                if server.hand_out(copy_context(), (req, task), exchange):
+                    if logger.isEnabledFor(logging.DEBUG):
+                        _log_destination(req, server.mounted)
+                    break
+                connection.close()  # its app was replaced while a trace had the word
+        except BaseException as exc:
+            self._close_forgotten([connection.client for connection in self._running.connections])
             if exchange is not None:
-                exchange.reused = server.used
-                exchange.service = server.mounted.pattern
-            if server.hand_out(copy_context(), (req, task), exchange):
-                if not server.mounted.lifespan.ready:
-                    server.retire(True)  # what answers is not the app: the next request is to start it
-                if logger.isEnabledFor(logging.DEBUG):
-                    _log_destination(req, server.mounted)
-                return connection
-            connection.close()  # its app was replaced while a trace had the word
+                exchange.not_connected(exc)
+            raise
+        if exchange is not None:
+            exchange.connected(connection)
+        return connection
+
+    def _check_still_open(self, connection: Connection) -> None:
+        if not self._is_called_by_a_shutdown():
+            connection.close()
+            self._check_open()
 
     async def _connect(
         self,
@@ -305,10 +314,12 @@ class ASGIRoutingConnector(PoolingConnector):
         req: ClientRequest,
         traces: list[Trace],
         timeout: ClientTimeout,
-        must_be_started: bool,
+        exchange: "LiveExchange | None",
     ) -> Connection | None:
         """Start the app if it has not been, or connect to it; `None` if the request is to be dispatched anew."""
-        if must_be_started and not mounted.lifespan.ready:
+        if exchange is not None:
+            exchange.service = mounted.pattern
+        if not mounted.lifespan.ready and (exchange is None or exchange.app is None):
             await self._start(mounted.lifespan, timeout)
             return None
         proxy = take_proxy(req) if req.proxy is not None else None

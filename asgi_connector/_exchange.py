@@ -19,7 +19,7 @@ from multidict import CIMultiDict, CIMultiDictProxy
 from typing_extensions import override
 from yarl import URL
 
-from ._aiohttp import ClientProtocol, is_closed_by_client, response_of
+from ._aiohttp import ClientProtocol, ServerEnd, is_closed_by_client, response_of
 from ._callers import Caller
 from ._types import ASGIApp, Bytes
 
@@ -309,7 +309,8 @@ def _summary(error: BaseException) -> str:
 class LiveExchange(Exchange):
     """An exchange that is being followed.
 
-    `on_end` is called when it has come to its end. `app` is what answers in the place of the mounted app.
+    `on_release` is called when its end can soon be looked at, and `on_end` when that was done. `app` is what answers in
+    the place of the mounted app.
     """
 
     __slots__ = (
@@ -325,6 +326,7 @@ class LiveExchange(Exchange):
         "_room",
         "app",
         "on_end",
+        "on_release",
     )
 
     def __init__(
@@ -333,10 +335,12 @@ class LiveExchange(Exchange):
         caller: Caller | None,
         clock: Clock,
         room: int | None,
+        on_release: "Callable[[LiveExchange], None]",
         on_end: Callable[[], None],
     ) -> None:
         super().__init__(req, caller, clock, room)
         self.app: ASGIApp | None = None
+        self.on_release = on_release
         self.on_end = on_end
         self._room = room
         self._kept_messages: list[WebSocketMessage] | None = None
@@ -367,6 +371,11 @@ class LiveExchange(Exchange):
         self.request.keep_no_body()
         self._response.keep_no_body()
 
+    def handed_to(self, server: ServerEnd) -> None:
+        """An app is asked, on this connection."""
+        self.reused = server.used
+        self.service = server.mounted.pattern
+
     def connection_taken(self, reused: bool) -> None:
         self.reused = reused
 
@@ -395,8 +404,7 @@ class LiveExchange(Exchange):
         """The client has done with the connection, or it was lost.
 
         What became of the response is not known before this step of the caller has gone on: a response that arrives at
-        once gives the connection back before it tells its status. So it is found out when somebody asks, or in the next
-        turn of the event loop.
+        once gives the connection back before it tells its status. So it is found out later, or when somebody asks.
         """
         if self._released or self._state != "running":
             return
@@ -411,7 +419,7 @@ class LiveExchange(Exchange):
         if isinstance(protocol, ClientProtocol) and self.via != "fallback":
             protocol.on_lost = None
         self._note_end()
-        asyncio.get_running_loop().call_soon(self._conclude, context=self._clock.context)
+        self.on_release(self)
 
     def _note_end(self) -> None:
         self._end = self._clock.time()
@@ -429,7 +437,7 @@ class LiveExchange(Exchange):
         if self._state != "running":
             return
         if self._released:
-            self._conclude()
+            self.conclude()
         else:
             self._look_at(self._client_response())
 
@@ -440,7 +448,8 @@ class LiveExchange(Exchange):
             self._status = status
             self._response.headers = response.headers
 
-    def _conclude(self) -> None:
+    def conclude(self) -> None:
+        """Find out how it has ended."""
         if self._state != "running":
             return
         response, error = self._last_response, self._last_error

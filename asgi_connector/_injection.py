@@ -304,6 +304,8 @@ class Strikes:
     async def before_connection(self, req: ClientRequest, timeout: ClientTimeout) -> None:
         """What is decided before there is a connection; raises what aiohttp raises then."""
         for injection, fault, _ in self._struck:
+            if injection.over:
+                continue  # while the request waited for another one
             if isinstance(fault, Refuse):
                 text = f"Connect call failed ({req.host!r}, {req.port})"
                 refused = ConnectionRefusedError(errno.ECONNREFUSED, text)
@@ -311,7 +313,7 @@ class Strikes:
             if isinstance(fault, Unresolvable):
                 unknown = socket.gaierror(socket.EAI_NONAME, "Name or service not known")
                 raise ClientConnectorDNSError(req.connection_key, unknown) from unknown
-            if isinstance(fault, Hang) and fault.on == "connect" and not injection.over:
+            if isinstance(fault, Hang) and fault.on == "connect":
                 await injection.wait_over(timeout)
         for injection, fault, _ in self._struck:
             if isinstance(fault, Respond) and not injection.over:

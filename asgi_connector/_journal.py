@@ -23,6 +23,10 @@ class _News:
     def __init__(self) -> None:
         self._waiters: dict[asyncio.Future[None], None] = {}
 
+    @property
+    def awaited(self) -> bool:
+        return bool(self._waiters)
+
     def tell(self) -> None:
         """An exchange has ended."""
         for waiter in self._waiters:
@@ -288,13 +292,12 @@ class Recorder:
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.clock = Clock(loop)
+        self.recording = False
+        self._loop = loop
         self._news = _News()
         self._open: list[tuple[Journal, int | None]] = []
         self._room: int | None = None  # for a body: the largest that is asked for
-
-    @property
-    def recording(self) -> bool:
-        return bool(self._open)
+        self._released: list[LiveExchange] = []  # whose end is to be looked at
 
     @contextmanager
     def record(self, max_body_size: int | None, journal: Journal | None = None) -> Generator[Journal, None, None]:
@@ -309,12 +312,28 @@ class Recorder:
             self._set([other for other in self._open if other is not recording])
 
     def _set(self, recordings: list[tuple[Journal, int | None]]) -> None:
+        self.conclude()
         self._open = recordings
+        self.recording = bool(recordings)
         self._room = max((size for _, size in recordings if size is not None), default=None)
 
     def begin(self, req: ClientRequest) -> LiveExchange:
         """A request starts: write it down."""
-        exchange = LiveExchange(req, current_caller.get(), self.clock, self._room, self._news.tell)
+        if self._released:
+            self.conclude()
+        exchange = LiveExchange(req, current_caller.get(), self.clock, self._room, self._release, self._news.tell)
         for journal, _ in self._open:
             journal.add(exchange)
         return exchange
+
+    def _release(self, exchange: LiveExchange) -> None:
+        """The end of *exchange* can be looked at from the next turn of the event loop on; then, if somebody waits."""
+        self._released.append(exchange)
+        if self._news.awaited or not self.recording:
+            self._loop.call_soon(self.conclude, context=self.clock.context)
+
+    def conclude(self) -> None:
+        """Let go of what has ended."""
+        released, self._released = self._released, []
+        for exchange in released:
+            exchange.conclude()

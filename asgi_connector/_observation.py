@@ -27,14 +27,10 @@ class Observation:
         connections: Iterable[OpenConnection],
         is_acquired: Callable[[ClientProtocol], bool],
     ) -> None:
+        self.recorder = Recorder(loop)
+        """It also records while only an injection is open."""
         self._table = table
-        self._recorder = Recorder(loop)
-        self._injections = Injections(loop, self._recorder, table, connections, is_acquired)
-
-    @property
-    def active(self) -> bool:
-        """Whether a recording or an injection is open."""
-        return self._recorder.recording
+        self._injections = Injections(loop, self.recorder, table, connections, is_acquired)
 
     def record(self, bodies: bool, max_body_size: int) -> AbstractContextManager[Journal]:
         if not isinstance(bodies, bool):
@@ -43,7 +39,7 @@ class Observation:
             raise TypeError(f"max_body_size must be an int, a number of bytes, not {max_body_size!r}")
         if max_body_size < 0:
             raise ValueError(f"max_body_size must not be negative, but is {max_body_size}")
-        return self._recorder.record(max_body_size if bodies else None)
+        return self.recorder.record(max_body_size if bodies else None)
 
     def inject(
         self,
@@ -62,28 +58,34 @@ class Observation:
         selector = Selector(host, caller=caller, method=method, path=path)
         return self._injections.inject(selector, host, fault, times, skip, probability, seed, allow_unused)
 
+    @property
+    def injecting(self) -> bool:
+        return bool(self._injections.open)
+
     async def connect(
-        self, req: ClientRequest, timeout: ClientTimeout, dispatch: Callable[[LiveExchange], Awaitable[Connection]]
+        self,
+        exchange: LiveExchange,
+        req: ClientRequest,
+        timeout: ClientTimeout,
+        dispatch: Callable[[LiveExchange], Awaitable[Connection]],
     ) -> Connection:
-        """Follow a request from its start, and let what strikes it strike."""
-        exchange = self._recorder.begin(req)
+        """Connect, and let what strikes the request strike."""
+        mounted = self._table.find(exchange.host, exchange.port, exchange.secure)
+        if mounted is None:
+            return await dispatch(exchange)
+        exchange.service = mounted.pattern
+        strikes = self._injections.strike(exchange)
         try:
-            mounted = self._table.find(exchange.host, exchange.port, exchange.secure)
-            strikes = None
-            if mounted is not None:
-                exchange.service = mounted.pattern
-                if self._injections.open:
-                    strikes = self._injections.strike(exchange)
-                    await strikes.before_connection(req, timeout)
-            connection = await dispatch(exchange)
+            await strikes.before_connection(req, timeout)
         except BaseException as exc:
             exchange.not_connected(exc)
             raise
-        if strikes is not None and exchange.via != "fallback":
+        connection = await dispatch(exchange)
+        if exchange.via != "fallback":
             strikes.act_on(connection)
-        exchange.connected(connection)
         return connection
 
     def end(self) -> None:
-        """The connector closes: no fault keeps anything any longer."""
+        """The connector closes: nothing is kept any longer."""
         self._injections.end_all()
+        self.recorder.conclude()

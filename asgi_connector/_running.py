@@ -6,7 +6,7 @@ from contextvars import Context
 from typing import NamedTuple, Protocol
 
 from ._aiohttp import ClientProtocol
-from ._callers import Caller, current_caller
+from ._callers import current_caller
 from ._cycle import Cycle, logger
 from ._lifespan import CANCEL_PATIENCE
 from ._mounts import MountedApp
@@ -81,9 +81,9 @@ class Running:
         self._cycles: dict[Cycle, None] = {}
         self._hurry = asyncio.Event()
 
-    def start(self, cycle: Cycle, app: ASGIApp, caller: Context, parent: Caller | None) -> None:
+    def start(self, cycle: Cycle, app: ASGIApp, caller: Context) -> None:
         """Run *app*, in the context of its caller; where Python can, its first step at once."""
-        cycle.parent = parent
+        cycle.parent = caller.get(current_caller)
         caller.run(current_caller.set, cycle)
         task = _start_task(cycle, app, caller, self.loop)
         if not cycle.ended:

@@ -14,7 +14,7 @@ from urllib.parse import unquote
 from aiohttp import ClientConnectionError, ClientRequest
 
 from ._aiohttp import ClientProtocol
-from ._callers import current_caller
+from ._callers import Caller, current_caller
 from ._cycle import Cycle
 from ._exceptions import ASGIProtocolError
 from ._frames import Frames
@@ -111,7 +111,7 @@ class ServerProtocol(asyncio.Protocol):
         # The current exchange.
         self._cycle: Cycle | None = None
         self._observer: Observer | None = None
-        self._caller: str | None = None  # the name of who made it
+        self._caller: str | None = None  # the name of who made it, once its app is done
         self._body_reader: BodyReader | None = None
         self._keep_alive = True
         self._framing: Framing | None = None  # None until the response starts
@@ -139,6 +139,8 @@ class ServerProtocol(asyncio.Protocol):
         self.used = True
         self._awaited = (caller, origin)
         self._observer = observer
+        if not self.mounted.lifespan.ready:
+            self.retire(True)  # something else answers in the place of the app, which the next request is to start
         return True
 
     @property
@@ -172,13 +174,13 @@ class ServerProtocol(asyncio.Protocol):
         return unfinished or self._transport.get_write_buffer_size() > 0
 
     def underway(self) -> Underway | None:
-        method, path, caller = self._line.method, self._line.target.partition(b"?")[0].decode("ascii"), self._caller
+        method, path = self._line.method, self._line.target.partition(b"?")[0].decode("ascii")
+        caller = self._caller if self._cycle is None else _name_of(self._cycle.parent)
         awaited = self._awaited is not None
         if self._awaited is not None:
             context, origin = self._awaited
             req, _ = cast("tuple[ClientRequest, object]", origin)
-            parent = context.get(current_caller)
-            method, path, caller = req.method, req.url.raw_path, None if parent is None else parent.name
+            method, path, caller = req.method, req.url.raw_path, _name_of(context.get(current_caller))
         elif not self.busy:
             return None
         answered = not awaited and (self._framing is not None or self._frames is not None)
@@ -333,13 +335,8 @@ class ServerProtocol(asyncio.Protocol):
             self._end_request(rest)
         # Last, because the app may run, answer, raise or call another service before start() returns.
         if self._phase is not _CLOSED:
-            self._run(cycle, observer, caller)
-
-    def _run(self, cycle: Cycle, observer: Observer | None, caller: Context) -> None:
-        parent = caller.get(current_caller)
-        self._caller = None if parent is None else parent.name
-        app = self.mounted.app if observer is None else self._observed_app(observer)
-        self._running.start(cycle, app, caller, parent)
+            app = self.mounted.app if observer is None else self._observed_app(observer)
+            self._running.start(cycle, app, caller)
 
     def _observed_app(self, observer: Observer) -> ASGIApp:
         """The app that is mounted, unless something else is to answer in its place."""
@@ -364,14 +361,15 @@ class ServerProtocol(asyncio.Protocol):
         self._cycle = cycle = WebSocketCycle(
             self, scope, line, self.address, self._loop, self.mounted, origin, observer
         )
-        self._run(cycle, observer, caller)
+        app = self.mounted.app if observer is None else self._observed_app(observer)
+        self._running.start(cycle, app, caller)
         if cycle.ended:
             self._end_websocket()
 
     def _end_websocket(self) -> None:
         """The app has returned. The connection may go on for a while, until its client closes it too."""
         if self._frames is not None:
-            self._cycle = None
+            self.forget_cycle()
             self.mounted.release(self)
 
     def _read_body(self, data: bytes) -> None:
@@ -492,6 +490,7 @@ class ServerProtocol(asyncio.Protocol):
     def complete_response(self) -> None:
         cycle, self._cycle = self._cycle, None
         assert cycle is not None
+        self._caller = None if cycle.parent is None else cycle.parent.name
         if self._keep_alive and isinstance(cycle, RequestResponseCycle) and cycle.request_ended:
             self._phase = _HEAD
             self._framing = None
@@ -533,7 +532,9 @@ class ServerProtocol(asyncio.Protocol):
         return frames
 
     def forget_cycle(self) -> None:
-        self._cycle = None
+        if self._cycle is not None:
+            self._caller = _name_of(self._cycle.parent)
+            self._cycle = None
 
     def raise_from_frames(self, exc: BaseException) -> None:
         assert self._frames is not None
@@ -579,6 +580,10 @@ class ServerProtocol(asyncio.Protocol):
                 self._writable = asyncio.Event()
             self._writable.clear()
             await self._writable.wait()
+
+
+def _name_of(caller: Caller | None) -> str | None:
+    return None if caller is None else caller.name
 
 
 def _check_size(head: bytes) -> None:

@@ -1,8 +1,11 @@
 """An exchange: what it tells of a request, of its response and of each kind of end, and when it tells it."""
 
 import asyncio
+import copy
 import gc
 import io
+import pickle
+import re
 import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -32,6 +35,7 @@ from asgi_connector._types import ASGIApp, Bytes, Message, Receive, Scope, Send
 from tests.conftest import session_to
 from tests.frames import ACCEPT, CONNECT
 from tests.outside import Elsewhere, tcp_server
+from tests.reports import Reports
 
 T = TypeVar("T")
 
@@ -1569,3 +1573,203 @@ async def test_what_an_app_raises_when_the_exchange_has_ended_is_not_told() -> N
             fail.set()
             await turn()
         assert ending(journal[0]) == ("abandoned", None, None)
+
+
+async def test_what_an_app_sends_too_much_is_not_told_of_the_request_after_its_own(reports: Reports) -> None:
+    may_send = asyncio.Event()
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        first = scope["path"] == "/1"
+        await send(start(200, (b"content-length", b"2")))
+        await send(body(b"ok", more=first))
+        if first:
+            await may_send.wait()
+            await send(body(b"x" * 1000))
+
+    async def post(url: str) -> bytes:
+        async with session.post(url) as response:
+            return await response.read()
+
+    async with recording(app, bodies=True) as (session, journal):
+        assert await post("/1") == b"ok"
+        request = asyncio.create_task(post("/2"))
+        await turn()
+        assert not request.done()
+        may_send.set()
+        assert await request == b"ok"
+    assert [type(exc) for exc in reports.exceptions] == [ASGIProtocolError]
+    assert [(each.path, each.state, each.reused) for each in journal] == [("/1", "done", False), ("/2", "done", True)]
+    responses = [each.response for each in journal]
+    assert [(each.size, each.body, each.cut) for each in responses if each is not None] == [(2, b"ok", 0)] * 2
+
+
+@pytest.mark.parametrize("chunked", [False, True], ids=["content-length", "chunked"])
+async def test_bytes_that_are_refused_are_not_counted(chunked: bool) -> None:
+    """The first piece has been sent, and the second would be too much; of a chunked one there is nothing too much."""
+    got_first = asyncio.Event()
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await send(start(200) if chunked else start(200, (b"content-length", b"2")))
+        await send(body(b"o", more=True))
+        await got_first.wait()
+        await send(body(b"klong"))
+
+    async with recording(app, bodies=True) as (session, journal):
+        async with session.get("/") as response:
+            assert await response.content.readexactly(1) == b"o"
+            got_first.set()
+            if chunked:
+                assert await response.read() == b"klong"
+            else:
+                with pytest.raises(ASGIProtocolError, match="longer than Content-Length"):
+                    await response.read()
+        exchange = journal[0]
+        assert exchange.response is not None
+        expected = b"oklong" if chunked else b"o"
+        assert (exchange.response.size, exchange.response.body, exchange.response.cut) == (len(expected), expected, 0)
+
+
+async def test_a_connector_behind_another_one_hears_of_a_cut_as_the_other_does() -> None:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await send(start(200, (b"content-length", b"20")))
+        await send(body(b"ok", more=True))
+        while (await receive())["type"] != "http.disconnect":
+            pass
+
+    inner = ASGIRoutingConnector({"x.internal": app}, lifespan="off")
+    async with recording({}, fallback=inner) as (session, outer_journal):
+        with inner.record() as inner_journal:
+            async with session.get("http://x.internal/") as response:
+                assert ending(inner_journal[0]) == ending(outer_journal[0]) == ("running", 200, None)
+                with inner.inject("x.internal", faults.Reset()) as injected:
+                    await turn()
+                    error = response.content.exception()  # which the client has not seen yet
+                    assert isinstance(error, aiohttp.ClientPayloadError)
+                    assert ending(inner_journal[0]) == ending(outer_journal[0]) == ("failed", 200, error)
+        assert (outer_journal[0].via, outer_journal[0].service, outer_journal[0].fault) == ("fallback", None, None)
+        assert (inner_journal[0].via, inner_journal[0].service) == ("app", "x.internal")
+        assert inner_journal[0].fault is injected.fault
+
+
+@pytest.mark.parametrize(
+    ("mounted_then", "service", "ended"),
+    [(None, None, ("failed", None)), ("*.internal", "*.internal", ("done", 201)), ("*", "*", ("done", 201))],
+)
+async def test_a_service_that_is_unmounted_while_a_request_waits_has_not_answered_it(
+    mounted_then: str | None, service: str | None, ended: tuple[str, int | None]
+) -> None:
+    async with recording(echo) as (session, journal):
+        connector = connector_of(session)
+        with connector.inject("app.internal", faults.Hang(on="connect")):
+            request = asyncio.create_task(session.get("http://app.internal/"))
+            await turn()
+            await connector.unmount("app.internal")
+            if mounted_then is not None:
+                connector.mount(mounted_then, echo)
+        await asyncio.wait([request])
+        error = request.exception()
+        assert isinstance(error, UnmountedHostError) == (mounted_then is None)
+        assert (journal[0].state, journal[0].status) == ended
+        assert journal[0].error is error
+        assert journal[0].service == service
+
+
+@pytest.mark.parametrize("bodies", ["no", 1, None, b""], ids=repr)
+async def test_bodies_are_kept_or_not(bodies: Any) -> None:
+    async with session_to(echo) as session:
+        with pytest.raises(TypeError, match=f"^bodies must be a bool, not {bodies!r}$"):
+            connector_of(session).record(bodies=bodies)
+
+
+COPIES: list[Callable[[Any], Any]] = [copy.copy, copy.deepcopy, pickle.dumps]
+
+
+@pytest.mark.parametrize("duplicate", COPIES, ids=["copy", "deepcopy", "pickle"])
+async def test_an_exchange_goes_on_changing_and_cannot_be_copied(duplicate: Callable[[Any], Any]) -> None:
+    message = "^An Exchange goes on changing, and cannot be copied or pickled: take what you need of it$"
+    async with recording(echo) as (session, journal):
+        async with session.get("/"):
+            with pytest.raises(TypeError, match=message):
+                duplicate(journal[0])
+        with pytest.raises(TypeError, match=message):
+            duplicate(journal[0])
+
+
+async def test_a_journal_prints_each_call_below_its_own_caller() -> None:
+    """Though the calls of one app are made while another one is at work, and in another order."""
+    called = {"/a": asyncio.Event(), "/b": asyncio.Event()}
+    go_on = {"/a": asyncio.Event(), "/b": asyncio.Event()}
+
+    async def gateway(scope: Scope, receive: Receive, send: Send) -> None:
+        path = scope["path"]
+        called[path].set()
+        await go_on[path].wait()
+        async with session.get(f"http://middle.internal{path}") as response:
+            await response.read()
+        await echo(scope, receive, send)
+
+    async def middle(scope: Scope, receive: Receive, send: Send) -> None:
+        async with session.get(f"http://down.internal{scope['path']}") as response:
+            await response.read()
+        await echo(scope, receive, send)
+
+    apps: dict[str, ASGIApp | Mount] = {"gateway.internal": gateway, "middle.internal": middle, "down.internal": echo}
+    async with recording(apps) as (session, journal):
+        requests = []
+        for path in "/a", "/b":
+            requests.append(asyncio.create_task(session.get(f"http://gateway.internal{path}")))
+            await called[path].wait()
+        for path, request in zip(["/b", "/a"], reversed(requests), strict=True):
+            go_on[path].set()
+            assert (await request).status == 201
+        lines = [re.sub(r" in \d+ ms$", "", line) for line in str(journal).splitlines()]
+    assert lines == [
+        "GET http://gateway.internal/a: 201",
+        "  gateway.internal -> GET http://middle.internal/a: 201",
+        "    middle.internal -> GET http://down.internal/a: 201",
+        "GET http://gateway.internal/b: 201",
+        "  gateway.internal -> GET http://middle.internal/b: 201",
+        "    middle.internal -> GET http://down.internal/b: 201",
+    ]
+    inside = [re.sub(r" in \d+ ms$", "", line) for line in str(journal.select(caller="middle.internal")).splitlines()]
+    assert inside == [f"middle.internal -> GET http://down.internal{path}: 201" for path in ("/b", "/a")]
+
+
+async def test_whoever_waits_looks_at_each_ended_exchange_once() -> None:
+    looked_at: list[int] = []
+
+    def is_meant(exchange: Exchange) -> bool:
+        looked_at.append(exchange.number)
+        return exchange.path != "/0"
+
+    async with recording(echo) as (session, journal):
+        waiting = asyncio.create_task(journal.wait_for(where=is_meant, times=4, timeout=5))
+        await turn()
+        for number in range(4):
+            async with session.get(f"/{number}"):
+                pass
+            await turn()
+            assert looked_at == list(range(number + 1))
+        with connector_of(session).inject("app.internal", faults.Hang()):
+            running = asyncio.create_task(session.get("/4"))
+            await turn()
+            assert looked_at == [0, 1, 2, 3]
+        assert (await running).status == 201
+        assert [exchange.number for exchange in await waiting] == [1, 2, 3, 4]
+    # And once more for what is returned, which is what there is then.
+    assert looked_at == [0, 1, 2, 3, 4] * 2
+
+
+@pytest.mark.parametrize(
+    ("value", "found"),
+    [(None, 0), ("", 0), (0, 0), ([], 0), ("x", 1), (1, 1), ([None], 1), (object(), 1)],
+    ids=["None", "empty str", "zero", "empty list", "str", "one", "list", "object"],
+)
+async def test_what_says_whether_an_exchange_is_meant_may_return_any_object(value: object, found: int) -> None:
+    async with recording(echo) as (session, journal):
+        async with session.get("/", headers={"X-Id": "7"}):
+            pass
+        assert len(journal.select(where=lambda exchange: value)) == found
+        assert len(journal.assert_called(where=lambda exchange: exchange.request.headers.get("X-Id"))) == 1
+        assert len(journal.assert_not_called(where=lambda exchange: exchange.request.headers.get("X-Other"))) == 0
+        assert len(await journal.wait_for(where=lambda exchange: exchange.request.headers.get("X-Id"))) == 1

@@ -1473,3 +1473,99 @@ async def test_what_only_looks_like_a_100_continue_is_kept_back() -> None:
             app.may_go_on.set()
             await until_it_stops(lambda: transports(session)[1].get_write_buffer_size())
         assert await response.read() == b"firstHTTP/1.1 100 Continue"
+
+
+@pytest.mark.parametrize("fault", CUT)
+@pytest.mark.parametrize(
+    ("method", "data", "after"),
+    [("GET", None, 0), ("POST", None, 0), ("POST", b"abc", 3), ("POST", bytes(100_000), 100_000)],
+    ids=["GET", "no body", "a body", "a large body"],
+)
+async def test_a_cut_at_the_very_end_of_a_request_strikes_before_it_is_answered(
+    fault: type[Any], method: str, data: bytes | None, after: int
+) -> None:
+    app = App()
+    tries = 2 if method == "GET" else 1  # aiohttp tries it again
+    async with session_to(app) as session:
+        with connector_of(session).record() as journal, inject(session, fault(on="request", after=after)) as injected:
+            with pytest.raises(broken_before_the_head(fault)):
+                await session.request(method, "/wait", data=data)
+            async with asyncio.timeout(5):
+                await app.gone.wait()
+            await until_it_stops(lambda: app.calls)
+        assert (injected.matched, injected.struck) == (tries, tries)
+        endings = [(each.state, each.status, each.via, each.fault) for each in journal]
+        assert endings == [("failed", None, "app", injected.fault)] * tries
+    assert (app.calls, app.worked.is_set(), app.body) == (tries, True, data or b"")
+
+
+@pytest.mark.parametrize("respond_first", [False, True], ids=["late outside", "late inside"])
+@in_virtual_time
+async def test_the_app_is_not_called_for_a_client_that_has_left_the_answer_of_a_proxy(respond_first: bool) -> None:
+    app = App()
+    shaking: list[faults.Fault] = [faults.Latency(0.1, on="request"), faults.Respond(503)]
+    if respond_first:
+        shaking.reverse()
+    async with session_to(app) as session:
+        with connector_of(session).record() as journal, inject(session, shaking[0]), inject(session, shaking[1]):
+            with pytest.raises(TimeoutError):
+                await session.get("/", timeout=ClientTimeout(total=0.05))
+            assert (journal[0].state, journal[0].via) == ("abandoned", "fault")
+            await asyncio.sleep(0.2)
+        await asyncio.sleep(0.2)
+        assert (journal[0].state, journal[0].via, journal[0].status) == ("abandoned", "fault", None)
+    assert app.calls == 0
+
+
+@in_virtual_time
+async def test_what_is_drawn_for_a_request_depends_on_its_start_and_not_on_when_it_has_its_connection() -> None:
+    found: list[list[tuple[bool, float]]] = []
+    for waits in (False, True):
+        async with session_to(App()) as session:
+            latency = faults.Latency(1, jitter=1)
+            with connector_of(session).record() as journal, inject(session, latency, probability=0.5, seed=3):
+                with inject(session, faults.Hang(on="connect"), path="/0") as hang:
+                    first = asyncio.create_task(get(session, "/0"))
+                    await until_it_stops(lambda: hang.struck)
+                    if waits:
+                        for number in range(1, 10):
+                            await get(session, f"/{number}")
+                if not waits:
+                    for number in range(1, 10):
+                        await get(session, f"/{number}")
+                assert await first == BODY
+        assert [exchange.path for exchange in journal] == [f"/{number}" for number in range(10)]
+        found.append([(each.fault is latency, round(each.duration, 4)) for each in journal[1:]])
+    assert found[0] == found[1]
+    assert {struck for struck, _ in found[0]} == {True, False}
+    assert {struck for struck, duration in found[0] if duration} == {True}
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [faults.Hang(on="request", after=after) for after in (None, 0, 1)]
+    + [faults.Latency(1000, on="request"), faults.Throttle(1, on="request"), faults.Hang(), faults.Hang(after=0)],
+    ids=str,
+)
+async def test_unmounting_in_a_block_does_not_wait_for_a_client_that_has_left(fault: faults.Fault) -> None:
+    app, sent = App(), asyncio.Event()
+    async with session_to({"other.internal": App()}) as session:
+        connector = connector_of(session)
+
+        async def upload() -> AsyncIterator[bytes]:
+            yield b"some bytes"
+            sent.set()
+            if isinstance(fault, faults.Hang) and fault.on == "request":
+                await asyncio.Event().wait()
+
+        with connector.inject("*", fault) as injected:
+            async with asyncio.timeout(5):
+                async with connector.mounted("app.internal", app):
+                    request = asyncio.create_task(post(session, upload()))
+                    await sent.wait()
+                    await until_it_stops(lambda: app.calls)
+                    request.cancel()
+                    with pytest.raises(asyncio.CancelledError):
+                        await request
+            assert connector.mounts.keys() == {"other.internal"}
+        assert injected.struck == 1

@@ -772,3 +772,40 @@ def test_a_secret_parameter_is_redacted_whatever_stands_around_it(
     run()
     assert cases > 100
     record_property("hostile cases", cases)
+
+
+async def test_a_caller_that_is_not_in_the_archive_is_no_parent() -> None:
+    """Numbers are those of one connector: another one has an exchange of the same number."""
+
+    async def gateway(scope: Scope, receive: Receive, send: Send) -> None:
+        async with inner.get("http://b.internal/inside") as response:
+            await response.read()
+        await answering()(scope, receive, send)
+
+    async with session_to({"a.internal": gateway}) as outer, session_to({"b.internal": echo}) as inner:
+        with connector_of(outer).record() as outer_journal, connector_of(inner).record() as inner_journal:
+            await inner.get("http://b.internal/unrelated")
+            await outer.get("http://a.internal/")
+    caller = outer_journal[0]
+    assert [exchange.parent for exchange in inner_journal] == [None, caller]
+    assert caller.number == inner_journal[0].number == 0
+    entries = entries_of(inner_journal)
+    assert [(each["_number"], each["_parent"], each["_caller"]) for each in entries] == [
+        (0, None, None),
+        (1, None, "a.internal"),
+    ]
+    together = entries_of(Journal([caller, inner_journal[1]]))
+    assert [each["_parent"] for each in together] == [None, 0]
+
+
+async def test_a_parent_that_is_not_selected_is_not_named() -> None:
+    async def gateway(scope: Scope, receive: Receive, send: Send) -> None:
+        async with session.get("http://b.internal/") as response:
+            await response.read()
+        await answering()(scope, receive, send)
+
+    async with session_to({"a.internal": gateway, "b.internal": echo}) as session:
+        with connector_of(session).record() as journal:
+            await session.get("http://a.internal/")
+    assert [each["_parent"] for each in entries_of(journal)] == [None, 0]
+    assert [each["_parent"] for each in entries_of(journal.select("b.internal"))] == [None]

@@ -1,9 +1,12 @@
 """The block of a fault: what it is given, which requests it strikes, what it counts, and what it says at its end."""
 
 import asyncio
+import copy
+import importlib
+import pickle
 import random
 import re
-from typing import Any, cast
+from typing import Any, cast, get_args
 
 import aiohttp
 import pytest
@@ -14,6 +17,7 @@ from asgi_connector._types import ASGIApp, Receive, Scope, Send
 from tests.conftest import session_to
 from tests.flow import until_it_stops
 from tests.outside import Elsewhere, tcp_server
+from tests.programs import run_python
 
 # What a fault is.
 
@@ -832,3 +836,160 @@ def test_an_answer_whose_length_is_another_than_it_says_is_refused() -> None:
     assert faults.Respond(200, {"Content-Length": "2"}, "ok").raw_headers == ((b"Content-Length", b"2"),)
     with pytest.raises(ValueError, match="the Content-Length is 3, but the body has 2 bytes"):
         faults.Respond(200, {"Content-Length": "3"}, "ok")
+
+
+STATUSES_WITHOUT_A_BODY = [204, 304]
+
+
+@pytest.mark.parametrize("status", STATUSES_WITHOUT_A_BODY)
+@pytest.mark.parametrize("body", [b"x", "x"], ids=["bytes", "str"])
+def test_an_answer_that_can_have_no_body_is_given_none(status: int, body: bytes | str) -> None:
+    with pytest.raises(ValueError, match=rf"^a response of status {status} has no body, but this has b'x'$"):
+        faults.Respond(status, body=body)
+
+
+@pytest.mark.parametrize("status", STATUSES_WITHOUT_A_BODY)
+async def test_an_answer_without_a_body_says_nothing_of_a_length(status: int) -> None:
+    fault = faults.Respond(status, {"X-From": "proxy"})
+    assert fault.raw_headers == ((b"X-From", b"proxy"),)
+    async with session_to(Service("app")) as session:
+        with connector_of(session).inject("app.internal", fault):
+            async with session.get("/") as response:
+                assert (response.status, await response.read()) == (status, b"")
+                assert "Content-Length" not in response.headers
+            assert await statuses(session, "/") == [status]
+
+
+def test_an_answer_with_a_dict_of_headers_has_a_hash() -> None:
+    fault, same = faults.Respond(503, {"a": "b"}, "no"), faults.Respond(503, {"a": "b"}, "no")
+    assert hash(fault) == hash(same)
+    assert {fault: 1}[same] == 1
+    assert len({fault, same, faults.Respond(503, {"a": "c"}, "no"), faults.Respond(503, [("a", "b")], "no")}) == 3
+
+
+@pytest.mark.parametrize("fault", [fault for fault, _ in DESCRIPTIONS], ids=[text for _, text in DESCRIPTIONS])
+def test_a_fault_can_be_copied_and_pickled(fault: faults.Fault) -> None:
+    assert copy.copy(fault) == fault
+    assert copy.deepcopy(fault) == fault
+    assert pickle.loads(pickle.dumps(fault)) == fault
+
+
+@pytest.mark.parametrize(
+    "program",
+    [
+        "import asgi_connector.faults; print(asgi_connector.faults.Reset())",
+        "import asgi_connector.faults as faults; print(faults.Reset())",
+        "from asgi_connector.faults import Reset; print(Reset())",
+        "from asgi_connector import faults; print(faults.Reset())",
+        "import asgi_connector; print(asgi_connector.faults.Reset())",
+    ],
+)
+def test_faults_is_a_module(program: str) -> None:
+    assert run_python("-c", program) == f"{faults.Reset()!r}\n"
+    assert importlib.import_module("asgi_connector.faults") is faults
+
+
+def test_the_module_shows_what_is_public_of_it() -> None:
+    assert dir(faults) == sorted(faults.__all__)
+    kinds = {getattr(faults, name) for name in faults.__all__} - {faults.Fault, faults.Injection}
+    assert set(get_args(faults.Fault)) == kinds
+    for kind in [*kinds, faults.Injection]:
+        assert repr(kind) == f"<class 'asgi_connector.faults.{kind.__name__}'>"
+
+
+ENDED_MEANWHILE = [
+    faults.Respond(503),
+    faults.Hang(on="connect"),
+    faults.Hang(on="request"),
+    faults.Hang(),
+    faults.Reset(on="request"),
+    faults.Reset(),
+    faults.Close(),
+    faults.Latency(1000),
+    faults.Throttle(0.001),
+]
+
+
+@pytest.mark.parametrize("fault", ENDED_MEANWHILE, ids=repr)
+async def test_a_block_that_ends_while_a_request_waits_for_its_connection_does_nothing_to_it(
+    fault: faults.Fault,
+) -> None:
+    async with session_to(Service("app")) as session:
+        connector = connector_of(session)
+        with connector.record() as journal, connector.inject("app.internal", faults.Hang(on="connect")) as outer:
+            with connector.inject("app.internal", fault) as inner:
+                request = asyncio.create_task(statuses(session, "/", method="POST"))
+                await until_it_stops(lambda: inner.matched)
+            await until_it_stops(lambda: inner.matched)
+            assert not request.done()
+        async with asyncio.timeout(5):
+            assert await request == [200]
+        assert (outer.struck, journal[0].status, journal[0].state) == (1, 200, "done")
+        assert journal[0].via == "app"
+
+
+@pytest.mark.parametrize("fault", [faults.Refuse(), faults.Unresolvable(), *ENDED_MEANWHILE], ids=repr)
+async def test_an_outer_block_that_ends_first_does_nothing_to_a_request_that_waits_for_an_inner_one(
+    fault: faults.Fault,
+) -> None:
+    async with session_to(Service("app")) as session:
+        connector = connector_of(session)
+        outer = connector.inject("app.internal", fault)
+        inner = connector.inject("app.internal", faults.Hang(on="connect"))
+        with connector.record() as journal:
+            outer.__enter__()
+            inner.__enter__()
+            request = asyncio.create_task(statuses(session, "/", method="POST"))
+            await until_it_stops(lambda: inner.struck)
+            outer.__exit__(None, None, None)
+            await until_it_stops(lambda: inner.struck)
+            assert not request.done()
+            inner.__exit__(None, None, None)
+            async with asyncio.timeout(5):
+                assert await request == [200]
+        assert (journal[0].status, journal[0].state, journal[0].via) == (200, "done", "app")
+
+
+@pytest.mark.parametrize("inner", [faults.Refuse(), faults.Unresolvable()], ids=repr)
+@pytest.mark.parametrize("outer", [faults.Hang(on="connect"), faults.Reset(), faults.Latency(1)], ids=repr)
+async def test_what_stands_behind_a_connection_that_there_is_not_strikes_nothing(
+    inner: faults.Fault, outer: faults.Fault
+) -> None:
+    async with session_to(Service("app")) as session:
+        connector = connector_of(session)
+        with connector.inject("app.internal", outer, allow_unused=True) as behind:
+            with connector.inject("app.internal", inner) as nearer, pytest.raises(aiohttp.ClientConnectorError):
+                await session.get("/")
+            assert (nearer.matched, nearer.struck) == (1, 1)
+            assert (behind.matched, behind.struck) == (1, 0)
+
+
+def test_a_connector_whose_loop_is_closed_is_closed_though_a_request_waits_for_its_connection() -> None:
+    async def begin() -> "tuple[ASGIRoutingConnector, asyncio.Task[aiohttp.ClientResponse]]":
+        connector = ASGIRoutingConnector({"app.internal": Service("app")}, lifespan="off")
+        session = ClientSession("http://app.internal", connector=connector)
+        assert await statuses(session, "/") == [200]  # one is pooled
+        injected = connector.inject("app.internal", faults.Hang(on="connect"))
+        injected.__enter__()
+        waiting = asyncio.create_task(session.post("/"))
+        await until_it_stops(lambda: injected.struck)
+        return connector, waiting
+
+    loop = asyncio.new_event_loop()
+    connector, waiting = loop.run_until_complete(begin())
+    loop.close()
+    transports = [each.transport for each in connector._running.connections]
+    connector._close()
+    assert connector.closed
+    assert all(transport.is_closing() for transport in transports)
+    assert not waiting.done()
+    waiting._log_destroy_pending = False  # type: ignore[attr-defined]  # nobody can end it any more
+
+
+async def test_a_call_that_the_fallback_has_answered_is_not_shown_as_one_that_matches() -> None:
+    inner = ASGIRoutingConnector({"other.internal": Service("other")}, lifespan="off")
+    async with session_to(Service("app"), fallback=inner) as session:
+        with pytest.raises(AssertionError) as caught, connector_of(session).inject("*", faults.Reset()):
+            assert await statuses(session, "http://other.internal/") == [200]
+    text = f"{faults.Reset()!r} has struck nothing: there was no request to '*' while it was injected."
+    assert str(caught.value) == f"{text}\n{HINT}"

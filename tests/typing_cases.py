@@ -3,7 +3,11 @@
 mypy checks this file with ``warn_unused_ignores``, so each ``type: ignore`` is a test: that line must have that error.
 """
 
-from collections.abc import Awaitable, Callable, Mapping
+import re
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from datetime import datetime
+from http import HTTPStatus
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal, Protocol, TypedDict, assert_type
 
@@ -12,17 +16,22 @@ from channels.routing import ProtocolTypeRouter
 from django.core.handlers.asgi import ASGIHandler
 from fastapi import FastAPI
 from litestar import Litestar
+from multidict import CIMultiDict
 from quart import Quart
 from starlette.applications import Starlette
 from starlette.types import ASGIApp as StarletteApp
+from yarl import URL
 
 from asgi_connector import (
     ASGIApplicationConnector,
     ASGIConnectorError,
     ASGIProtocolError,
     ASGIRoutingConnector,
+    Exchange,
+    Journal,
     Mount,
     UnmountedHostError,
+    faults,
 )
 
 # Apps, as people write them.
@@ -256,3 +265,86 @@ def exceptions_are_what_they_stand_for(error: UnmountedHostError, broken: ASGIPr
     assert_type(error.host, str)
     assert_type(error.port, int | None)
     print(unreachable, own)
+
+
+# The journal and faults.
+
+
+def a_journal_is_a_sequence_of_exchanges(journal: Journal) -> None:
+    exchanges: Sequence[Exchange] = journal
+    assert_type(journal[0], Exchange)
+    assert_type(journal[1:], Journal)
+    assert_type(journal.select("a.internal", caller=None, method="GET", path="/", status=200), Journal)
+    assert_type(journal.assert_called(path=re.compile("/.*"), times=1), Journal)
+    assert_type(journal.assert_not_called(caller=..., where=lambda exchange: exchange.state == "failed"), Journal)
+    journal.select(where=lambda exchange: exchange.request.headers.get("X-Id"))
+    journal.assert_called(where=lambda exchange: exchange.response and exchange.response.headers.get("X-Id"))
+    assert_type(journal.to_mermaid(), str)
+    assert_type(journal.to_har(sensitive=True), dict[str, Any])
+    journal.select(status=HTTPStatus.OK)
+    journal.save_har(Path("a.har"))
+    journal[0] = exchanges[0]  # type: ignore[index]
+    journal.select(caller=80)  # type: ignore[arg-type]
+    journal.select(path=b"/")  # type: ignore[arg-type]
+    journal.select(path=re.compile(b"/"))  # type: ignore[arg-type]
+    journal.select("a.internal", "GET")  # type: ignore[call-arg]
+
+
+def an_exchange_is_typed(exchange: Exchange) -> None:
+    assert_type(exchange.caller, str | None)
+    assert_type(exchange.parent, Exchange | None)
+    assert_type(exchange.service, str | None)
+    assert_type(exchange.via, Literal["app", "fallback", "refused", "fault"])
+    assert_type(exchange.state, Literal["running", "done", "failed", "abandoned"])
+    assert_type(exchange.reused, bool | None)
+    assert_type(exchange.started, datetime)
+    assert_type(exchange.duration, float)
+    assert_type(exchange.status, int | None)
+    assert_type(exchange.error, BaseException | None)
+    assert_type(exchange.fault, faults.Fault | None)
+    assert_type(exchange.url, URL)
+    assert_type(exchange.path, str)
+    assert_type(exchange.request.body, bytes | None)
+    assert_type(exchange.request.headers["Accept"], str)
+    if exchange.response is not None:
+        assert_type(exchange.response.body, bytes | None)
+    for message in exchange.messages:
+        assert_type(message.data, str | bytes | None)
+    exchange.status = 200  # type: ignore[misc]
+
+
+async def recording_and_injecting_are_typed(connector: ASGIRoutingConnector, fault: faults.Fault) -> None:
+    with connector.record(bodies=True, max_body_size=1) as journal:
+        assert_type(journal, Journal)
+        assert_type(await journal.wait_for("a.internal", times=1, timeout=None), Journal)
+    with connector.inject("a.internal", fault, caller=None, path=re.compile("/"), times=1, seed="a") as injected:
+        assert_type(injected, faults.Injection)
+        assert_type(injected.matched, int)
+        assert_type(injected.struck, int)
+        assert_type(injected.fault, faults.Fault)
+    every_fault: list[faults.Fault] = [
+        faults.Refuse(),
+        faults.Unresolvable(),
+        faults.Respond(HTTPStatus.BAD_GATEWAY, [(b"a", "b")], "body"),
+        faults.Respond(502, CIMultiDict({"a": "b"}), b"body"),
+        faults.Hang(on="connect"),
+        faults.Reset(after=1),
+        faults.Close(on="request"),
+        faults.Latency(1, jitter=0.5),
+        faults.Throttle(1000, on="request"),
+    ]
+    for each in every_fault:
+        connector.inject("*", each, allow_unused=True)
+    block: faults.Injection = connector.inject("*", faults.Reset())
+    with block as entered:
+        assert_type(entered, faults.Injection)
+    connector.inject("a.internal")  # type: ignore[call-arg]
+    connector.inject("a.internal", faults.Reset)  # type: ignore[arg-type]
+    connector.inject("a.internal", faults.Reset(), status=200)  # type: ignore[call-arg]
+    connector.inject(None, faults.Reset())  # type: ignore[arg-type]
+    faults.Reset(on="connect")  # type: ignore[arg-type]
+    faults.Respond(502, body={})  # type: ignore[arg-type]
+    with connector.record("bodies"):  # type: ignore[call-arg, arg-type]
+        pass
+    async with connector.record():  # type: ignore[attr-defined]
+        pass
