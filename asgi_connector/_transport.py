@@ -217,6 +217,8 @@ class MemoryTransport(asyncio.Transport):
 
     def _send_eof(self) -> None:
         self._eof = True
+        if self._peer._state is not _OPEN:
+            return  # there is nobody to learn of it
         if self.line is not None and self._kept is None:
             self.line.carry_eof()
         else:

@@ -1569,3 +1569,15 @@ async def test_unmounting_in_a_block_does_not_wait_for_a_client_that_has_left(fa
                         await request
             assert connector.mounts.keys() == {"other.internal"}
         assert injected.struck == 1
+
+
+@in_virtual_time
+async def test_the_end_of_a_connection_whose_client_has_gone_is_not_kept() -> None:
+    async with session_to(App()) as session:
+        ws = await session.ws_connect("ws://app.internal/")
+        with inject(session, faults.Latency(5)):
+            with pytest.raises(TimeoutError):
+                await ws.receive(timeout=0.01)
+            await ws.close()  # a frame, and at once the end
+            await until_it_stops(lambda: len(transports(session)))
+    no_task_and_no_timer_is_left()
