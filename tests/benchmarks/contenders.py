@@ -184,10 +184,18 @@ def crowded(stage: Stage) -> AbstractAsyncContextManager[Client]:
     return over(ASGIRoutingConnector({**others, HOST: app}))
 
 
+def recorded(stage: Stage) -> AbstractAsyncContextManager[Client]:
+    return _recorded(bodies=False)
+
+
+def recorded_whole(stage: Stage) -> AbstractAsyncContextManager[Client]:
+    return _recorded(bodies=True)
+
+
 @asynccontextmanager
-async def recorded(stage: Stage) -> AsyncIterator[AiohttpClient]:
+async def _recorded(*, bodies: bool) -> AsyncIterator[AiohttpClient]:
     connector = ASGIRoutingConnector({HOST: app})
-    with connector.record(bodies=True):
+    with connector.record(bodies=bodies):
         async with over(connector) as client:
             yield client
 
@@ -220,7 +228,8 @@ CONTENDERS = {
     "floor": Contender(title="the floor: aiohttp and canned bytes", connect=floor),
     "ours": Contender(title="asgi-connector", connect=ours),
     "crowded": Contender(title="asgi-connector, with many mounts", connect=crowded),
-    "recorded": Contender(title="asgi-connector, recording with bodies", connect=recorded),
+    "recorded": Contender(title="asgi-connector, recording", connect=recorded),
+    "recorded-whole": Contender(title="asgi-connector, recording with bodies", connect=recorded_whole),
     "predecessor": Contender(
         title="aiohttp-asgi-connector", connect=predecessor, distributions=("aiohttp-asgi-connector",)
     ),

@@ -159,7 +159,7 @@ SCENARIOS = {
     ),
     "recording": Scenario(
         title=lambda sizes: f"{sizes.requests:,} small GETs, recorded and not",
-        contenders=("ours", "recorded"),
+        contenders=("ours", "recorded", "recorded-whole"),
         measure=sequential_gets,
         unit="µs a request",
         show=microseconds,
