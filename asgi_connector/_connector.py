@@ -420,18 +420,12 @@ class ASGIRoutingConnector(PoolingConnector):
         Raises `ValueError` for a host that is not mounted, `ValueError` or `TypeError` for a parameter that makes no
         sense, and `aiohttp.ClientConnectionError` if the connector is closed, before anything changes.
         """
-        return self._observe().inject(
-            host,
-            fault,
-            caller=caller,
-            method=method,
-            path=path,
-            times=times,
-            skip=skip,
-            probability=probability,
-            seed=seed,
-            allow_unused=allow_unused,
-        )
+        from ._injection import Odds
+        from ._selector import Selector
+
+        selector = Selector(host, caller=caller, method=method, path=path)
+        odds = Odds(times=times, skip=skip, probability=probability, seed=seed)
+        return self._observe().inject(selector, fault, odds, allow_unused)
 
     def _observe(self) -> "Observation":
         self._check_loop_or_none()

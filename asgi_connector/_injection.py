@@ -9,6 +9,7 @@ import socket
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
 from contextvars import Context
+from dataclasses import dataclass
 from types import TracebackType
 from typing import NamedTuple, Self, TypeGuard
 from weakref import WeakValueDictionary
@@ -30,6 +31,32 @@ from ._types import ASGIApp, Receive, Scope, Send
 _ByteFault = Hang | Reset | Close | Latency | Throttle
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Odds:
+    """Which of the requests that match are struck; see `ASGIRoutingConnector.inject`."""
+
+    times: int | None
+    skip: int
+    probability: float
+    seed: int | float | str | bytes
+
+    def __post_init__(self) -> None:
+        if self.times is not None:
+            _check_count("times", self.times, at_least=1)
+        _check_count("skip", self.skip, at_least=0)
+        if not isinstance(self.probability, int | float) or isinstance(self.probability, bool):
+            raise TypeError(f"probability must be a number, not {self.probability!r}")
+        if not 0 < self.probability <= 1:
+            raise ValueError(f"probability must be more than 0, and no more than 1, not {self.probability!r}")
+        if not isinstance(self.seed, int | float | str | bytes):
+            raise TypeError(f"seed must be an int, a float, a str or bytes, not {self.seed!r}")
+
+    @property
+    def certain(self) -> bool:
+        """Whether each is struck."""
+        return self.times is None and not self.skip and self.probability == 1
+
+
 class Injection:
     """An open `inject()` block.
 
@@ -44,21 +71,16 @@ class Injection:
         owner: "Injections",
         selector: Selector,
         fault: Fault,
-        times: int | None,
-        skip: int,
-        probability: float,
-        seed: int | float | str | bytes,
+        odds: Odds,
         allow_unused: bool,
     ) -> None:
         self.fault = fault
         self.matched = 0
         self.struck = 0
         self.selector = selector
+        self.odds = odds
         self._owner = owner
-        self._times = times
-        self._skip = skip
-        self._probability = probability
-        self._random = random.Random(seed)
+        self._random = random.Random(odds.seed)
         self._allow_unused = allow_unused
         self._recording: AbstractContextManager[Journal] | None = None
         self._journal = RecentJournal()
@@ -107,20 +129,15 @@ class Injection:
             else:
                 waiter.set_exception(error)
 
-    @property
-    def for_everything(self) -> bool:
-        """Whether each exchange that matches is struck, so that those that are open are too."""
-        return self._times is None and not self._skip and self._probability == 1
-
     def draw(self) -> "Strike | None":
         """A request matches: what strikes it, if anything does. Each takes as much from chance as any other."""
         self.matched += 1
-        fault = self.fault
-        drawn = self._random.random() < self._probability
+        fault, odds = self.fault, self.odds
+        drawn = self._random.random() < odds.probability
         delay = 0.0
         if isinstance(fault, Latency):
             delay = fault.seconds + self._random.uniform(-fault.jitter, fault.jitter)
-        if drawn and self.matched > self._skip and (self._times is None or self.struck < self._times):
+        if drawn and self.matched > odds.skip and (odds.times is None or self.struck < odds.times):
             return Strike(self, fault, delay)
         return None
 
@@ -140,14 +157,14 @@ class Injection:
 
     def _is_unused(self) -> bool:
         # That a fault which is left to chance has struck nothing is one of its outcomes.
-        return self.matched == 0 or (self.struck == 0 and self._probability == 1)
+        return self.matched == 0 or (self.struck == 0 and self.odds.probability == 1)
 
     def _explain(self) -> str:
         found = Journal(each for each in self._journal if each.service is not None and self.selector.matches(each))
-        if self.matched > self._skip:
+        if self.matched > self.odds.skip:
             reason = f"a block inside of its own has answered the requests to {self.selector}."
         elif self.matched:
-            reason = f"it was to skip {self._skip} requests to {self.selector}, and met {self.matched}."
+            reason = f"it was to skip {self.odds.skip} requests to {self.selector}, and met {self.matched}."
         else:
             reason = f"there was no request to {self.selector} while it was injected."
         text = f"{self.fault!r} has struck nothing: {reason}"
@@ -181,35 +198,16 @@ class Injections:
         self._connections = connections
         self._is_acquired = is_acquired
 
-    def inject(
-        self,
-        selector: Selector,
-        host: str,
-        fault: Fault,
-        times: int | None,
-        skip: int,
-        probability: float,
-        seed: int | float | str | bytes,
-        allow_unused: bool,
-    ) -> Injection:
+    def inject(self, selector: Selector, fault: Fault, odds: Odds, allow_unused: bool) -> Injection:
         """A block that is not entered yet; raises for what makes no sense."""
         if not isinstance(fault, Fault):
             raise TypeError(f"fault must be one of asgi_connector.faults, such as faults.Reset(), not {fault!r}")
-        if times is not None:
-            _check_count("times", times, at_least=1)
-        _check_count("skip", skip, at_least=0)
-        if not isinstance(probability, int | float) or isinstance(probability, bool):
-            raise TypeError(f"probability must be a number, not {probability!r}")
-        if not 0 < probability <= 1:
-            raise ValueError(f"probability must be more than 0, and no more than 1, not {probability!r}")
-        if not isinstance(seed, int | float | str | bytes):
-            raise TypeError(f"seed must be an int, a float, a str or bytes, not {seed!r}")
         if selector.host is None:
             raise TypeError("host must be a host pattern, not None")
         if not self._table.answers(selector.host):
             mounted = self._table.describe(selector.host.host)
-            raise ValueError(f"{host!r} is not mounted, and the fallback cannot be shaken. {mounted}")
-        return Injection(self, selector, fault, times, skip, probability, seed, allow_unused)
+            raise ValueError(f"{str(selector.host)!r} is not mounted, and the fallback cannot be shaken. {mounted}")
+        return Injection(self, selector, fault, odds, allow_unused)
 
     def end_all(self) -> None:
         """The connector closes: nothing is kept any longer."""
@@ -252,11 +250,11 @@ class Injections:
                 continue  # its client has gone
             underway = connection.underway()
             if underway is not None:
-                if injection.for_everything and _acts_on_bytes(fault):
+                if injection.odds.certain and _acts_on_bytes(fault):
                     self._strike_underway(injection, fault, connection, underway)
             elif isinstance(fault, Refuse | Unresolvable) or (isinstance(fault, Hang) and fault.on == "connect"):
                 connection.retire(self._is_acquired(connection.client))
-            elif isinstance(fault, Reset | Close) and injection.for_everything and injection.selector.any_call:
+            elif isinstance(fault, Reset | Close) and injection.odds.certain and injection.selector.any_call:
                 connection.transport.cut(_reset() if isinstance(fault, Reset) else None)
 
     def _strike_underway(self, injection: Injection, fault: Fault, connection: Connection, underway: Underway) -> None:

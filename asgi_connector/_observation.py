@@ -10,11 +10,11 @@ from aiohttp.connector import Connection
 from ._aiohttp import ClientProtocol
 from ._exchange import LiveExchange
 from ._faults import Fault
-from ._injection import Injection, Injections
+from ._injection import Injection, Injections, Odds
 from ._journal import Journal, Recorder
 from ._mounts import MountTable
 from ._running import Connection as OpenConnection
-from ._selector import Caller, Path, Selector
+from ._selector import Selector
 
 
 class Observation:
@@ -41,22 +41,8 @@ class Observation:
             raise ValueError(f"max_body_size must not be negative, but is {max_body_size}")
         return self.recorder.record(max_body_size if bodies else None)
 
-    def inject(
-        self,
-        host: str,
-        fault: Fault,
-        *,
-        caller: Caller,
-        method: str | None,
-        path: Path,
-        times: int | None,
-        skip: int,
-        probability: float,
-        seed: int | float | str | bytes,
-        allow_unused: bool,
-    ) -> Injection:
-        selector = Selector(host, caller=caller, method=method, path=path)
-        return self._injections.inject(selector, host, fault, times, skip, probability, seed, allow_unused)
+    def inject(self, selector: Selector, fault: Fault, odds: Odds, allow_unused: bool) -> Injection:
+        return self._injections.inject(selector, fault, odds, allow_unused)
 
     @property
     def injecting(self) -> bool:
