@@ -145,23 +145,22 @@ class Exchange:
         request: headers, size and body.
         messages: those of a WebSocket, of which 10,000 are kept.
         messages_dropped: how many more there were.
-        close_code: the code that a WebSocket was closed with; 1006 if there was no close frame.
     """
 
     __slots__ = (
         "__weakref__",
         "_clock",
+        "_close_code",
         "_end",
         "_end_order",
-        "_response",
-        "_start",
         "_error",
         "_order",
+        "_response",
+        "_start",
         "_started_to_answer",
         "_state",
         "_status",
         "caller",
-        "close_code",
         "fault",
         "host",
         "messages",
@@ -195,7 +194,7 @@ class Exchange:
         self.request = Content(CIMultiDictProxy(req.headers), room)
         self.messages: Sequence[WebSocketMessage] = ()
         self.messages_dropped = 0
-        self.close_code: int | None = None
+        self._close_code: int | None = None
         self._order = clock.next_order()
         self._end_order: int | None = None
         self._state: State = "running"
@@ -262,6 +261,12 @@ class Exchange:
         """What ended it, be it what the client's call raised, or an app's exception that was answered with a 500."""
         self._settle()
         return self._error
+
+    @property
+    def close_code(self) -> int | None:
+        """The code that a WebSocket was closed with; 1006 if there was no close frame (RFC 6455, 7.1.5)."""
+        self._settle()
+        return self._close_code
 
     @property
     def order(self) -> tuple[int, int | None]:
@@ -488,10 +493,10 @@ class LiveExchange(Exchange):
         if self.via == "fallback":  # what its frames were is not known
             self._finish("done")
             return
-        if self._error is None and self.close_code is not None:
+        if self._error is None and self._close_code is not None:
             self._finish("done")
             return
-        self.close_code = self.close_code or _ABNORMAL_CLOSURE
+        self._close_code = self._close_code or _ABNORMAL_CLOSURE
         if self._error is None:
             self._error = self._cut_off
         self._finish("abandoned" if self._error is None else "failed")
@@ -541,7 +546,7 @@ class LiveExchange(Exchange):
 
     def closed(self, code: int, reason: str) -> None:
         if self._state == "running":
-            self.close_code = code
+            self._close_code = code
 
     def app_failed(self, exc: BaseException) -> None:
         if self._state == "running":
