@@ -311,14 +311,18 @@ async def test_a_reset_under_a_client_that_goes_on_writing_is_what_it_is_on_a_re
 ) -> None:
     """A cut in order is not here: what a client that writes is told of it differs from loop to loop."""
     outcomes: list[Outcome] = []
+    arrived: list[int] = []
+    overhead = 0 if headers else len(b"10000\r\n\r\n10000\r\n")
     for way in WAYS:
         app = Answer()
         async with network(way, app, faults.Reset("request", 100_000)) as net:
             outcomes.append(await outcome_of(net, "POST", data=endless(), headers=headers))
             *pieces, last = await app.end()
-        overhead = 0 if headers else len(b"10000\r\n\r\n10000\r\n")
-        assert sum(len(piece["body"]) for piece in pieces) == 100_000 - overhead, way
+        arrived.append(sum(len(piece["body"]) for piece in pieces))
         assert last == GONE, way
+    in_process, real = arrived
+    assert in_process == 100_000 - overhead
+    assert 0 < real <= in_process  # a server may lose what it has read ahead
     assert outcomes[0] == outcomes[1]
     assert outcomes[0]._replace(text="") == (RESET, "", b"", 1)
 
