@@ -301,15 +301,16 @@ class CutStage(Stage):
         if self.over:
             self._pass(data)
             return
+        line = self.line
+        assert line is not None  # it is part of one as long as anything is carried
         passes, rest = self._allowance.split(data)
         if rest or self._allowance.used_up:
             self._struck = True
-            if self.line is not None:
-                self.line.hold()
+            line.hold()
         if passes:
             self._pass(passes)
-        if self._struck and self.line is not None and not self.line.broken:
-            self.line.broken = True
+        if self._struck and not line.broken:
+            line.broken = True
             self._cut()
 
     def carry_eof(self) -> None:

@@ -1581,3 +1581,15 @@ async def test_the_end_of_a_connection_whose_client_has_gone_is_not_kept() -> No
             await ws.close()  # a frame, and at once the end
             await until_it_stops(lambda: len(transports(session)))
     no_task_and_no_timer_is_left()
+
+
+async def test_the_end_of_a_connection_that_is_not_delivered_yet_is_silent_too() -> None:
+    body = bytes(1024 * KIB)
+    closing = [(b"content-length", b"%d" % len(body)), (b"connection", b"close")]
+    app = App(headers=closing, pieces=(body,))
+    async with session_to(app) as session, session.get("http://app.internal/wait") as response:
+        await app.gone.wait()  # the response is complete, and most of it waits for the client to read
+        with inject(session, faults.Hang()) as injected:
+            assert injected.struck == 1
+            assert transports(session)[1].get_write_buffer_size() > 0
+        assert await response.read() == body

@@ -993,3 +993,16 @@ async def test_a_call_that_the_fallback_has_answered_is_not_shown_as_one_that_ma
             assert await statuses(session, "http://other.internal/") == [200]
     text = f"{faults.Reset()!r} has struck nothing: there was no request to '*' while it was injected."
     assert str(caught.value) == f"{text}\n{HINT}"
+
+
+async def test_a_request_whose_app_is_unmounted_while_it_waits_is_not_struck_at_the_fallback() -> None:
+    fallback = ASGIRoutingConnector({"app.internal": Service("elsewhere")}, lifespan="off")
+    async with session_to({"app.internal": Service("app")}, fallback=fallback) as session:
+        connector = connector_of(session)
+        with connector.record() as journal, connector.inject("app.internal", faults.Reset()):
+            with connector.inject("app.internal", faults.Hang("connect")) as silence:
+                request = asyncio.create_task(statuses(session, "http://app.internal/"))
+                await until_it_stops(lambda: silence.struck)
+                await connector.unmount("app.internal")
+            assert await request == [200]
+        assert [(exchange.via, exchange.state) for exchange in journal] == [("fallback", "done")]
