@@ -86,7 +86,16 @@ class Hang:
 
 
 @dataclass(frozen=True, slots=True)
-class Reset:
+class _Cut:
+    on: Part = "response"
+    after: int | None = None
+
+    def __post_init__(self) -> None:
+        _check_choice("on", self.on, ("request", "response"))
+        _check_after(self.after)
+
+
+class Reset(_Cut):
     """The connection is cut by a reset (RST), for both ends: the app sees its client gone.
 
     Parameters:
@@ -96,24 +105,13 @@ class Reset:
             even the head.
     """
 
-    on: Part = "response"
-    after: int | None = None
-
-    def __post_init__(self) -> None:
-        _check_choice("on", self.on, ("request", "response"))
-        _check_after(self.after)
+    __slots__ = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Close:
+class Close(_Cut):
     """The connection is cut as by a server that closes it (FIN), for both ends. Parameters as those of `Reset`."""
 
-    on: Part = "response"
-    after: int | None = None
-
-    def __post_init__(self) -> None:
-        _check_choice("on", self.on, ("request", "response"))
-        _check_after(self.after)
+    __slots__ = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,14 +3,14 @@
 import asyncio
 import struct
 import zlib
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from aiohttp._websocket.reader import WebSocketDataQueue
 
 from asgi_connector._transport import MemoryTransport
-from asgi_connector._types import Message, Receive, Scope, Send
+from asgi_connector._types import ASGIApp, Message, Receive, Scope, Send
 from tests.conftest import session_to
 from tests.raw import RawConnection, raw_connection
 
@@ -150,10 +150,8 @@ class RawSocket:
 
 
 @asynccontextmanager
-async def raw_socket(
-    app: Callable[[Scope, Receive, Send], object], *, headers: bytes = b"", **session_settings: bool
-) -> AsyncIterator[RawSocket]:
-    async with session_to(app, **session_settings) as session, raw_connection(session) as connection:  # type: ignore[arg-type]
+async def raw_socket(app: ASGIApp, *, headers: bytes = b"", **session_settings: bool) -> AsyncIterator[RawSocket]:
+    async with session_to(app, **session_settings) as session, raw_connection(session) as connection:
         await connection.send(OPENING + headers + b"\r\n")
         status, _, _ = await connection.head()
         assert status == 101

@@ -187,10 +187,13 @@ class Relay:
             each.close()
 
     async def _until_read(self, pair: tuple[socket.socket, socket.socket]) -> None:
-        """Until what was sent has arrived, and the clients have read it; nothing tells, so ask the kernel."""
-        while any(_pending(each, termios.TIOCOUTQ) for each in pair) or any(  # noqa: ASYNC110
-            _pending(client, termios.FIONREAD) for client in self._clients
-        ):
+        """Until what was sent has arrived, and the clients have read it."""
+
+        def pending() -> bool:
+            on_the_way = any(_pending(each, termios.TIOCOUTQ) for each in pair)
+            return on_the_way or any(_pending(client, termios.FIONREAD) for client in self._clients)
+
+        while pending():  # noqa: ASYNC110 (nothing tells but the kernel, when it is asked)
             await asyncio.sleep(0)
 
 

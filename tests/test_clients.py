@@ -325,7 +325,7 @@ async def s3(apps: dict[str, Any], made: list[Any] | None = None, **settings: An
     config: Any = pytest.importorskip("aiobotocore.config").AioConfig
     noted = [] if made is None else made
 
-    class InProcess(http_session):  # type: ignore[misc]
+    class InProcess(http_session):  # type: ignore[misc] # of an optional package, so known only when the test runs
         async def _create_connector(self, proxy_url: str | None) -> aiohttp.BaseConnector:
             noted.append(ASGIRoutingConnector(apps))
             return noted[-1]  # type: ignore[no-any-return]
