@@ -59,6 +59,11 @@ class ServerEnd(Protocol):
         """Serve no request after the current one, or the one that it has been handed out for."""
 
     @property
+    def retired(self) -> bool:
+        """Whether it serves no further request."""
+        ...
+
+    @property
     def busy(self) -> bool:
         """Whether a request is unfinished, or a response undelivered."""
         ...
@@ -105,13 +110,10 @@ class ClientProtocol(ResponseHandler):
             self._cut_body_off()
         self._give_up_exception()
         if transport is not None:
-            if cast(MemoryTransport, transport).line is not None:
-                cast(MemoryTransport, transport).leave()  # the server learns of it when the line lets it
-            elif self.server.receiving:
-                self.server.client_left()
-            elif self.server.busy or transport.get_write_buffer_size():
-                transport.abort()
-                self.server.client_left()
+            server = self.server
+            deliver = server.receiving or not (server.busy or transport.get_write_buffer_size())
+            if cast(MemoryTransport, transport).hang_up(deliver=deliver, at_once=server.retired):
+                server.client_left()
         super().close()
 
     def _cut_body_off(self) -> None:

@@ -9,7 +9,7 @@ from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable
 from contextvars import Context
-from typing import Final, Protocol
+from typing import Final, Generic, Protocol, TypeVar
 
 from ._transport import MemoryTransport
 
@@ -17,6 +17,7 @@ from ._transport import MemoryTransport
 # only late were also slow.
 DELAY_WINDOW: Final = 4 * 1024 * 1024
 _SLICES_A_SECOND: Final = 20
+T = TypeVar("T")
 
 
 class Sink(Protocol):
@@ -52,6 +53,10 @@ class _Arrival:
 
     def carry_eof(self) -> None:
         self._transport.arrive_eof()
+
+    def drop(self) -> None:
+        if self._last is not None:
+            self._last.clear()
 
 
 class Stage(ABC):
@@ -104,26 +109,20 @@ class Stage(ABC):
             self.next.carry(data)
 
 
-class _Delay(Stage):
-    """Keeps what is carried until its time has come."""
+class _Delay(Stage, Generic[T]):
+    """Keeps what is carried in a queue until its time has come."""
 
     rank = 0
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         super().__init__()
         self._loop = loop
-        self._queue: deque[tuple[float, bytes | None]] = deque()
+        self._queue: deque[T] = deque()
         self._timer: asyncio.TimerHandle | None = None
 
     @property
     def idle(self) -> bool:
         return not self._queue
-
-    def flush(self) -> None:
-        waiting = list(self._queue)
-        self.drop()
-        for _, data in waiting:
-            self._pass(data)
 
     def drop(self) -> None:
         self._queue.clear()
@@ -131,27 +130,36 @@ class _Delay(Stage):
             self._timer.cancel()
             self._timer = None
 
-    def _keep_until(self, due: float, data: bytes | None) -> None:
-        self._queue.append((due, data))
+    @abstractmethod
+    def _due(self) -> float:
+        """When the first entry of the queue, or a slice of it, is passed on."""
+        ...
+
+    @abstractmethod
+    def _pass_first(self) -> None:
+        """Pass on the first entry of the queue, or a slice of it."""
+
+    def _keep(self, entry: T) -> None:
+        self._queue.append(entry)
         if self._timer is None:
             self._set_timer()
 
     def _set_timer(self) -> None:
-        self._timer = self._loop.call_at(self._queue[0][0], self._on_time, context=Context())
+        self._timer = self._loop.call_at(self._due(), self._on_time, context=Context())
 
     def _on_time(self) -> None:
         self._timer = None
         # A timer may be early, by less than the clock can tell.
-        now = max(self._loop.time(), self._queue[0][0])
-        while self._queue and self._queue[0][0] <= now:
-            self._pass(self._queue.popleft()[1])
+        now = max(self._loop.time(), self._due())
+        while self._queue and self._due() <= now:
+            self._pass_first()
         if self._queue:
             self._set_timer()
         else:
             self._tidy()
 
 
-class LatencyStage(_Delay):
+class LatencyStage(_Delay[tuple[float, bytes | None]]):
     window = DELAY_WINDOW
 
     def __init__(self, loop: asyncio.AbstractEventLoop, seconds: float) -> None:
@@ -165,6 +173,12 @@ class LatencyStage(_Delay):
     def carry_eof(self) -> None:
         self._carry(None)
 
+    def flush(self) -> None:
+        waiting = list(self._queue)
+        self.drop()
+        for _, data in waiting:
+            self._pass(data)
+
     def end(self) -> None:
         self.over = True
         self._seconds = 0.0  # what is on its way arrives when it would have
@@ -175,30 +189,63 @@ class LatencyStage(_Delay):
             self._pass(data)
         else:
             self._last = max(self._last, self._loop.time() + self._seconds)
-            self._keep_until(self._last, data)
+            self._keep((self._last, data))
+
+    def _due(self) -> float:
+        return self._queue[0][0]
+
+    def _pass_first(self) -> None:
+        self._pass(self._queue.popleft()[1])
 
 
-class ThrottleStage(_Delay):
+class ThrottleStage(_Delay[memoryview]):
+    """Passes on a slice at a time. A slice is cut off when its time comes, so a large write is one entry until then."""
+
     def __init__(self, loop: asyncio.AbstractEventLoop, bytes_per_second: float) -> None:
         super().__init__(loop)
         self._rate = bytes_per_second
         self._slice = max(1, int(bytes_per_second / _SLICES_A_SECOND))
-        self._free_at = 0.0  # when all that was carried before has passed
+        self._free_at = 0.0  # when the link has carried the slice before
+        self._ends = False  # an end of file follows the last slice at once
 
     def carry(self, data: bytes) -> None:
         if self.over:
             self._pass(data)
             return
-        self._free_at = max(self._free_at, self._loop.time())
-        for at in range(0, len(data), self._slice):
-            piece = data[at : at + self._slice]
-            self._free_at += len(piece) / self._rate
-            self._keep_until(self._free_at, piece)
+        if not self._queue:
+            self._free_at = max(self._free_at, self._loop.time())
+        self._keep(memoryview(data))
 
     def carry_eof(self) -> None:
         if self._queue:
-            self._keep_until(self._free_at, None)
+            self._ends = True
         else:
+            self._pass(None)
+
+    def flush(self) -> None:
+        rest = b"".join(self._queue)
+        ends = self._ends
+        self.drop()
+        if rest:
+            self._pass(rest)
+        if ends:
+            self._pass(None)
+
+    def drop(self) -> None:
+        super().drop()
+        self._ends = False
+
+    def _due(self) -> float:
+        return self._free_at + min(len(self._queue[0]), self._slice) / self._rate
+
+    def _pass_first(self) -> None:
+        self._free_at = self._due()
+        data = self._queue.popleft()
+        if len(data) > self._slice:
+            self._queue.appendleft(data[self._slice :])
+        self._pass(bytes(data[: self._slice]))
+        if self._ends and not self._queue:
+            self._ends = False
             self._pass(None)
 
 
@@ -380,3 +427,4 @@ class Line:
     def drop(self) -> None:
         for stage in self._stages:
             stage.drop()
+        self._arrival.drop()

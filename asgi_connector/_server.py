@@ -162,10 +162,12 @@ class ServerProtocol(asyncio.Protocol):
         self._client.force_close()  # so that it is not pooled again
         if not (acquired and self._awaited) and not self.busy:
             self._transport.close()
-        elif self._client.transport is None and self._transport.peer.line is not None:
-            # Its client has left, and a fault keeps the news, which may take longer than who waits for the app.
-            self.client_left()
-            self._transport.abort()
+        elif self._transport.peer_lost:
+            self._end_without_client()
+
+    @property
+    def retired(self) -> bool:
+        return self._retired
 
     @property
     def busy(self) -> bool:
@@ -203,13 +205,14 @@ class ServerProtocol(asyncio.Protocol):
 
     def close_client(self) -> None:
         """End the connection as its client would, whose calls fail."""
-        if self._client.transport is None:
-            self._transport.abort()  # it has left, and this end does not read on to where it would learn of it
         self._client.give_up(ClientConnectionError("Connector is closed"))
-        if self._transport.peer.line is not None:
-            # It has left, and what it has sent is kept by a fault, as is the news.
-            self.client_left()
-            self._transport.abort()
+        if self._transport.peer_lost:
+            self._end_without_client()
+
+    def _end_without_client(self) -> None:
+        """The client has left, and this end may never read on to where it would learn of it."""
+        self.client_left()
+        self._transport.abort()
 
     def failure_undelivered(self, exc: BaseException, *, client_gone: bool) -> None:
         assert self._cycle is not None

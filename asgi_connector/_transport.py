@@ -11,6 +11,7 @@ of `asyncio.Transport` with these points made exact:
 - Closing is known at once: as soon as one end has closed and the other has nothing left to read, `is_closing()` of the
   other is true, before its `connection_lost()`.
 - An aborted connection ends in `ConnectionResetError` at the other end.
+- An end never waits for a peer that reads nothing any more. `TRANSITIONS` has every way in which an end ends.
 
 This module imports nothing of the package.
 """
@@ -21,19 +22,46 @@ import errno
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from contextvars import Context
-from typing import Protocol, cast
+from typing import Final, Protocol, cast
 
 HIGH_WATER = 64 * 1024
 SLICE = 256 * 1024
 
 
-class _State(enum.Enum):
+class State(enum.Enum):
+    """What one end of a connection still does."""
+
     OPEN = "open"
-    CLOSING = "closing"  # close() was called; bytes written before it are still on their way
-    LOST = "lost"  # connection_lost() has been scheduled or called
+    """It reads and writes."""
+    CLOSING = "closing"
+    """It reads nothing any more. What it wrote before is still on its way."""
+    LOST = "lost"
+    """Its `connection_lost()` is scheduled, or has been called."""
 
 
-_OPEN, _CLOSING, _LOST = _State.OPEN, _State.CLOSING, _State.LOST
+class Event(enum.Enum):
+    """What ends one end of a connection."""
+
+    CLOSE = "close() was called here, or a protocol did not keep its transport open at the peer's EOF"
+    DELIVERED = "the peer has read everything that was written here, and its end"
+    PEER_ENDED = "the peer reads nothing any more"
+    END_READ = "the peer has ended, and everything that it wrote has been read here"
+    UNWRITABLE = "the peer is lost, its end has arrived unread, and a write waits here that nobody will read"
+    ABORT = "abort() was called at either end, the network has cut the connection, or a protocol has failed"
+
+
+TRANSITIONS: Final[Mapping[tuple[State, Event], State]] = {
+    (State.OPEN, Event.CLOSE): State.CLOSING,
+    (State.OPEN, Event.END_READ): State.LOST,
+    (State.OPEN, Event.UNWRITABLE): State.LOST,
+    (State.OPEN, Event.ABORT): State.LOST,
+    (State.CLOSING, Event.DELIVERED): State.LOST,
+    (State.CLOSING, Event.PEER_ENDED): State.LOST,
+    (State.CLOSING, Event.ABORT): State.LOST,
+}
+"""The state that follows. An event that is not listed for a state changes nothing."""
+
+_OPEN, _CLOSING, _LOST = State.OPEN, State.CLOSING, State.LOST
 
 
 class Line(Protocol):
@@ -61,7 +89,6 @@ class MemoryTransport(asyncio.Transport):
     """One end of an in-memory connection; made in pairs by `connect_pair`."""
 
     __slots__ = (
-        "_broken",
         "_chunks",
         "_context",
         "_corked",
@@ -105,8 +132,8 @@ class MemoryTransport(asyncio.Transport):
         self._eof = False
         self._eof_due = False  # written, and not yet handed over
         self._eof_delivered = False
-        self._reset: BaseException | None = None  # what the other end is lost with, behind what comes through to it
-        self._broken = False  # cut by the network
+        # Passed to the peer's connection_lost() after the remaining bytes.
+        self._reset: BaseException | None = None
         self.line: Line | None = None
         self._high = HIGH_WATER
         self._low = HIGH_WATER // 4
@@ -142,6 +169,7 @@ class MemoryTransport(asyncio.Transport):
 
     def pause_reading(self) -> None:
         self._read_paused = True
+        self._check_writable()
 
     def resume_reading(self) -> None:
         if self._read_paused:
@@ -187,11 +215,7 @@ class MemoryTransport(asyncio.Transport):
             return
         peer = self._peer
         if peer._state is not _OPEN:
-            if self._read_paused and peer._broken:
-                # Whoever does not read learns of a cut when he writes, as with a socket.
-                peer._drop()
-                self._lose(peer._reset)
-            # A writer that never waits must not go on for ever; connection_lost() is what ends its pause.
+            # A writer that never waits must not go on for ever. Its connection_lost() ends the pause.
             self._pause_writing()
             return
         self._size += len(data)
@@ -241,29 +265,38 @@ class MemoryTransport(asyncio.Transport):
 
     def close(self) -> None:
         """Deliver what was written, then end the connection. Nothing more is read at this end."""
-        if self._state is not _OPEN:
-            return
-        self._state = _CLOSING
-        peer = self._peer
-        peer._drop()
-        if peer._state is _CLOSING:
-            peer._lose(None)  # it was waiting for this end to read
-        if not self._size:
-            self._lose(None)
-        self._send_eof()
-
-    def leave(self) -> None:
-        """End this end now. What was written still reaches the other one, which learns of the end behind it."""
-        self.close()
-        self._lose(None)
+        if self._state is _OPEN:
+            self._happen(Event.CLOSE)
+            self._send_eof()
+            if not self._size:
+                self._happen(Event.DELIVERED)
 
     def abort(self) -> None:
-        """End the connection now: what is on its way, in either direction, is lost."""
-        peer = self._peer
-        self._drop()
-        peer._drop()
-        self._lose(None)
-        peer._lose(ConnectionResetError(errno.ECONNRESET, "The other end of the in-memory connection was aborted"))
+        """End the connection now. What is on its way is lost in both directions."""
+        self._abort(None)
+
+    def hang_up(self, *, deliver: bool, at_once: bool = False) -> bool:
+        """End this end as a process does that closes its socket. Returns whether the peer may be told of it now.
+
+        With *deliver* the peer still reads what was written. Without it, the connection is aborted. Over a line the
+        peer learns of the end after the bytes that the line still has, unless *at_once* is true.
+        """
+        if self.line is not None and not at_once:
+            self.close()
+            if self._kept is not None:
+                self.release()
+            self._happen(Event.ABORT)
+            return False
+        if deliver and self.line is None:
+            self.close()
+        else:
+            self.abort()
+        return True
+
+    @property
+    def peer_lost(self) -> bool:
+        """Whether the peer has ended. This end may be unable to learn of it: a line may keep the news."""
+        return self._peer._state is _LOST
 
     # What stands between the two ends, and what it lets through.
 
@@ -302,19 +335,18 @@ class MemoryTransport(asyncio.Transport):
     def arrive_eof(self) -> None:
         self._eof_due = True
         self._schedule()
+        self._peer._check_writable()
 
     def cut(self, reset: BaseException | None) -> None:
         """The network ends the connection, by a *reset* or in order: here at once, at the other end behind what came
         through to it. Everything else that was on its way, in either direction, is lost.
         """
-        self._broken = True
         self._reset = reset
         line, self.line, self._kept = self.line, None, None
         if line is not None:
             line.drop()
         self._size = sum(map(len, self._chunks))
-        self._peer._drop()
-        self._lose(reset)
+        self._happen(Event.ABORT, reset)
         self.arrive_eof()
 
     def _schedule(self) -> None:
@@ -390,9 +422,9 @@ class MemoryTransport(asyncio.Transport):
             self._eof_delivered = True
             keep_open = peer._call(peer._protocol.eof_received)
         if self._state is not _OPEN:
-            self._lose(None)
+            self._happen(Event.DELIVERED)
             peer._drop()
-            peer._lose(self._reset)
+            peer._happen(Event.END_READ, self._reset)
         elif not keep_open:
             peer.close()
 
@@ -404,10 +436,32 @@ class MemoryTransport(asyncio.Transport):
             self.line.drop()
         self._size = 0
 
-    def _lose(self, exc: BaseException | None) -> None:
-        if self._state is not _LOST:
-            self._state = _LOST
+    def _happen(self, event: Event, exc: BaseException | None = None) -> None:
+        """Enter the state that follows *event*, if any. A lost end gets *exc* in its `connection_lost()`."""
+        following = TRANSITIONS.get((self._state, event))
+        if following is None:
+            return
+        self._state = following
+        if following is _LOST:
             self._loop.call_soon(self._connection_lost, exc, context=self._context)
+        peer = self._peer
+        peer._drop()
+        peer._happen(Event.PEER_ENDED, self._reset)
+        peer._check_writable()
+
+    def _check_writable(self) -> None:
+        """A socket that does not read learns of its peer's end by a write that fails."""
+        peer = self._peer
+        if peer._state is _LOST and peer._eof_due and self._read_paused and self._write_paused:
+            self._happen(Event.UNWRITABLE, peer._reset or _reset_error())
+
+    def _abort(self, exc: BaseException | None) -> None:
+        peer = self._peer
+        self._reset = _reset_error()
+        self._drop()
+        peer._drop()
+        self._happen(Event.ABORT, exc)
+        peer._happen(Event.ABORT, self._reset)
 
     def _connection_lost(self, exc: BaseException | None) -> None:
         try:
@@ -421,6 +475,7 @@ class MemoryTransport(asyncio.Transport):
         if not self._write_paused:
             self._write_paused = True
             self._call(self._protocol.pause_writing)
+            self._check_writable()
 
     def _resume_writing(self) -> None:
         if self._write_paused and self._state is not _LOST and self._size <= self._low:
@@ -439,8 +494,7 @@ class MemoryTransport(asyncio.Transport):
 
     def _fail(self, callback: str, exc: BaseException) -> None:
         self._report(callback, exc)
-        self._lose(exc)
-        self.abort()
+        self._abort(exc)
 
     def _report(self, callback: str, exc: BaseException) -> None:
         self._loop.call_exception_handler(
@@ -451,6 +505,10 @@ class MemoryTransport(asyncio.Transport):
                 "protocol": self._protocol,
             }
         )
+
+
+def _reset_error() -> ConnectionResetError:
+    return ConnectionResetError(errno.ECONNRESET, "The other end of the in-memory connection was aborted")
 
 
 def connect_pair(

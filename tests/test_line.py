@@ -248,7 +248,7 @@ def test_a_slow_link_that_is_over_lets_go_at_once() -> None:
     way.write_eof()
     way.clock.advance(1)
     way.end()
-    assert way.ground.arrivals == [(1.0, b"a"), (1.0, b"b"), (1.0, b"c"), (1.0, None)]
+    assert way.ground.arrivals == [(1.0, b"a"), (1.0, b"bc"), (1.0, None)]
     assert way.clock.pending == 0
     assert not way.lies()
 
@@ -403,6 +403,25 @@ def test_what_is_dropped_does_not_arrive_and_leaves_no_timer() -> None:
     way.end()
     way.clock.advance(100)
     assert way.ground.arrivals == [(1.5, b"a")]
+
+
+def test_what_waits_for_a_cut_is_dropped_too() -> None:
+    way = Way(lambda way: CutStage(Allowance(3, head_passed=True), lambda: None))
+    way.write(b"abc")
+    way.line.drop()
+    way.line.release()
+    assert way.data == b""
+
+
+def test_a_slow_link_keeps_a_large_write_in_one_piece_until_its_time_comes() -> None:
+    way = Way(throttle(10))
+    way.write(bytes(1_000_000))
+    stage = way.stages[0]
+    assert isinstance(stage, ThrottleStage)
+    assert len(stage._queue) == 1
+    way.clock.advance(1.0)
+    assert len(way.data) == 10
+    assert len(stage._queue) == 1
 
 
 # Any mix of them.
