@@ -28,6 +28,14 @@ def test_the_quick_command_measures_every_scenario_for_everybody_who_is_there() 
     ]
 
 
+def test_the_soak_runs_and_leaves_nothing_behind() -> None:
+    """A short one. What it is for takes minutes: ``python -m tests.benchmarks.soak``."""
+    output = run_python("-m", "tests.benchmarks.soak", "--requests", "500")
+    assert "500 requests" in output
+    assert "AppError" in output
+    assert "WebSocket closed by 1000" in output
+
+
 def test_the_first_contender_of_a_scenario_is_what_the_others_are_compared_with(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
