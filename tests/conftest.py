@@ -11,8 +11,10 @@ from importlib.metadata import version
 from typing import Any, Final
 
 import aiohttp
+import hypothesis
 import pytest
 import pytest_asyncio
+from hypothesis import strategies as st
 
 from asgi_connector import ASGIRoutingConnector, Mount
 from asgi_connector._transport import MemoryTransport
@@ -40,6 +42,15 @@ def pytest_asyncio_loop_factories(
     config: pytest.Config, item: pytest.Item
 ) -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
     return {name: LOOPS[name] for name in config.getoption("--loops").split(",")}
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionstart() -> None:
+    """Let hypothesis register its random generator now.
+
+    When it does so it looks for what refers to the generator, which `gc.freeze()` hides later.
+    """
+    hypothesis.find(st.none(), lambda _: True, settings=hypothesis.settings(database=None))
 
 
 @pytest.hookimpl(tryfirst=True)
