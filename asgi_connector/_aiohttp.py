@@ -100,6 +100,8 @@ class ClientProtocol(ResponseHandler):
     _frames_queue: WebSocketDataQueue | None = None
 
     def close(self) -> None:
+        if self._loop.is_closed():
+            return  # a finaliser closes what is left: neither end can be told any more
         transport = self.transport
         if transport is not None and transport.is_closing():
             self._cut_body_off()

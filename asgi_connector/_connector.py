@@ -224,7 +224,8 @@ class ASGIRoutingConnector(PoolingConnector):
         """
 
         async def leave() -> LifespanError | None:
-            await mounted.wait_until_unused()
+            with self._running.reporting_delay(mounted):
+                await mounted.wait_until_unused()
             try:
                 await self._lifespans.leave(mounted.lifespan)
             except LifespanError as exc:
