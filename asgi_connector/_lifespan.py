@@ -125,7 +125,14 @@ class Lifespan:
         context.run(current_caller.set, self)
         # Not by the loop's task factory: an eager task would run before it is known here.
         self._task = asyncio.Task(self._run(), loop=self.owner.loop, context=context)
+        self._task.add_done_callback(self._task_done)
         discard_silently(self._task)
+
+    def _task_done(self, task: "asyncio.Task[None]") -> None:
+        """A task that was cancelled before it called the app has ended without telling."""
+        if self._state is _State.STARTING:
+            self._failure = "it was cancelled before it began"
+            self._end_starting(_State.FAILED)
 
     def release_waiters(self) -> None:
         """Let those who wait for the startup now wait no longer; whoever comes later will."""
