@@ -3,9 +3,10 @@
 import asyncio
 import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Generator, Mapping
-from contextlib import AbstractContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, asynccontextmanager
 from contextvars import Context, copy_context
 from functools import partial
+from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self, cast
 
 from aiohttp import BaseConnector, ClientConnectionError, ClientRequest, ClientTimeout
@@ -22,6 +23,7 @@ from ._aiohttp import (
     take_proxy,
     trace_reuse,
 )
+from ._blocks import Block
 from ._callers import Caller, callers
 from ._cycle import Cycle, logger
 from ._exceptions import LifespanError, UnmountedHostError
@@ -191,14 +193,17 @@ class ASGIRoutingConnector(PoolingConnector):
         self._retire_outdated()
         await _wait_for_leaving(self._leave(mounted))
 
-    @asynccontextmanager
-    async def mounted(self, pattern: str, app: ASGIApp | Mount) -> AsyncGenerator[None, None]:
+    def mounted(self, pattern: str, app: ASGIApp | Mount) -> AbstractAsyncContextManager[None]:
         """Mount *app* at *pattern* for the block only; afterwards, what was there before is there again.
 
         Blocks for the same pattern may be nested, or overlap in any order: the one entered last is seen. The end of the
         block returns when what was in flight on *app* has ended. It raises `RuntimeError` from inside a request to
         *app*, which would wait for itself, and leaves *app* mounted.
         """
+        return _MountedBlock(f"mounted({pattern!r}, ...)", self._mounted(pattern, app))
+
+    @asynccontextmanager
+    async def _mounted(self, pattern: str, app: ASGIApp | Mount) -> AsyncGenerator[None, None]:
         self._check_loop()
         self._check_open()
         layer, mounted = self._table.push(pattern, app, copy_context())
@@ -627,6 +632,23 @@ def _log_destination(req: ClientRequest, mounted: MountedApp) -> None:
 
 class _UnmountedMeanwhile(Exception):
     """What a request was to be connected to is not mounted any more: dispatch it anew."""
+
+
+class _MountedBlock(Block):
+    """What `mounted()` returns."""
+
+    def __init__(self, call: str, block: AbstractAsyncContextManager[None]) -> None:
+        self._block = block
+        super().__init__(call, "async with")
+
+    async def __aenter__(self) -> None:
+        self._enter()
+        await self._block.__aenter__()
+
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> bool | None:
+        return await self._block.__aexit__(exc_type, exc, traceback)
 
 
 class _Waiting:

@@ -26,8 +26,13 @@ def run_python(*arguments: str | Path) -> str:
 
 def run_until_interrupted(program: str) -> subprocess.CompletedProcess[str]:
     """Run the source of a program that sends itself a SIGINT, as Ctrl-C does, and look at how it ended."""
+    return try_python("-c", program)
+
+
+def try_python(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    """Run a program with Python's own settings, however it ends."""
     return subprocess.run(
-        [sys.executable, "-c", program],
+        [sys.executable, *arguments],
         cwd=ROOT,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         capture_output=True,
