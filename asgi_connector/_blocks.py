@@ -1,6 +1,6 @@
 """Context managers that warn if no `with` statement ever enters them: they do nothing before that."""
 
-import sys
+import inspect
 import warnings
 from typing import Any
 
@@ -42,7 +42,8 @@ class Block:
 
 def _line_outside() -> tuple[str, int]:
     """The file and the line, outside of this package, from where it has been called."""
-    frame = sys._getframe(1)
+    frame = inspect.currentframe()
+    assert frame is not None  # CPython has frames
     while frame.f_globals.get("__name__", "").partition(".")[0] == _PACKAGE and frame.f_back is not None:
         frame = frame.f_back
     return frame.f_code.co_filename, frame.f_lineno

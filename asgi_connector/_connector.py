@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import sys
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Generator, Mapping
 from contextlib import AbstractAsyncContextManager, AbstractContextManager, asynccontextmanager
 from contextvars import Context, copy_context
@@ -20,6 +21,7 @@ from ._aiohttp import (
     PoolingConnector,
     close_now,
     loop_of,
+    running_loop,
     take_proxy,
     trace_reuse,
 )
@@ -256,7 +258,7 @@ class ASGIRoutingConnector(PoolingConnector):
         self, req: ClientRequest, traces: list[Trace], timeout: ClientTimeout
     ) -> Coroutine[Any, Any, Connection]:
         """Get a connection to where *req* goes: aiohttp calls this for each request, and awaits it at once."""
-        if asyncio.get_running_loop() is not self._owner or self._closing is not None or self.closed:
+        if asyncio.get_running_loop() is not self._owner or self._closing is not None or self._has_closed():
             self._check_loop()
             self._check_open()
         task = asyncio.current_task()
@@ -568,13 +570,21 @@ class ASGIRoutingConnector(PoolingConnector):
         return waiters
 
     def _check_loop(self) -> None:
-        try:
-            running: asyncio.AbstractEventLoop | None = asyncio.get_running_loop()
-        except RuntimeError:
-            running = None
+        running = running_loop()
         if running is not self._owner:
             where = "where no event loop runs" if running is None else f"from {_describe_loop(running)}"
-            raise RuntimeError(f"{self!r} belongs to {_describe_loop(self._owner)}, and cannot be used {where}")
+            belongs = f"{self!r} belongs to {_describe_loop(self._owner)}, and cannot be used {where}"
+            raise RuntimeError(f"{belongs}{_hint_for_pytest()}")
+
+    @override
+    def _refuse_request(self) -> None:
+        if self._has_closed():
+            raise RuntimeError(
+                f"Session is closed: its connector, {self!r}, has been closed, by another session maybe. The end of a "
+                "session closes its connector: to share one, make each ClientSession with connector_owner=False, and "
+                "close the connector yourself"
+            )
+        self._check_loop()
 
     def _check_loop_or_none(self) -> None:
         """As `_check_loop()`, but that no loop runs will do: in a fixture that is no coroutine, say."""
@@ -697,6 +707,17 @@ def _running_loop(name: str) -> asyncio.AbstractEventLoop:
             f"An {name} belongs to the event loop that runs when it is made, and none is running: make it in an async "
             "function, in a test in an async fixture"
         ) from None
+
+
+def _hint_for_pytest() -> str:
+    """What to write in a test: with pytest-asyncio, a fixture and its tests may have different loops by accident."""
+    if "pytest_asyncio" not in sys.modules:
+        return ""
+    return (
+        ". With pytest-asyncio, the fixture that makes it and each test and fixture that uses it must have the same "
+        'loop_scope: @pytest_asyncio.fixture(scope="session", loop_scope="session") and '
+        '@pytest.mark.asyncio(loop_scope="session"), say'
+    )
 
 
 def _describe_loop(loop: asyncio.AbstractEventLoop) -> str:

@@ -1,9 +1,9 @@
 """What asyncio knows of a task: whether it ends because its event loop does, and where it waits."""
 
 import asyncio
+import inspect
 import linecache
 import os
-import sys
 import sysconfig
 from collections.abc import Iterator
 from types import FrameType
@@ -26,7 +26,7 @@ def ends_with_loop(exc: BaseException, loop: asyncio.AbstractEventLoop) -> bool:
 
 
 def _is_called_by(name: str) -> bool:
-    frame: FrameType | None = sys._getframe()
+    frame = inspect.currentframe()
     while frame is not None:
         if frame.f_code.co_name == name:
             return True
@@ -50,7 +50,7 @@ def discard_silently(task: "asyncio.Task[Any]") -> None:
 
     The attribute is private to asyncio, whose own `gather()` sets it for the same purpose.
     """
-    task._log_destroy_pending = False  # type: ignore[attr-defined] # pyright: ignore[reportAttributeAccessIssue]
+    task._log_destroy_pending = False  # type: ignore[attr-defined]
 
 
 def where_it_waits(task: "asyncio.Task[Any]") -> str:

@@ -18,6 +18,11 @@ from tests.programs import try_python
 Call = Callable[[ASGIRoutingConnector], object]
 
 
+def forget(block: object) -> None:
+    del block
+    gc.collect()
+
+
 async def app(scope: Scope, receive: Receive, send: Send) -> None:
     raise AssertionError("no request is made here")
 
@@ -58,8 +63,7 @@ async def test_a_block_that_is_never_entered_warns_at_the_line_of_the_call(
 ) -> None:
     async with Shorter({"app.internal": app}, lifespan="off") as connector:
         with pytest.warns(RuntimeWarning) as caught:
-            call(connector)
-            gc.collect()
+            forget(call(connector))
     (warning,) = caught
     place = f"{warning.filename}:{warning.lineno}"
     assert str(warning.message) == f"{name} at {place} was never entered, so it did nothing: write '{example}'"
@@ -140,7 +144,7 @@ def test_python_shows_the_warning_by_default(tmp_path: Path) -> None:
     assert f"{program}:9: RuntimeWarning: record() at {program}:9 was never entered" in finished.stderr
 
 
-TEST = '''
+TEST = """
 import pytest
 from asgi_connector import ASGIRoutingConnector, faults
 
@@ -150,7 +154,7 @@ async def app(scope, receive, send): ...
 async def test_retries():
     async with ASGIRoutingConnector({"app.internal": app}, lifespan="off") as connector:
         connector.inject("app.internal", faults.Reset())  # line 10
-'''
+"""
 
 
 @pytest.mark.parametrize(("options", "passes"), [([], True), (["-W", "error"], False)])
