@@ -335,14 +335,19 @@ class Lifespan:
         assert self._task is not None
         done, _ = await asyncio.wait({self._task}, timeout=self.owner.timeout)
         if not done:
-            where = where_it_waits(self._task)
-            await self._cancel()
-            if self._failure is None and not self._shutdown_completed:
-                self._failure = f"it did not end within {self.owner.timeout} seconds, and was cancelled {where}"
+            await self._cancel_shutdown()
         self._set_stopped()
         if self._failure is not None or self._error is not None:
             when = "while it was up" if self._died else "to shut down"
             raise LifespanError(self._describe_failure(when)) from self._error
+
+    async def _cancel_shutdown(self) -> None:
+        assert self._task is not None
+        reported = self._failure is not None
+        text = f"it did not end within {self.owner.timeout} seconds, and was cancelled {where_it_waits(self._task)}"
+        await self._cancel()
+        if not reported and not self._shutdown_completed:
+            self._failure = text  # in the place of what the app says of its cancellation
 
     async def _cancel(self) -> None:
         assert self._task is not None

@@ -1,14 +1,16 @@
 """What asyncio knows of a task: whether it ends because its event loop does, and where it waits."""
 
 import asyncio
+import gc
 import inspect
 import linecache
 import os
 import sysconfig
 from collections.abc import Iterator
-from types import FrameType
+from types import AsyncGeneratorType, CoroutineType, FrameType, GeneratorType
 from typing import Any, Final
 
+_SUSPENDABLE: Final = (AsyncGeneratorType, CoroutineType, GeneratorType)
 _PACKAGE: Final = os.path.dirname(__file__)
 _STDLIB: Final = (sysconfig.get_path("stdlib"), sysconfig.get_path("platstdlib"), "<frozen")
 
@@ -69,10 +71,19 @@ def _frames(task: "asyncio.Task[Any]") -> Iterator[FrameType]:
     """The frames of a suspended task, the outermost first; `Task.get_stack()` has only that one."""
     awaited: Any = task.get_coro()
     while awaited is not None:
-        frame = getattr(awaited, "cr_frame", None) or getattr(awaited, "gi_frame", None)
+        frame, awaited = _step_into(awaited)
         if frame is not None:
             yield frame
-        awaited = getattr(awaited, "cr_await", None) or getattr(awaited, "gi_yieldfrom", None)
+
+
+def _step_into(awaited: Any) -> tuple[FrameType | None, Any]:
+    """The frame of what is awaited, if it has one, and what it awaits itself."""
+    for frame, inside in (("cr_frame", "cr_await"), ("gi_frame", "gi_yieldfrom"), ("ag_frame", "ag_await")):
+        if hasattr(awaited, frame):
+            return getattr(awaited, frame), getattr(awaited, inside)
+    # What `__anext__()` and `__await__()` return: only the garbage collector can see what it stands for.
+    found: list[Any] = [each for each in gc.get_referents(awaited) if isinstance(each, _SUSPENDABLE)]
+    return None, found[0] if found else None
 
 
 def _is_installed(frame: FrameType) -> bool:
