@@ -567,6 +567,20 @@ async def test_an_exception_after_the_startup_is_logged_and_raised_at_the_end() 
     await session.close()
 
 
+async def test_a_startup_that_is_cancelled_before_it_begins_has_failed_at_once() -> None:
+    app = Service()
+    async with session_to(app, lifespan="auto", shutdown_timeout=NEVER) as session:
+        before = asyncio.all_tasks()
+        request = asyncio.create_task(fetch(session))
+        await asyncio.sleep(0)
+        (startup,) = asyncio.all_tasks() - before - {request}
+        startup.cancel()
+        result = await result_of(request)
+    assert type(result) is LifespanError
+    assert str(result) == "The app at 'app.internal' failed to start: it was cancelled before it began"
+    assert app.log == []
+
+
 class WorkerFailed(Exception): ...
 
 
