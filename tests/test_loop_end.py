@@ -88,7 +88,8 @@ def assert_only_the_session_is_reported(caplog: pytest.LogCaptureFixture) -> Non
     assert records(caplog) == []
     messages = [record.getMessage().splitlines()[0] for record in caplog.records if record.levelno > logging.INFO]
     assert set(messages) <= {f"Unclosed {what}" for what in ("client session", "connector", "connection")}, messages
-    assert messages.count("Unclosed client session") == 1, messages
+    assert messages, "that the session was not closed has to be said"
+    assert messages.count("Unclosed client session") <= 1, messages  # none if the connector is collected first
 
 
 def run_and_forget(run: Callable[[], list[Any]]) -> None:
