@@ -5,6 +5,7 @@ It is the same in every aiohttp from 3.13 to 3.14; the tests in ``tests/test_aio
 # pyright: reportPrivateUsage=false
 
 import asyncio
+import inspect
 import sys
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
@@ -18,6 +19,7 @@ from aiohttp import (
     ClientError,
     ClientRequest,
     ClientResponse,
+    ClientSession,
     ClientTimeout,
     WSCloseCode,
     WSMessage,
@@ -105,6 +107,8 @@ class ClientProtocol(ResponseHandler):
     _frames_queue: WebSocketDataQueue | None = None
 
     def close(self) -> None:
+        if self._loop.is_closed():
+            return  # a finaliser closes what is left: neither end can be told any more
         transport = self.transport
         if transport is not None and transport.is_closing():
             self._cut_body_off()
@@ -436,6 +440,24 @@ class PoolingConnector(BaseConnector):
     finalisers and on loops that are closed.
     """
 
+    @property
+    def closed(self) -> bool:
+        """Whether the connector is closed."""
+        if (self._closed or running_loop() is not self._loop) and _is_asked_by_a_request():
+            self._refuse_request()
+        return self._closed
+
+    def _has_closed(self) -> bool:
+        """The same, at less cost."""
+        return self._closed
+
+    def _refuse_request(self) -> None:
+        """A session makes a request through a connector that is closed, or of another loop: raise what is wrong.
+
+        aiohttp would say it in words that do not help.
+        """
+        raise NotImplementedError
+
     def _open_connection(self, req: ClientRequest) -> ClientProtocol:
         """Make a new connection for *req*."""
         raise NotImplementedError
@@ -473,6 +495,28 @@ class PoolingConnector(BaseConnector):
 
     def _close(self, *, abort_ssl: bool = False) -> list[Awaitable[object]]:
         return self._close_now()
+
+
+def running_loop() -> asyncio.AbstractEventLoop | None:
+    """The event loop that runs here, if there is one."""
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None
+
+
+def _is_asked_by_a_request() -> bool:
+    """Whether it is a session's request that reads `PoolingConnector.closed`, and not a user.
+
+    `ClientSession._request` begins by reading `ClientSession.closed`, which is that of its connector. Then it says
+    "Session is closed", of a new session too if another one has closed the connector. In another loop it goes on, and
+    says "Timeout context manager should be used inside a task". Of a session that has been closed itself, the connector
+    is not asked.
+    """
+    frame = inspect.currentframe()
+    for _ in range(3):  # this function, `PoolingConnector.closed`, `ClientSession.closed`
+        frame = frame and frame.f_back
+    return frame is not None and frame.f_code is ClientSession._request.__code__
 
 
 def close_now(connector: BaseConnector) -> list[Awaitable[object]]:

@@ -2,10 +2,12 @@
 
 import asyncio
 import logging
+import sys
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Generator, Mapping
-from contextlib import AbstractContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, asynccontextmanager
 from contextvars import Context, copy_context
 from functools import partial
+from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self, cast
 
 from aiohttp import BaseConnector, ClientConnectionError, ClientRequest, ClientTimeout
@@ -19,9 +21,11 @@ from ._aiohttp import (
     PoolingConnector,
     close_now,
     loop_of,
+    running_loop,
     take_proxy,
     trace_reuse,
 )
+from ._blocks import Block
 from ._callers import Caller, callers
 from ._cycle import Cycle, logger
 from ._exceptions import LifespanError, UnmountedHostError
@@ -191,14 +195,17 @@ class ASGIRoutingConnector(PoolingConnector):
         self._retire_outdated()
         await _wait_for_leaving(self._leave(mounted))
 
-    @asynccontextmanager
-    async def mounted(self, pattern: str, app: ASGIApp | Mount) -> AsyncGenerator[None, None]:
+    def mounted(self, pattern: str, app: ASGIApp | Mount) -> AbstractAsyncContextManager[None]:
         """Mount *app* at *pattern* for the block only; afterwards, what was there before is there again.
 
         Blocks for the same pattern may be nested, or overlap in any order: the one entered last is seen. The end of the
         block returns when what was in flight on *app* has ended. It raises `RuntimeError` from inside a request to
         *app*, which would wait for itself, and leaves *app* mounted.
         """
+        return _MountedBlock(f"mounted({pattern!r}, ...)", self._mounted(pattern, app))
+
+    @asynccontextmanager
+    async def _mounted(self, pattern: str, app: ASGIApp | Mount) -> AsyncGenerator[None, None]:
         self._check_loop()
         self._check_open()
         layer, mounted = self._table.push(pattern, app, copy_context())
@@ -224,7 +231,8 @@ class ASGIRoutingConnector(PoolingConnector):
         """
 
         async def leave() -> LifespanError | None:
-            await mounted.wait_until_unused()
+            with self._running.reporting_delay(mounted):
+                await mounted.wait_until_unused()
             try:
                 await self._lifespans.leave(mounted.lifespan)
             except LifespanError as exc:
@@ -250,7 +258,7 @@ class ASGIRoutingConnector(PoolingConnector):
         self, req: ClientRequest, traces: list[Trace], timeout: ClientTimeout
     ) -> Coroutine[Any, Any, Connection]:
         """Get a connection to where *req* goes: aiohttp calls this for each request, and awaits it at once."""
-        if asyncio.get_running_loop() is not self._owner or self._closing is not None or self.closed:
+        if asyncio.get_running_loop() is not self._owner or self._closing is not None or self._has_closed():
             self._check_loop()
             self._check_open()
         task = asyncio.current_task()
@@ -562,13 +570,21 @@ class ASGIRoutingConnector(PoolingConnector):
         return waiters
 
     def _check_loop(self) -> None:
-        try:
-            running: asyncio.AbstractEventLoop | None = asyncio.get_running_loop()
-        except RuntimeError:
-            running = None
+        running = running_loop()
         if running is not self._owner:
             where = "where no event loop runs" if running is None else f"from {_describe_loop(running)}"
-            raise RuntimeError(f"{self!r} belongs to {_describe_loop(self._owner)}, and cannot be used {where}")
+            belongs = f"{self!r} belongs to {_describe_loop(self._owner)}, and cannot be used {where}"
+            raise RuntimeError(f"{belongs}{_hint_for_pytest()}")
+
+    @override
+    def _refuse_request(self) -> None:
+        if self._has_closed():
+            raise RuntimeError(
+                f"Session is closed: its connector, {self!r}, has been closed, by another session maybe. The end of a "
+                "session closes its connector: to share one, make each ClientSession with connector_owner=False, and "
+                "close the connector yourself"
+            )
+        self._check_loop()
 
     def _check_loop_or_none(self) -> None:
         """As `_check_loop()`, but that no loop runs will do: in a fixture that is no coroutine, say."""
@@ -628,6 +644,23 @@ class _UnmountedMeanwhile(Exception):
     """What a request was to be connected to is not mounted any more: dispatch it anew."""
 
 
+class _MountedBlock(Block):
+    """What `mounted()` returns."""
+
+    def __init__(self, call: str, block: AbstractAsyncContextManager[None]) -> None:
+        self._block = block
+        super().__init__(call, "async with")
+
+    async def __aenter__(self) -> None:
+        self._enter()
+        await self._block.__aenter__()
+
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> bool | None:
+        return await self._block.__aexit__(exc_type, exc, traceback)
+
+
 class _Waiting:
     """What `close()` returns: it may be awaited, or left alone."""
 
@@ -674,6 +707,17 @@ def _running_loop(name: str) -> asyncio.AbstractEventLoop:
             f"An {name} belongs to the event loop that runs when it is made, and none is running: make it in an async "
             "function, in a test in an async fixture"
         ) from None
+
+
+def _hint_for_pytest() -> str:
+    """What to write in a test: with pytest-asyncio, a fixture and its tests may have different loops by accident."""
+    if "pytest_asyncio" not in sys.modules:
+        return ""
+    return (
+        ". With pytest-asyncio, the fixture that makes it and each test and fixture that uses it must have the same "
+        'loop_scope: @pytest_asyncio.fixture(scope="session", loop_scope="session") and '
+        '@pytest.mark.asyncio(loop_scope="session"), say'
+    )
 
 
 def _describe_loop(loop: asyncio.AbstractEventLoop) -> str:

@@ -17,6 +17,7 @@ from ._mounts import MountedApp
 from ._observer import Observer
 from ._parser import RequestLine
 from ._scope import Address
+from ._tasks import ends_with_loop, is_discarded
 from ._types import ASGIApp, Bytes, Message, Scope, is_bytes
 
 logger: Final = logging.getLogger("asgi_connector")
@@ -162,6 +163,9 @@ class Cycle(ABC):
                 self._cut_off(exc)
             raise
         except BaseException as exc:
+            if is_discarded(exc, self.task, self._loop):
+                self.task = None  # the connector is garbage too: there is nothing to tell it
+                return
             self._fail(exc)
         else:
             self._check_return(result)
@@ -191,6 +195,8 @@ class Cycle(ABC):
     def _fail(self, exc: BaseException) -> None:
         if self.disconnected_at is not None:
             self.report(exc, client_gone=True)
+        elif ends_with_loop(exc, self._loop):
+            self._cut_off(exc)
         elif self.mounted.raise_app_exceptions:
             self._raise(exc)
         else:

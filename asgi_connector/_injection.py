@@ -18,6 +18,7 @@ import aiohttp.connector
 from aiohttp import ClientConnectionError, ClientConnectorDNSError, ClientConnectorError, ClientRequest, ClientTimeout
 
 from ._aiohttp import ClientProtocol
+from ._blocks import Block
 from ._exchange import LiveExchange
 from ._faults import Close, Fault, Hang, Latency, Refuse, Reset, Respond, Throttle, Unresolvable
 from ._journal import Journal, RecentJournal, Recorder
@@ -57,7 +58,7 @@ class Odds:
         return self.times is None and not self.skip and self.probability == 1
 
 
-class Injection:
+class Injection(Block):
     """An open `inject()` block.
 
     Attributes:
@@ -88,13 +89,13 @@ class Injection:
         self._numbers = itertools.count()
         self._waiters: dict[asyncio.Future[None], None] = {}
         self.over = False
+        super().__init__(f"inject({str(selector.host)!r}, {type(fault).__name__}(...))", "with")
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} of {self.fault!r}, {self.matched} matched, {self.struck} struck>"
 
     def __enter__(self) -> Self:
-        if self._recording is not None:
-            raise RuntimeError(f"{self!r} has been entered before: call inject() for each block")
+        self._enter()
         self._recording = self._owner.recorder.record(None, self._journal)
         self._recording.__enter__()
         self._owner.open.append(self)

@@ -1,14 +1,15 @@
 """The journal: who called whom, to be looked at, asserted on, waited for, and written to a file."""
 
 import asyncio
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from os import PathLike
+from types import TracebackType
 from typing import Any, Final, overload
 
 from aiohttp import ClientRequest
 from typing_extensions import override
 
+from ._blocks import Block
 from ._callers import current_caller
 from ._exchange import Clock, Exchange, LiveExchange
 from ._selector import Caller, Path, Selector
@@ -287,6 +288,26 @@ def _check_times(times: int | None) -> None:
         raise ValueError(f"times must not be negative, but is {times}")
 
 
+class Recording(Block):
+    """A `record()` block, which is open while it is entered."""
+
+    def __init__(self, recorder: "Recorder", journal: Journal, max_body_size: int | None) -> None:
+        self.journal = journal
+        self.max_body_size = max_body_size
+        self._recorder = recorder
+        super().__init__("record()", "with")
+
+    def __enter__(self) -> Journal:
+        self._enter()
+        self._recorder.begin_recording(self)
+        return self.journal
+
+    def __exit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._recorder.end_recording(self)
+
+
 class Recorder:
     """The open recordings of one connector."""
 
@@ -295,35 +316,34 @@ class Recorder:
         self.recording = False
         self._loop = loop
         self._news = _News()
-        self._open: list[tuple[Journal, int | None]] = []
+        self._open: list[Recording] = []
         self._room: int | None = None  # for a body: the largest that is asked for
         self._released: list[LiveExchange] = []  # whose end is to be looked at
 
-    @contextmanager
-    def record(self, max_body_size: int | None, journal: Journal | None = None) -> Generator[Journal, None, None]:
-        """Record what starts from now on until the end of the block; with bodies, unless *max_body_size* is `None`."""
-        if journal is None:
-            journal = Journal(news=self._news)
-        recording = (journal, max_body_size)
-        self._set([*self._open, recording])
-        try:
-            yield journal
-        finally:
-            self._set([other for other in self._open if other is not recording])
+    def record(self, max_body_size: int | None, journal: Journal | None = None) -> "Recording":
+        """Record what starts from the begin to the end of the block; with bodies, unless *max_body_size* is `None`."""
+        return Recording(self, Journal(news=self._news) if journal is None else journal, max_body_size)
 
-    def _set(self, recordings: list[tuple[Journal, int | None]]) -> None:
+    def begin_recording(self, recording: "Recording") -> None:
+        self._set([*self._open, recording])
+
+    def end_recording(self, recording: "Recording") -> None:
+        self._set([other for other in self._open if other is not recording])
+
+    def _set(self, recordings: "list[Recording]") -> None:
         self.conclude()
         self._open = recordings
         self.recording = bool(recordings)
-        self._room = max((size for _, size in recordings if size is not None), default=None)
+        sizes = [recording.max_body_size for recording in recordings if recording.max_body_size is not None]
+        self._room = max(sizes, default=None)
 
     def begin(self, req: ClientRequest) -> LiveExchange:
         """A request starts: write it down."""
         if self._released:
             self.conclude()
         exchange = LiveExchange(req, current_caller.get(), self.clock, self._room, self._release, self._news.tell)
-        for journal, _ in self._open:
-            journal.add(exchange)
+        for recording in self._open:
+            recording.journal.add(exchange)
         return exchange
 
     def _release(self, exchange: LiveExchange) -> None:

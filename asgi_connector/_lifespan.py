@@ -15,6 +15,7 @@ from typing import Any, Final, Literal, get_args
 
 from ._callers import callers, current_caller
 from ._exceptions import ASGIProtocolError, LifespanError
+from ._tasks import discard_silently, ends_with_loop, is_discarded, where_it_waits
 from ._types import ASGIApp, Message
 
 logger = logging.getLogger("asgi_connector")
@@ -22,6 +23,7 @@ logger = logging.getLogger("asgi_connector")
 Setting = Literal["auto", "on", "off"]
 
 CANCEL_PATIENCE: Final = 2.0  # seconds that a cancelled app has to clean up
+_NO_REASON: Final = "it gives no reason"
 
 
 def check_setting(setting: Setting) -> None:
@@ -57,6 +59,7 @@ class Lifespan:
         self._context = context
         self._state = _State.NEW
         self._task: asyncio.Task[None] | None = None
+        self._timer: asyncio.TimerHandle | None = None  # of a failure that was reported, and whose cause may follow
         self._waiters: dict[asyncio.Future[None], None] = {}
         self._waits_for: list[Lifespan] = []  # startups that something inside of this lifespan waits for
         self._startup_over = asyncio.Event()
@@ -67,8 +70,9 @@ class Lifespan:
         self._shutdown_received = False
         self._shutdown_completed = False
         self._answered_garbage = False
-        self._dismissed = False  # cancelled by us, which is no failure of its own
+        self._dismissed = False  # cancelled by us or with the event loop, which is no failure of the app
         self._failure: str | None = None  # the message of startup.failed or shutdown.failed
+        self._died = False  # it failed while it was up, which has been logged
         self._error: BaseException | None = None  # what the app raised
 
     def __repr__(self) -> str:
@@ -113,7 +117,7 @@ class Lifespan:
             with self._waiting() as waiter:
                 await waiter
         if self._state is _State.FAILED:
-            raise LifespanError(self._describe_failure("start")) from self._error
+            raise LifespanError(self._describe_failure("to start")) from self._error
 
     def _begin(self) -> None:
         self._state = _State.STARTING
@@ -121,6 +125,14 @@ class Lifespan:
         context.run(current_caller.set, self)
         # Not by the loop's task factory: an eager task would run before it is known here.
         self._task = asyncio.Task(self._run(), loop=self.owner.loop, context=context)
+        self._task.add_done_callback(self._task_done)
+        discard_silently(self._task)
+
+    def _task_done(self, task: "asyncio.Task[None]") -> None:
+        """A task that was cancelled before it called the app has ended without telling."""
+        if self._state is _State.STARTING:
+            self._failure = "it was cancelled before it began"
+            self._end_starting(_State.FAILED)
 
     def release_waiters(self) -> None:
         """Let those who wait for the startup now wait no longer; whoever comes later will."""
@@ -171,12 +183,19 @@ class Lifespan:
             await self.app(scope, self._receive, self._send)
         except (KeyboardInterrupt, SystemExit) as exc:
             self._error = exc
+            self._app_returned()
             raise
         except BaseException as exc:
+            if is_discarded(exc, self._task, self.owner.loop):
+                if self._timer is not None:
+                    self._timer.cancel()  # it would keep this lifespan
+                return
             if not (self._dismissed and isinstance(exc, asyncio.CancelledError)):
-                self._error = exc
-        finally:
-            self._app_returned()
+                if ends_with_loop(exc, self.owner.loop):
+                    self._loop_ends()
+                else:
+                    self._error = exc
+        self._app_returned()
 
     def _app_returned(self) -> None:
         if self._state is _State.STARTING:
@@ -185,8 +204,21 @@ class Lifespan:
                 self._unsupported()
             else:
                 self._end_starting(_State.FAILED)
-        elif self._state is _State.STARTED and self._error is not None:
-            logger.error("The lifespan of the app at %r ended with an exception", self.name, exc_info=self._error)
+        elif self._state is _State.STARTED and (self._error is not None or self._failure is not None):
+            self._report_death()
+
+    def _loop_ends(self) -> None:
+        """The app is cancelled with all other tasks of the loop: what it makes of that is no failure."""
+        self._dismissed = True
+        self._failure = "the event loop ends" if self._state is _State.STARTING else None
+
+    def _report_death(self) -> None:
+        """The lifespan has failed while it is up: requests are still served, as by uvicorn, and `stop()` will raise."""
+        if not self._died:
+            self._died = True
+            reason = "" if self._error is not None else f": {self._failure or _NO_REASON}"
+            how = "with an exception" if self._error is not None else "with a failure"
+            logger.error("The lifespan of the app at %r ended %s%s", self.name, how, reason, exc_info=self._error)
 
     def _unsupported(self) -> None:
         if self.setting == "on":
@@ -231,7 +263,10 @@ class Lifespan:
                 self._started()
                 return
             if self._state is _State.STARTING and kind == "lifespan.startup.failed":
-                self._startup_failed(message.get("message", ""))
+                self._failed(message)
+                return
+            if self._state is _State.STARTED and kind == "lifespan.shutdown.failed":
+                self._failed(message)  # it has not been asked to shut down: it fails while it is up
                 return
             if self._state is _State.STOPPING and kind == "lifespan.shutdown.complete":
                 self._shutdown_completed = True
@@ -247,15 +282,17 @@ class Lifespan:
         self.owner.started.append(self)
         self._end_starting(_State.STARTED)
 
-    def _startup_failed(self, message: str) -> None:
+    def _failed(self, message: Message) -> None:
         """Frameworks report a failure first and raise its cause after it: what the app raises now is awaited."""
-        self._failure = message
+        self._failure = message.get("message", "")
         assert self._task is not None
-        timer = self.owner.loop.call_later(self.owner.timeout, self._startup_failed_long_ago)
+        self._timer = timer = self.owner.loop.call_later(self.owner.timeout, self._failed_long_ago)
         self._task.add_done_callback(lambda _: timer.cancel())
 
-    def _startup_failed_long_ago(self) -> None:
+    def _failed_long_ago(self) -> None:
         self._end_starting(_State.FAILED)
+        if self._state is _State.STARTED:
+            self._report_death()
         self._dismiss()
 
     # Shutdown.
@@ -279,7 +316,9 @@ class Lifespan:
             async with asyncio.timeout(self.owner.timeout):
                 await self._startup_over.wait()
         if self._state is _State.STARTING:
-            logger.warning("Cancelled the startup of the app at %r, which did not end in time", self.name)
+            assert self._task is not None
+            text = "Cancelled the startup of the app at %r, which did not end in time, and waited %s"
+            logger.warning(text, self.name, where_it_waits(self._task))
             await self._cancel()
 
     def _set_stopped(self) -> None:
@@ -296,21 +335,28 @@ class Lifespan:
         assert self._task is not None
         done, _ = await asyncio.wait({self._task}, timeout=self.owner.timeout)
         if not done:
-            await self._cancel()
-            if self._failure is None and not self._shutdown_completed:
-                self._failure = f"it did not end within {self.owner.timeout} seconds, and was cancelled"
+            await self._cancel_shutdown()
         self._set_stopped()
         if self._failure is not None or self._error is not None:
-            raise LifespanError(self._describe_failure("shut down")) from self._error
+            when = "while it was up" if self._died else "to shut down"
+            raise LifespanError(self._describe_failure(when)) from self._error
+
+    async def _cancel_shutdown(self) -> None:
+        assert self._task is not None
+        reported = self._failure is not None
+        text = f"it did not end within {self.owner.timeout} seconds, and was cancelled {where_it_waits(self._task)}"
+        await self._cancel()
+        if not reported and not self._shutdown_completed:
+            self._failure = text  # in the place of what the app says of its cancellation
 
     async def _cancel(self) -> None:
         assert self._task is not None
         self._dismiss()
         await asyncio.wait({self._task}, timeout=CANCEL_PATIENCE)
 
-    def _describe_failure(self, to_do: str) -> str:
-        reason = self._failure or (repr(self._error) if self._error is not None else "it gives no reason")
-        return f"The app at {self.name!r} failed to {to_do}: {reason}"
+    def _describe_failure(self, when: str) -> str:
+        reason = self._failure or (repr(self._error) if self._error is not None else _NO_REASON)
+        return f"The app at {self.name!r} failed {when}: {reason}"
 
 
 class Lifespans:

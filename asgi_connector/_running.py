@@ -2,8 +2,10 @@
 
 import asyncio
 import sys
+from collections.abc import Generator
+from contextlib import contextmanager
 from contextvars import Context
-from typing import NamedTuple, Protocol
+from typing import Final, NamedTuple, Protocol
 
 from ._aiohttp import ClientProtocol
 from ._callers import current_caller
@@ -12,8 +14,12 @@ from ._lifespan import CANCEL_PATIENCE
 from ._mounts import MountedApp
 from ._observer import Observer
 from ._scope import Address
+from ._tasks import discard_silently, where_it_waits
 from ._transport import MemoryTransport
 from ._types import ASGIApp
+
+NOTICEABLE: Final = 0.5
+"""Seconds that an app may go on without its client before what waits for it says so."""
 
 if sys.version_info >= (3, 12):
 
@@ -87,6 +93,7 @@ class Running:
         caller.run(current_caller.set, cycle)
         task = _start_task(cycle, app, caller, self.loop)
         if not cycle.ended:
+            discard_silently(task)
             cycle.task = task
             cycle.mounted.acquire(cycle)
             self._cycles[cycle] = None
@@ -104,6 +111,30 @@ class Running:
         """Cancel at once what `end()` is still waiting for."""
         self._hurry.set()
 
+    @contextmanager
+    def reporting_delay(self, mounted: MountedApp | None = None) -> Generator[None, None, None]:
+        """Log one warning if the block takes `NOTICEABLE` seconds while an app goes on though its client has left.
+
+        The app is *mounted*, or any.
+        """
+        timer = self.loop.call_later(NOTICEABLE, self._report_delay, mounted, context=Context())
+        try:
+            yield
+        finally:
+            timer.cancel()
+
+    def _report_delay(self, mounted: MountedApp | None) -> None:
+        waiting = [
+            cycle
+            for cycle in self._cycles
+            if cycle.disconnected_at is not None and (mounted is None or cycle.mounted is mounted)
+        ]
+        for cycle in waiting[:1]:
+            assert cycle.task is not None
+            more = f", and for {len(waiting) - 1} more" if len(waiting) > 1 else ""
+            text = "Waiting for an app that goes on though its client has left: %s, which waits %s%s"
+            logger.warning(text, _describe(cycle), where_it_waits(cycle.task), more)
+
     async def end(self, timeout: float) -> None:
         """Disconnect every client, and return when the last app has ended.
 
@@ -114,12 +145,14 @@ class Running:
             connection.close_client()
         for cycle in self._cycles:
             cycle.disconnect()
-        cancelled = await self._cancel_overdue(timeout)
+        with self.reporting_delay():
+            cancelled = await self._cancel_overdue(timeout)
         if cancelled:
             _, disobedient = await asyncio.wait(cancelled, timeout=CANCEL_PATIENCE)
             for task in disobedient:
+                described = _describe(cancelled[task])
                 self.ended(cancelled[task])  # as far as we are concerned
-                logger.error("An app went on though it was cancelled: %s", _describe(cancelled[task]))
+                logger.error("An app went on though it was cancelled: %s, %s", described, where_it_waits(task))
 
     async def _cancel_overdue(self, timeout: float) -> dict[asyncio.Task[None], Cycle]:
         cancelled: dict[asyncio.Task[None], Cycle] = {}
@@ -130,7 +163,8 @@ class Running:
                 patience = max(_left_at(cycle) + timeout - self.loop.time(), 0)
                 await asyncio.wait({task, hurry}, timeout=patience, return_when=asyncio.FIRST_COMPLETED)
                 if not task.done():
-                    logger.warning("Cancelled an app, still running when the connector closed: %s", _describe(cycle))
+                    text = "Cancelled an app, still running when the connector closed: %s, which waited %s"
+                    logger.warning(text, _describe(cycle), where_it_waits(task))
                     task.cancel("The connector was closed")
                     cancelled[task] = cycle
         finally:

@@ -22,3 +22,20 @@ def run_python(*arguments: str | Path) -> str:
     complaints = [line for line in finished.stderr.splitlines() if not line.startswith("Executing <")]
     assert (finished.returncode, complaints) == (0, []), finished.stdout + finished.stderr
     return finished.stdout
+
+
+def run_until_interrupted(program: str) -> subprocess.CompletedProcess[str]:
+    """Run the source of a program that sends itself a SIGINT, as Ctrl-C does, and look at how it ended."""
+    return try_python("-c", program)
+
+
+def try_python(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    """Run a program with Python's own settings, however it ends."""
+    return subprocess.run(
+        [sys.executable, *arguments],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=50,
+    )

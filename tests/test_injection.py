@@ -239,6 +239,8 @@ async def test_a_block_that_is_not_entered_does_nothing() -> None:
         block = connector_of(session).inject("app.internal", TEAPOT)
         assert await statuses(session, "/") == [200]
         assert (block.matched, block.struck) == (0, 0)
+        with pytest.warns(RuntimeWarning, match="was never entered, so it did nothing"):
+            del block
 
 
 @pytest.mark.parametrize("host", ["other.internal", "app.internal:8080", "*.example", "[::1]"])

@@ -13,6 +13,7 @@ import pytest
 from aiohttp import ClientConnectionError, ClientSession, ClientTimeout, ConnectionTimeoutError
 from fastapi import FastAPI, Request
 from starlette.applications import Starlette
+from starlette.responses import PlainTextResponse
 
 from asgi_connector import ASGIApplicationConnector, ASGIRoutingConnector, LifespanError, Mount
 from asgi_connector._types import Message, Receive, Scope, Send
@@ -566,6 +567,191 @@ async def test_an_exception_after_the_startup_is_logged_and_raised_at_the_end() 
     await session.close()
 
 
+async def test_a_startup_that_is_cancelled_before_it_begins_has_failed_at_once() -> None:
+    app = Service()
+    async with session_to(app, lifespan="auto", shutdown_timeout=NEVER) as session:
+        before = asyncio.all_tasks()
+        request = asyncio.create_task(fetch(session))
+        await asyncio.sleep(0)
+        (startup,) = asyncio.all_tasks() - before - {request}
+        startup.cancel()
+        result = await result_of(request)
+    assert type(result) is LifespanError
+    assert str(result) == "The app at 'app.internal' failed to start: it was cancelled before it began"
+    assert app.log == []
+
+
+class WorkerFailed(Exception): ...
+
+
+def app_with_worker(framework: Any, fails: asyncio.Event) -> Any:
+    """An app whose lifespan holds a task group, with a worker that fails when it is told to."""
+
+    async def work() -> None:
+        await fails.wait()
+        raise WorkerFailed("the queue is gone")
+
+    @asynccontextmanager
+    async def lifespan(app: Any) -> AsyncIterator[None]:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(work())
+            yield
+
+    async def raw(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            await answer(send)
+            return
+        async with asyncio.TaskGroup() as group:
+            await receive()
+            group.create_task(work())
+            await send({"type": "lifespan.startup.complete"})
+            await receive()
+
+    async def endpoint(request: Request) -> PlainTextResponse:
+        return PlainTextResponse("ok")
+
+    if framework is None:
+        return raw
+    app = framework(lifespan=lifespan)
+    app.add_route("/", endpoint)
+    return app
+
+
+async def a_record(caplog: pytest.LogCaptureFixture) -> logging.LogRecord:
+    """Wait for the first record that people see, and return it."""
+    async with asyncio.timeout(5):
+        while not logged(caplog):  # noqa: ASYNC110 (nothing tells of a record)
+            await asyncio.sleep(0)
+    (record,) = [each for each in caplog.records if each.name == "asgi_connector" and each.levelno > logging.DEBUG]
+    return record
+
+
+@pytest.mark.parametrize("by", ["close", "unmount", "mounted"])
+@pytest.mark.parametrize("framework", [None, Starlette, FastAPI])
+async def test_a_lifespan_that_dies_while_it_is_up_is_logged_and_raised_at_its_end(
+    framework: Any, by: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    fails = asyncio.Event()
+    app = app_with_worker(framework, fails)
+    session = ClientSession("http://app.internal", connector=ASGIRoutingConnector({"other.internal": Service()}))
+    connector = connector_of(session)
+
+    async def die() -> None:
+        assert await fetch(session) == b"ok"
+        fails.set()
+        record = await a_record(caplog)
+        assert record.levelno == logging.ERROR
+        assert record.getMessage() == "The lifespan of the app at 'app.internal' ended with an exception"
+        assert record.exc_info is not None
+        assert isinstance(record.exc_info[1], ExceptionGroup)
+        assert await fetch(session) == b"ok"  # as on uvicorn
+
+    async def live_and_die() -> None:
+        if by == "mounted":
+            async with connector.mounted("app.internal", app):
+                await die()
+            return
+        connector.mount("app.internal", app)
+        await die()
+        await (connector.unmount("app.internal") if by == "unmount" else session.close())
+
+    with pytest.raises(LifespanError, match="failed while it was up") as caught:
+        await live_and_die()
+    assert isinstance(caught.value.__cause__, ExceptionGroup)
+    assert isinstance(caught.value.__cause__.exceptions[0], WorkerFailed)
+    assert len(logged(caplog)) == 1
+    await session.close()
+
+
+async def failed_and_raises(receive: Receive, send: Send) -> None:
+    await send({"type": "lifespan.shutdown.failed", "message": "told why"})
+    await some_turns()
+    raise boom
+
+
+async def failed_and_returns(receive: Receive, send: Send) -> None:
+    await send({"type": "lifespan.shutdown.failed", "message": "told why"})
+
+
+async def failed_without_message(receive: Receive, send: Send) -> None:
+    await send({"type": "lifespan.shutdown.failed"})
+
+
+async def failed_and_hangs(receive: Receive, send: Send) -> None:
+    await send({"type": "lifespan.shutdown.failed", "message": "told why"})
+    await asyncio.Event().wait()
+
+
+async def failed_and_receives(receive: Receive, send: Send) -> None:
+    await send({"type": "lifespan.shutdown.failed", "message": "told why"})
+    await receive()
+
+
+async def failed_hangs_and_raises(receive: Receive, send: Send) -> None:
+    try:
+        await failed_and_hangs(receive, send)
+    finally:
+        raise boom
+
+
+async def cancels_itself(receive: Receive, send: Send) -> None:
+    task = asyncio.current_task()
+    assert task is not None
+    task.cancel()
+    await asyncio.Event().wait()
+
+
+@pytest.mark.parametrize(
+    ("how", "logs", "message", "cause"),
+    [
+        (failed_and_raises, "an exception", "told why", ValueError),
+        (failed_and_returns, "a failure: told why", "told why", None),
+        (failed_without_message, "a failure: it gives no reason", "it gives no reason", None),
+        (failed_and_hangs, "a failure: told why", "told why", None),
+        (failed_and_receives, "a failure: told why", "told why", None),
+        (failed_hangs_and_raises, "a failure: told why", "told why", ValueError),
+        (cancels_itself, "an exception", "CancelledError()", asyncio.CancelledError),
+    ],
+)
+async def test_a_lifespan_that_fails_while_it_is_up_is_logged_once_and_served_on(
+    how: Any, logs: str, message: str, cause: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            await answer(send)
+            return
+        await receive()
+        await send({"type": "lifespan.startup.complete"})
+        await how(receive, send)
+
+    session = ClientSession(connector=ASGIRoutingConnector({"app.internal": app}, shutdown_timeout=0.05))
+    assert await fetch(session, "http://app.internal/") == b"ok"
+    record = await a_record(caplog)
+    assert record.levelno == logging.ERROR
+    assert record.getMessage() == f"The lifespan of the app at 'app.internal' ended with {logs}"
+    assert await fetch(session, "http://app.internal/") == b"ok"
+    with pytest.raises(LifespanError) as caught:
+        await session.close()
+    assert str(caught.value).startswith(f"The app at 'app.internal' failed while it was up: {message}")
+    assert type(caught.value.__cause__) is (cause or type(None))
+    assert len(logged(caplog)) == 1
+
+
+async def test_a_failure_that_is_reported_while_up_and_not_over_when_the_connector_closes_is_raised() -> None:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            await answer(send)
+            return
+        await receive()
+        await send({"type": "lifespan.startup.complete"})
+        await failed_and_hangs(receive, send)
+
+    session = ClientSession(connector=ASGIRoutingConnector({"app.internal": app}, shutdown_timeout=0.2))
+    await fetch(session, "http://app.internal/")
+    with pytest.raises(LifespanError, match="failed to shut down: told why"):
+        await session.close()
+
+
 async def test_an_app_that_returns_after_its_startup_is_served_and_closes_well() -> None:
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
@@ -826,7 +1012,9 @@ async def test_a_startup_that_never_ends_is_cancelled_with_a_warning_when_the_co
     await app.starting.wait()
     assert await result_of(session.close()) is None
     assert isinstance(await result_of(request), ClientConnectionError)
-    assert logged(caplog) == ["Cancelled the startup of the app at '*', which did not end in time"]
+    (message,) = logged(caplog)
+    assert message.startswith("Cancelled the startup of the app at '*', which did not end in time, and waited at ")
+    assert message.endswith("in __call__: await self.at_startup()")
 
 
 async def test_a_request_that_waits_for_the_startup_of_an_app_that_is_replaced_reaches_the_new_app() -> None:

@@ -130,6 +130,10 @@ async def request_elsewhere(connector: ASGIRoutingConnector, session: aiohttp.Cl
     return await session.get("http://elsewhere.example/")
 
 
+async def connect_websocket(connector: ASGIRoutingConnector, session: aiohttp.ClientSession) -> object:
+    return await session.ws_connect(URL)
+
+
 async def mount(connector: ASGIRoutingConnector, session: aiohttp.ClientSession) -> None:
     connector.mount("other.internal", app)
 
@@ -186,6 +190,47 @@ async def test_a_connector_used_from_another_running_loop_names_both_and_is_unha
         assert list(connector.mounts) == ["app.internal"]
         assert await get(connector) == b"from the app"
     assert connector.closed
+
+
+@pytest.mark.parametrize("use", [request, request_elsewhere, connect_websocket])
+async def test_a_request_from_another_loop_says_so_before_aiohttp_does(use: Use) -> None:
+    """With aiohttp's default timeout it says "Timeout context manager should be used inside a task" otherwise."""
+    connector = routing(fallback=Elsewhere())
+    async with aiohttp.ClientSession(connector=connector) as session:
+        message, other = await in_another_loop(lambda: wrong_use(use, connector, session))
+        assert repr(asyncio.get_running_loop()) in message
+        assert other in message
+        assert '@pytest.mark.asyncio(loop_scope="session")' in message
+        assert '@pytest_asyncio.fixture(scope="session", loop_scope="session")' in message
+
+        async def is_closed() -> bool:
+            return session.closed or connector.closed
+
+        assert await in_another_loop(is_closed) is False
+        assert await asyncio.to_thread(lambda: session.closed) is False
+        assert await get(connector) == b"from the app"
+
+
+def test_the_error_for_another_loop_speaks_of_pytest_only_if_pytest_asyncio_is_there() -> None:
+    program = """
+import asyncio, sys, aiohttp
+from asgi_connector import ASGIRoutingConnector
+
+async def make():
+    return ASGIRoutingConnector()
+
+async def use():
+    try:
+        await connector.close()
+    except RuntimeError as exc:
+        assert "cannot be used from" in str(exc)
+        print("loop_scope" in str(exc), "pytest" in sys.modules)
+
+connector = asyncio.run(make())
+asyncio.run(use())
+connector._close()
+"""
+    assert run_python("-c", program) == "False False\n"
 
 
 @EACH_USE
@@ -323,6 +368,30 @@ async def test_a_closed_connector_may_be_closed_again(way: Callable[[ASGIRouting
     connector.close()  # nobody has to wait for it
     await asyncio.gather(connector.close(), connector.close())
     assert connector.closed
+
+
+@EACH_WAY_TO_CLOSE
+@pytest.mark.parametrize("use", [request, request_elsewhere, connect_websocket])
+async def test_a_session_whose_connector_is_closed_says_why_and_what_to_write(
+    use: Use, way: Callable[[ASGIRoutingConnector], Awaitable[None]]
+) -> None:
+    connector = routing()
+    await way(connector)
+    async with aiohttp.ClientSession(connector=connector) as session:
+        assert session.closed
+        with pytest.raises(RuntimeError, match=r"^Session is closed: its connector") as caught:
+            await use(connector, session)
+        assert "<ASGIRoutingConnector closed" in str(caught.value)
+        assert "connector_owner=False" in str(caught.value)
+
+
+@pytest.mark.parametrize("owner", [True, False])
+async def test_a_session_that_has_been_closed_itself_is_aiohttps_to_name(owner: bool) -> None:
+    async with routing() as connector:
+        session = aiohttp.ClientSession(connector=connector, connector_owner=owner)
+        await session.close()
+        with pytest.raises(RuntimeError, match=r"^Session is closed$"):
+            await session.get(URL)
 
 
 # What cannot be made.
