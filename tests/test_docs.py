@@ -139,7 +139,7 @@ def test_links_to_files_lead_to_files(page: Path) -> None:
 def test_every_page_is_in_the_table_of_contents() -> None:
     contents = "".join(source for language, source, _ in fences_of(DOCS / "index.md") if language == "{toctree}")
     listed = re.findall(r"^([a-z0-9/-]+)$", contents, re.MULTILINE)
-    assert sorted(listed) == sorted(name_of(page)[:-3] for page in PAGES[1:] if page.name != "index.md")
+    assert sorted(listed) == sorted(name_of(page)[:-3] for page in PAGES[1:] if page != DOCS / "index.md")
 
 
 def test_the_design_names_every_room() -> None:
