@@ -1,4 +1,4 @@
-"""Which context variables an app sees: its caller's from outside, and none of another service's, as on a real server."""
+"""Which context variables an app sees: those of a test that calls it, and none of another service that does."""
 
 import asyncio
 import sys
@@ -12,6 +12,7 @@ import aiohttp
 import anyio.from_thread
 import django.conf
 import pytest
+import pytest_asyncio
 from asgiref.sync import ThreadSensitiveContext, async_to_sync, sync_to_async
 from django.core.handlers.asgi import ASGIHandler
 from django.http import HttpRequest, HttpResponse
@@ -37,6 +38,7 @@ class Services:
     def __init__(self, way: str = IN_PROCESS) -> None:
         self._way = way
         self._urls: dict[str, str] = {}
+        self._loop = asyncio.get_running_loop()
         self.session: aiohttp.ClientSession
 
     @property
@@ -67,14 +69,29 @@ class Services:
             assert response.status == 200
             return await response.text()
 
+    def wait_for(self, name: str) -> str:
+        """What a thread gets that is blocked meanwhile."""
+        return asyncio.run_coroutine_threadsafe(self.get(name), self._loop).result()
+
+
+Call = Callable[[Services, str], str]
+
+from_a_thread = pytest.mark.parametrize(
+    "call",
+    [
+        pytest.param(lambda net, name: async_to_sync(net.get)(name), id="async_to_sync"),
+        pytest.param(lambda net, name: net.wait_for(name), id="run_coroutine_threadsafe"),
+    ],
+)
+
 
 @pytest.fixture(params=HTTP_WAYS)
 def way(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
-@pytest.fixture
-def services(way: str) -> Services:
+@pytest_asyncio.fixture
+async def services(way: str) -> Services:
     return Services(way)
 
 
@@ -125,7 +142,8 @@ async def test_a_context_variable_of_a_service_does_not_reach_another_service(wa
         assert variable.get() == "the test"
 
 
-async def test_services_with_threads_of_asgiref_call_each_other(services: Services) -> None:
+@from_a_thread
+async def test_services_with_threads_of_asgiref_call_each_other(services: Services, call: Call) -> None:
     """Each in one thread of its own, as Django has it."""
 
     def in_one_thread(work: Callable[[], str]) -> ASGIApp:
@@ -137,10 +155,10 @@ async def test_services_with_threads_of_asgiref_call_each_other(services: Servic
 
     def front() -> str:
         variable.set("the caller")
-        return f"front, {async_to_sync(services.get)('middle')}"
+        return f"front, {call(services, 'middle')}"
 
     def middle() -> str:
-        return f"middle, {variable.get('nothing')}, {async_to_sync(services.get)('back')}"
+        return f"middle, {variable.get('nothing')}, {call(services, 'back')}"
 
     apps: dict[str, ASGIApp | Mount] = {
         "front": in_one_thread(front),
@@ -175,15 +193,15 @@ def starlette_app(at: str, endpoint: Callable[[Request], Any]) -> ASGIApp:
 
 
 @pytest.fixture
-def django_app(monkeypatch: pytest.MonkeyPatch, services: Services) -> Iterator[ASGIApp]:
+def django_app(monkeypatch: pytest.MonkeyPatch, services: Services, call: Call) -> Iterator[ASGIApp]:
     """Sync views, of which two call another service."""
 
     def front(request: HttpRequest) -> HttpResponse:
         variable.set("the caller")
-        return HttpResponse(f"front, {async_to_sync(services.get)('middle')}, {variable.get()}")
+        return HttpResponse(f"front, {call(services, 'middle')}, {variable.get()}")
 
     def middle(request: HttpRequest) -> HttpResponse:
-        return HttpResponse(f"middle, {async_to_sync(services.get)('back')}")
+        return HttpResponse(f"middle, {call(services, 'back')}")
 
     def back(request: HttpRequest) -> HttpResponse:
         return HttpResponse(f"back, {variable.get('nothing')}")
@@ -200,6 +218,7 @@ def django_app(monkeypatch: pytest.MonkeyPatch, services: Services) -> Iterator[
         yield ASGIHandler()
 
 
+@from_a_thread
 async def test_sync_views_of_django_call_each_other(services: Services, django_app: ASGIApp) -> None:
     handlers: dict[str, ASGIApp | Mount] = {name: ASGIHandler() for name in ("front", "middle", "back")}
     async with services.open(handlers):
@@ -207,6 +226,7 @@ async def test_sync_views_of_django_call_each_other(services: Services, django_a
             assert await services.get("front") == "front, middle, back, nothing, the caller"
 
 
+@from_a_thread
 async def test_a_django_app_calls_itself(services: Services, django_app: ASGIApp) -> None:
     async with services.open(dict.fromkeys(("front", "middle", "back"), django_app)):
         assert await services.get("front") == "front, middle, back, nothing, the caller"
@@ -246,7 +266,10 @@ async def test_the_setting_says_whose_context_is_inherited_and_the_caller_is_kno
 async def test_a_mount_has_a_setting_of_its_own(mode: Any) -> None:
     net = Services()
     variable.set("the mount")
-    apps = {"front": calling(net, "back"), "back": Mount(answering(seen), inherit_context=mode)}
+    apps: dict[str, ASGIApp | Mount] = {
+        "front": calling(net, "back"),
+        "back": Mount(answering(seen), inherit_context=mode),
+    }
     async with net.open(apps, inherit_context="always" if mode == "never" else "never"):
         variable.set("the test")
         assert await net.get("back") == SEEN[mode].split(", ")[0]
@@ -285,11 +308,8 @@ async def test_a_websocket_has_the_context_that_a_request_has(mode: str) -> None
             assert await net.get("front") == SEEN[mode].split(", ")[1]
             async with net.session.ws_connect("http://back.internal/") as websocket:
                 assert await websocket.receive_str() == SEEN[mode].split(", ")[0]
-    assert [(each.caller, each.parent) for each in journal] == [
-        (None, None),
-        ("front.internal", journal[0]),
-        (None, None),
-    ]
+    outside = (None, None)
+    assert [(each.caller, each.parent) for each in journal] == [outside, ("front.internal", journal[0]), outside]
 
 
 @pytest.mark.parametrize("mode", MODES)
