@@ -456,8 +456,13 @@ class ServerProtocol(asyncio.Protocol):
                 observer.response_body(body)
             return
         if self._framing is _NO_BODY:
-            # RFC 9112, 6.3: apps do send a body where there is none (a GET route that answers HEAD). It is counted
-            # against nothing and dropped, as in uvicorn.
+            # RFC 9112, 6.3. A GET route that answers HEAD sends a body, which is dropped, as in uvicorn; one that follows
+            # a 204 or a 304 is a mistake, as there.
+            if body and self._line.method != "HEAD":
+                raise ASGIProtocolError(
+                    "Response content longer than Content-Length: a response with status 204 or 304 has no body, but "
+                    f"{len(body)} bytes were sent."
+                )
             return
         if body:
             if self._body_left is not None:

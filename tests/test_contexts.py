@@ -25,7 +25,7 @@ from starlette.routing import Route
 
 from asgi_connector import ASGIApplicationConnector, ASGIRoutingConnector, Mount, faults
 from asgi_connector._types import ASGIApp, Receive, Scope, Send
-from tests.servers import HTTP_WAYS, IN_PROCESS, serving
+from tests.servers import IN_PROCESS, UVICORN, serving
 
 MODES: Final = ("outside", "always", "never")
 
@@ -85,7 +85,7 @@ from_a_thread = pytest.mark.parametrize(
 )
 
 
-@pytest.fixture(params=HTTP_WAYS)
+@pytest.fixture(params=[IN_PROCESS, UVICORN])
 def way(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 

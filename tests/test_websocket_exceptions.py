@@ -1231,8 +1231,8 @@ NOT_FINAL = "Expected the 'status' of 'websocket.http.response.start' to be a fi
 NOT_BYTES = "Expected the 'body' of 'websocket.http.response.body' to be bytes, but got {!r}."
 NO_CONTENT = "Expected 'websocket.send' to have 'bytes' in bytes, or 'text' in a str, but got {!r} and {!r}."
 NO_CODE = (
-    "Expected the 'code' of 'websocket.close' to be an int from 1000 to 4999 that may be sent, "
-    "so neither 1004, 1005, 1006 nor 1015, but got {!r}."
+    "Expected the 'code' of 'websocket.close' to be an int that may be sent, from 1000 to 1003, from 1007 to 1014 or "
+    "from 3000 to 4999 (RFC 6455, 7.4), but got {!r}."
 )
 NO_REASON = "Expected the 'reason' of 'websocket.close' to be a str of at most 123 bytes, but got {!r}."
 LONGER = "Response content longer than Content-Length"
@@ -1331,7 +1331,11 @@ WRONG_WHEN_OPEN: list[Case] = [
     (message("\udc80"), "Expected the 'text' of 'websocket.send' to be Unicode"),
     *[
         (close(code=code), NO_CODE.format(code))
-        for code in (-1, 0, 1, 999, 1004, 1005, 1006, 1015, 5000, 65536, 2**70, None, "1000", 1000.0, True, b"1000")
+        for code in (-1, 0, 1, 999, 1004, 1005, 1006, 1015, 1016, 2000, 2999, 5000, 65536, 2**70)
+    ],
+    *[
+        (close(code=code), NO_CODE.format(code))
+        for code in (None, "1000", "4000", 1000.0, True, b"1000", [1000])
     ],
     *[
         (close(code=4000, reason=reason), NO_REASON.format(reason))
