@@ -456,8 +456,8 @@ class ServerProtocol(asyncio.Protocol):
                 observer.response_body(body)
             return
         if self._framing is _NO_BODY:
-            # RFC 9112, 6.3. A GET route that answers HEAD sends a body, which is dropped, as in uvicorn; one that follows
-            # a 204 or a 304 is a mistake, as there.
+            # RFC 9112, 6.3. The body that a GET route sends to HEAD is dropped, as in uvicorn. One after a status of
+            # 204 or 304 is a mistake, as there.
             if body and self._line.method != "HEAD":
                 raise ASGIProtocolError(
                     "Response content longer than Content-Length: a response with status 204 or 304 has no body, but "

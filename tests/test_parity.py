@@ -830,6 +830,7 @@ async def test_an_app_that_does_not_finish_its_response_cuts_it_off(serve: Serve
             await response.read()
 
 
+LONGER: Final = "Response content longer than Content-Length"
 SENTENCES: Final[dict[str, tuple[list[Message], str]]] = {
     "a body before the start": (
         [body(b"early")],
@@ -845,17 +846,15 @@ SENTENCES: Final[dict[str, tuple[list[Message], str]]] = {
     ),
     "a body that is too long": (
         [start(200, LENGTH_2), body(b"three")],
-        "Response content longer than Content-Length: 5 bytes were sent when 2 were left.",
+        f"{LONGER}: 5 bytes were sent when 2 were left.",
     ),
     "a body after a 204": (
         [start(204), body(b"three")],
-        "Response content longer than Content-Length: a response with status 204 or 304 has no body, but 5 bytes were "
-        "sent.",
+        f"{LONGER}: a response with status 204 or 304 has no body, but 5 bytes were sent.",
     ),
     "a body after a 304": (
         [start(304), body(b"three", more=True)],
-        "Response content longer than Content-Length: a response with status 204 or 304 has no body, but 5 bytes were "
-        "sent.",
+        f"{LONGER}: a response with status 204 or 304 has no body, but 5 bytes were sent.",
     ),
     "a body that is too short": (
         [start(200, LENGTH_2), body(b"1")],
