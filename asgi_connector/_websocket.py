@@ -25,8 +25,8 @@ class _State(enum.Enum):
     OVER = "none"
 
 
-# The codes below 3000 that may be sent: those of RFC 6455, 7.4.1, but for 1004, 1005, 1006 and 1015, and later ones that
-# are registered. Any other is a protocol error to aiohttp's reader.
+# The codes below 3000 that may be sent: those of RFC 6455, 7.4.1, but for 1004, 1005, 1006 and 1015, and later ones
+# that are registered. Any other is a protocol error to aiohttp's reader.
 _DEFINED_CODES: Final = frozenset({1000, 1001, 1002, 1003, 1007, 1008, 1009, 1010, 1011, 1012, 1013, 1014})
 _OWN_CODES: Final = range(3000, 5000)  # RFC 6455, 7.4.2: of libraries, frameworks and applications
 

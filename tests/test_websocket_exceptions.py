@@ -1408,6 +1408,19 @@ async def test_wrong_messages_before_the_accept_are_refused_in_the_app_which_may
     assert_unseen(reports, caplog)
 
 
+async def test_every_code_that_may_be_sent_reaches_the_client() -> None:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await receive()
+        await send(accept())
+        await send(close(code=int(scope["path"][1:])))
+
+    async with session_to(app) as session:
+        for code in (*range(1000, 1004), *range(1007, 1015), 3000, 3999, 4000, 4999):
+            async with session.ws_connect(f"/{code}") as ws:
+                received = await ws.receive()
+                assert (received.type, received.data, ws.close_code) == (WSMsgType.CLOSE, code, code)
+
+
 @each(WRONG_AT_FIRST)
 async def test_a_wrong_message_before_the_accept_is_raised_from_ws_connect_unless_the_app_handles_it(
     case: Case, reports: Reports, caplog: pytest.LogCaptureFixture
