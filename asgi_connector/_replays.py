@@ -28,8 +28,8 @@ class Replays:
         req, task = cast("tuple[ClientRequest, asyncio.Task[Any] | None]", origin)
         key = calling_task(req) or task
         if key is not None and makes_aiohttp_replay(req, exc):
-            if key not in self._failed:
-                key.add_done_callback(self._forget, context=Context())
+            key.remove_done_callback(self._forget)  # there may be one for another request that the same call has made
+            key.add_done_callback(self._forget, context=Context())
             self._failed[key] = (req, exc)
             self.expected = True
 

@@ -111,7 +111,7 @@ def every_app_is_accepted(
             "l.internal": Middleware.static,
             "m.internal": Middleware(fastapi),
             "n.internal": Mount(fastapi, root_path="/v1", client=None, raise_app_exceptions=False),
-            "o.internal": Mount(fastapi, inherit_context="always"),
+            "t.internal": Mount(fastapi, inherit_context="always"),
             "p.internal": ASGIHandler(),
             "q.internal": ProtocolTypeRouter({"http": ASGIHandler()}),
             "r.internal": litestar,
