@@ -13,6 +13,7 @@ from contextvars import Context
 from types import SimpleNamespace
 from typing import Any, Final, Protocol, cast
 
+import aiohttp.client
 import aiohttp.http
 from aiohttp import (
     BaseConnector,
@@ -41,6 +42,7 @@ from aiohttp.http import WebSocketError, WebSocketReader, WebSocketWriter
 from aiohttp.streams import EofStream
 from aiohttp.tracing import Trace, TraceConfig
 
+from ._callers import Caller
 from ._exceptions import ASGIConnectorError
 from ._mounts import MountedApp
 from ._observer import Observer
@@ -50,8 +52,11 @@ from ._transport import MemoryTransport
 class ServerEnd(Protocol):
     """What the client's end of a connection needs to know of the other one."""
 
-    def hand_out(self, caller: Context, origin: object, observer: Observer | None) -> bool:
-        """The client is about to send a request, made in *caller*; `False` if this connection takes no more of them."""
+    def hand_out(self, context: Context, caller: Caller | None, origin: object, observer: Observer | None) -> bool:
+        """The client is about to send a request; `False` if this connection takes no more of them.
+
+        *context* is for the app to run in, *caller* says inside of which app the request is made.
+        """
         ...
 
     used: bool
@@ -96,6 +101,7 @@ class ClientProtocol(ResponseHandler):
     """
 
     server: ServerEnd
+    """The other end, until the connection has been lost: whoever keeps a response keeps this, and not the app too."""
     on_app_exception: Callable[[object, BaseException], None]
     """Called with the origin of a request whose call is about to raise the exception."""
     on_lost: Callable[[], None] | None = None
@@ -142,19 +148,13 @@ class ClientProtocol(ResponseHandler):
 
     def raise_from_request(self, exc: BaseException, origin: object) -> None:
         """Raise *exc* from the call that waits for the head of the response to the request *origin*."""
-        if self.transport is None:
-            self.server.failure_undelivered(exc, client_gone=True)
-        else:
-            self.on_app_exception(origin, exc)
-            self.set_exception(_raisable_from_request(exc))
-            self._app_exception_raised = True
+        self.on_app_exception(origin, exc)
+        self.set_exception(_raisable_from_request(exc))
+        self._app_exception_raised = True
 
     def raise_from_body(self, exc: BaseException) -> None:
         """Raise *exc* from reading the body, when all that was written before it has arrived, and the end."""
-        if self.transport is None:
-            self.server.failure_undelivered(exc, client_gone=True)
-        else:
-            self._app_exception = exc
+        self._app_exception = exc
 
     def raise_from_frames(self, exc: BaseException) -> None:
         """Let a WebSocket's `receive()` answer *exc*, when all that was written before it has arrived, and the end."""
@@ -193,6 +193,7 @@ class ClientProtocol(ResponseHandler):
         self._give_up_exception()
         self._frames_exception = self._frames_queue = None
         super().connection_lost(exc)
+        del self.server
         if self.on_lost is not None:
             self.on_lost()
 
@@ -387,9 +388,14 @@ def is_closed_by_client(exc: BaseException) -> bool:
     return type(exc) is ClientConnectionError and exc.__cause__ is None  # else an upload has failed by itself
 
 
-def makes_aiohttp_replay(exc: BaseException) -> bool:
-    """Whether aiohttp sends an idempotent request a second time when it fails with *exc* (`ClientSession._request`)."""
+def makes_aiohttp_replay(req: ClientRequest, exc: BaseException) -> bool:
+    """Whether aiohttp sends *req* a second time when it fails with *exc* (`ClientSession._request`)."""
+    if req.method not in _REPLAYED_METHODS:
+        return False
     return isinstance(exc, ClientOSError | ServerDisconnectedError) and not isinstance(exc, ClientConnectorError)
+
+
+_REPLAYED_METHODS: Final = aiohttp.client.IDEMPOTENT_METHODS  # which `aiohttp` itself does not export
 
 
 def calling_task(req: ClientRequest) -> asyncio.Task[Any] | None:
@@ -408,6 +414,23 @@ def is_replay(req: ClientRequest, earlier: ClientRequest) -> bool:
     replay; a client middleware that tries again sends the same one.
     """
     return req is not earlier and req._timer is earlier._timer
+
+
+def let_fail_again(req: ClientRequest, exc: BaseException) -> None:
+    """Note on *req* that it fails with *exc*, however often a client middleware sends it.
+
+    On the request itself, since *exc* refers to it by its traceback: so both go when the call is over.
+    """
+    vars(req)[_FAILURE] = exc
+
+
+def failure_of(req: ClientRequest) -> BaseException | None:
+    """What `let_fail_again()` has noted."""
+    failure: BaseException | None = vars(req).get(_FAILURE)
+    return failure
+
+
+_FAILURE: Final = "_asgi_connector_failure"
 
 
 def trace_reuse(report: Callable[[bool], None]) -> Trace:

@@ -26,18 +26,20 @@ from ._aiohttp import (
     trace_reuse,
 )
 from ._blocks import Block
-from ._callers import Caller, callers
+from ._callers import current_caller, owners
 from ._cycle import Cycle, logger
 from ._exceptions import LifespanError, UnmountedHostError
 from ._lifespan import Lifespan, Lifespans, Setting, check_setting, raise_all
 from ._mounts import (
     ClientAddress,
+    InheritContext,
     Mount,
     MountDefaults,
     MountedApp,
     Mounts,
     MountTable,
     check_client,
+    check_inherit_context,
     check_raise_app_exceptions,
     check_root_path,
 )
@@ -86,6 +88,11 @@ class ASGIRoutingConnector(PoolingConnector):
             entered, whichever comes first, and its shutdown when the connector closes, or when it is mounted nowhere
             any more; an app that does not support lifespan is served without. ``"on"``: such an app is an error.
             ``"off"``: neither is run.
+        inherit_context: in which context (`contextvars.Context`) an app answers. ``"outside"``, the default: a call
+            from outside every app, such as a test's, runs the app in a copy of the caller's context; a call from inside
+            an app or a lifespan runs it in a copy of the context in which it was mounted, as its lifespan does, because
+            over a network nothing of the caller's context arrives. ``"always"``: in a copy of the caller's context,
+            whoever calls. ``"never"``: always in a copy of the context in which it was mounted.
         limit: connections in use at the same time; 0, the default, is no limit, for services call each other.
         limit_per_host: the same for each (host, port, scheme); 0, the default, is no limit.
         keepalive_timeout: seconds that an idle connection is kept for; 15 by default, as in aiohttp.
@@ -93,7 +100,8 @@ class ASGIRoutingConnector(PoolingConnector):
         shutdown_timeout: seconds (2 by default) that `close()` gives running apps to end, counted from when their
             client left. Then they are cancelled, with a warning in the log. Each lifespan has as long to shut down.
 
-    ``root_path``, ``client``, ``raise_app_exceptions`` and ``lifespan`` are defaults that a `Mount` may override.
+    ``root_path``, ``client``, ``raise_app_exceptions``, ``lifespan`` and ``inherit_context`` are defaults that a
+    `Mount` may override.
 
     Entered as an async context manager, it starts every app at once, and closes at the end of the block.
 
@@ -113,6 +121,7 @@ class ASGIRoutingConnector(PoolingConnector):
         client: ClientAddress = _DEFAULT_CLIENT,
         raise_app_exceptions: bool = True,
         lifespan: Setting = "auto",
+        inherit_context: InheritContext = "outside",
         limit: int = 0,
         limit_per_host: int = 0,
         keepalive_timeout: Any = sentinel,  # the type of aiohttp's default is private
@@ -124,10 +133,15 @@ class ASGIRoutingConnector(PoolingConnector):
         check_raise_app_exceptions(raise_app_exceptions)
         _check_shutdown_timeout(shutdown_timeout)
         check_setting(lifespan)
+        check_inherit_context(inherit_context)
         loop = _running_loop(type(self).__name__)
         lifespans = Lifespans(loop, shutdown_timeout)
         defaults = MountDefaults(
-            root_path=root_path, client=client, raise_app_exceptions=raise_app_exceptions, lifespan=lifespan
+            root_path=root_path,
+            client=client,
+            raise_app_exceptions=raise_app_exceptions,
+            lifespan=lifespan,
+            inherit_context=inherit_context,
         )
         table = MountTable(defaults, lifespans)
         table.add_all({} if apps is None else apps, copy_context())
@@ -294,14 +308,9 @@ class ASGIRoutingConnector(PoolingConnector):
                         continue  # what is mounted may have changed meanwhile
                 if self._closing is not None:
                     self._check_still_open(connection)
-                server = cast(ClientProtocol, connection.protocol).server
-                if exchange is not None:
-                    exchange.handed_to(server)
-                if server.hand_out(copy_context(), (req, task), exchange):
-                    if logger.isEnabledFor(logging.DEBUG):
-                        _log_destination(req, server.mounted)
+                if _hand_out(cast(ClientProtocol, connection.protocol), req, task, exchange):
                     break
-                connection.close()  # its app was replaced while a trace had the word
+                connection.close()  # it was lost, or its app was replaced, while a trace had the word
         except BaseException as exc:
             self._close_forgotten([connection.client for connection in self._running.connections])
             if exchange is not None:
@@ -510,20 +519,20 @@ class ASGIRoutingConnector(PoolingConnector):
         )
 
     def _is_inside_an_app(self) -> bool:
-        return any(self._owns(caller) for caller in callers())
+        return any(self._owns(owner) for owner in owners())
 
     def _is_called_by_a_shutdown(self) -> bool:
         # Or by the startup of an app that another one, while it shuts down, is the first to call.
-        return any(isinstance(caller, Lifespan) and caller.changing and self._owns(caller) for caller in callers())
+        return any(isinstance(owner, Lifespan) and owner.changing and self._owns(owner) for owner in owners())
 
-    def _owns(self, caller: Caller) -> bool:
-        """Whether closing this connector waits for *caller*."""
-        if isinstance(caller, Lifespan) and caller.owner is self._lifespans:
+    def _owns(self, running: object) -> bool:
+        """Whether closing this connector waits for *running*, a request or a lifespan."""
+        if isinstance(running, Lifespan) and running.owner is self._lifespans:
             return True
-        if isinstance(caller, Cycle) and caller.mounted.table is self._table:
+        if isinstance(running, Cycle) and running.mounted.table is self._table:
             return True
         fallback = self._fallback if self._fallback_owner else None
-        return isinstance(fallback, ASGIRoutingConnector) and fallback._owns(caller)
+        return isinstance(fallback, ASGIRoutingConnector) and fallback._owns(running)
 
     async def _wait_closed(self) -> None:
         self._check_loop()
@@ -615,6 +624,7 @@ class ASGIApplicationConnector(ASGIRoutingConnector):
         client: ClientAddress = _DEFAULT_CLIENT,
         raise_app_exceptions: bool = True,
         lifespan: Setting = "auto",
+        inherit_context: InheritContext = "outside",
         limit: int = 0,
         limit_per_host: int = 0,
         keepalive_timeout: Any = sentinel,
@@ -627,6 +637,7 @@ class ASGIApplicationConnector(ASGIRoutingConnector):
             client=client,
             raise_app_exceptions=raise_app_exceptions,
             lifespan=lifespan,
+            inherit_context=inherit_context,
             limit=limit,
             limit_per_host=limit_per_host,
             keepalive_timeout=keepalive_timeout,
@@ -635,9 +646,25 @@ class ASGIApplicationConnector(ASGIRoutingConnector):
         )
 
 
-def _log_destination(req: ClientRequest, mounted: MountedApp) -> None:
-    where = "%s %s is answered in this process, by the app at %r"
-    logger.debug(where, req.method, req.url, mounted.pattern)
+def _hand_out(
+    protocol: ClientProtocol,
+    req: ClientRequest,
+    task: "asyncio.Task[Any] | None",
+    exchange: "LiveExchange | None",
+) -> bool:
+    """Tell the other end of a connection which request comes; `False` if it takes no more of them."""
+    if protocol.transport is None:
+        return False
+    server = protocol.server
+    if exchange is not None:
+        exchange.handed_to(server)
+    caller = current_caller.get()
+    if not server.hand_out(server.mounted.context_for(caller), caller, (req, task), exchange):
+        return False
+    if logger.isEnabledFor(logging.DEBUG):
+        where = "%s %s is answered in this process, by the app at %r"
+        logger.debug(where, req.method, req.url, server.mounted.pattern)
+    return True
 
 
 class _UnmountedMeanwhile(Exception):
@@ -691,8 +718,8 @@ def _log_failure(task: _Leaving) -> None:
 
 
 def _check_outside(mounted: MountedApp) -> None:
-    for caller in callers():
-        if caller is mounted.lifespan or (isinstance(caller, Cycle) and caller.mounted is mounted):
+    for owner in owners():
+        if owner is mounted.lifespan or (isinstance(owner, Cycle) and owner.mounted is mounted):
             raise RuntimeError(
                 f"{mounted!r} cannot be unmounted from inside one of its own requests, or its lifespan: it would have "
                 "to wait for itself"

@@ -79,12 +79,12 @@ class Cycle(ABC):
         "_loop",
         "_news",
         "_wire",
+        "caller",
         "disconnected_at",
         "ended",
         "mounted",
         "observer",
         "origin",
-        "parent",
         "scope",
         "task",
     )
@@ -105,7 +105,7 @@ class Cycle(ABC):
         self.task: asyncio.Task[None] | None = None
         self.origin = origin  # what the client knows this request by
         self.observer = observer
-        self.parent: Caller | None = None  # inside of which this request was made
+        self.caller: Caller | None = None  # what it is to those whom its app calls
         self.ended = False
         self.disconnected_at: float | None = None
         self._wire = wire
@@ -122,11 +122,6 @@ class Cycle(ABC):
     @property
     def method(self) -> str:
         return self._line.method
-
-    @property
-    def name(self) -> str:
-        """As a caller: the pattern at which the app is mounted."""
-        return self.mounted.pattern
 
     def disconnect(self) -> None:
         """The client has gone."""
@@ -170,8 +165,7 @@ class Cycle(ABC):
         else:
             self._check_return(result)
         finally:
-            self.ended = True
-            self.origin = None  # the app may have left something behind that refers to the cycle, as its caller
+            self._end()
             if self.task is not None:
                 self._wire.cycle_ended(self)
 
@@ -179,8 +173,14 @@ class Cycle(ABC):
         """A task that was cancelled before its first step has ended without `run()`."""
         if not self.ended:
             self._fail(asyncio.CancelledError())
-            self.ended = True
+            self._end()
             self._wire.cycle_ended(self)
+
+    def _end(self) -> None:
+        self.ended = True
+        self.origin = None  # the app may have left something behind that refers to the cycle, by `receive` or `send`
+        assert self.caller is not None
+        self.caller.end()
 
     def _check_return(self, result: object) -> None:
         if self.disconnected_at is not None:

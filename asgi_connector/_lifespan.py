@@ -13,7 +13,7 @@ from contextvars import Context
 from types import MethodType
 from typing import Any, Final, Literal, get_args
 
-from ._callers import callers, current_caller
+from ._callers import Caller, current_caller, owners
 from ._exceptions import ASGIProtocolError, LifespanError
 from ._tasks import discard_silently, ends_with_loop, is_discarded, where_it_waits
 from ._types import ASGIApp, Message
@@ -58,6 +58,7 @@ class Lifespan:
         self.predecessor: Lifespan | None = None  # of the same app; it must have been shut down before this one starts
         self._context = context
         self._state = _State.NEW
+        self._caller: Caller | None = None  # what it is to those whom its app calls
         self._task: asyncio.Task[None] | None = None
         self._timer: asyncio.TimerHandle | None = None  # of a failure that was reported, and whose cause may follow
         self._waiters: dict[asyncio.Future[None], None] = {}
@@ -77,15 +78,6 @@ class Lifespan:
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} of {self.name!r}, {self._state.value}>"
-
-    @property
-    def parent(self) -> None:
-        """As a caller, it is never inside of another one."""
-        return None
-
-    @property
-    def observer(self) -> None:
-        return None
 
     @property
     def ended(self) -> bool:
@@ -122,7 +114,8 @@ class Lifespan:
     def _begin(self) -> None:
         self._state = _State.STARTING
         context = self._context.copy()
-        context.run(current_caller.set, self)
+        self._caller = Caller(self, self.name, None, None)
+        context.run(current_caller.set, self._caller)
         # Not by the loop's task factory: an eager task would run before it is known here.
         self._task = asyncio.Task(self._run(), loop=self.owner.loop, context=context)
         self._task.add_done_callback(self._task_done)
@@ -142,7 +135,7 @@ class Lifespan:
 
     @contextmanager
     def _waiting(self) -> Generator[asyncio.Future[None], None, None]:
-        inside = [caller for caller in callers() if isinstance(caller, Lifespan)]
+        inside = [owner for owner in owners() if isinstance(owner, Lifespan)]
         if circle := self._find_circle(inside):
             names = " waits for ".join(repr(lifespan.name) for lifespan in circle)
             raise LifespanError(f"The startups wait for each other in a circle: {names}")
@@ -198,6 +191,8 @@ class Lifespan:
         self._app_returned()
 
     def _app_returned(self) -> None:
+        assert self._caller is not None
+        self._caller.end()
         if self._state is _State.STARTING:
             unsupported = self._error is None or not self._startup_received or self._answered_garbage
             if self._failure is None and unsupported and not self._dismissed:

@@ -8,13 +8,14 @@ import asyncio
 import difflib
 import re
 from collections.abc import Iterator, Mapping
-from contextvars import Context
+from contextvars import Context, copy_context
 from dataclasses import KW_ONLY, dataclass
 from functools import lru_cache
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, Literal, NamedTuple, get_args
 
 from yarl import URL
 
+from ._callers import Caller
 from ._lifespan import Lifespans, Setting, check_setting
 from ._types import ASGIApp
 
@@ -29,6 +30,7 @@ class _Inherit:
 INHERIT: Final = _Inherit()
 
 ClientAddress = tuple[str, int] | None
+InheritContext = Literal["outside", "always", "never"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,12 +45,15 @@ class Mount:
             (`True`), or becomes what a real server makes of it (`False`).
         lifespan: ``"auto"``, ``"on"`` or ``"off"``: whether the app is started and shut down, see
             `ASGIRoutingConnector`.
+        inherit_context: ``"outside"``, ``"always"`` or ``"never"``: which calls run the app in a copy of the caller's
+            `contextvars.Context`, see `ASGIRoutingConnector`.
 
     What is left out is as the connector says.
 
     Raises:
         TypeError: for an app that cannot be called, or a setting of the wrong type.
-        ValueError: for a ``root_path`` that does not start with a slash, or an unknown ``lifespan``.
+        ValueError: for a ``root_path`` that does not start with a slash, or an unknown ``lifespan`` or
+            ``inherit_context``.
     """
 
     app: ASGIApp
@@ -57,6 +62,7 @@ class Mount:
     client: ClientAddress | _Inherit = INHERIT
     raise_app_exceptions: bool | _Inherit = INHERIT
     lifespan: Setting | _Inherit = INHERIT
+    inherit_context: InheritContext | _Inherit = INHERIT
 
     def __post_init__(self) -> None:
         if not callable(self.app):
@@ -69,6 +75,8 @@ class Mount:
             check_raise_app_exceptions(self.raise_app_exceptions)
         if not isinstance(self.lifespan, _Inherit):
             check_setting(self.lifespan)
+        if not isinstance(self.inherit_context, _Inherit):
+            check_inherit_context(self.inherit_context)
 
 
 def check_root_path(root_path: str) -> None:
@@ -90,6 +98,11 @@ def check_raise_app_exceptions(raise_app_exceptions: bool) -> None:
         raise TypeError(f"raise_app_exceptions must be a bool, not {raise_app_exceptions!r}")
 
 
+def check_inherit_context(inherit_context: InheritContext) -> None:
+    if inherit_context not in get_args(InheritContext):
+        raise ValueError(f"inherit_context must be one of 'outside', 'always' and 'never', not {inherit_context!r}")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MountDefaults:
     """What a `Mount` inherits from its connector."""
@@ -98,6 +111,7 @@ class MountDefaults:
     client: ClientAddress
     raise_app_exceptions: bool
     lifespan: Setting
+    inherit_context: InheritContext
 
 
 class Pattern(NamedTuple):
@@ -202,10 +216,12 @@ class MountedApp:
     """A mount in use: its settings, with the connector's defaults filled in, and what is in flight on it."""
 
     __slots__ = (
+        "_context",
         "_in_flight",
         "_unused",
         "app",
         "client",
+        "inherit_context",
         "lifespan",
         "mount",
         "pattern",
@@ -224,11 +240,22 @@ class MountedApp:
         self.root_path: str = _or_default(mount.root_path, defaults.root_path)
         self.client: ClientAddress = _or_default(mount.client, defaults.client)
         self.raise_app_exceptions: bool = _or_default(mount.raise_app_exceptions, defaults.raise_app_exceptions)
+        self.inherit_context: InheritContext = _or_default(mount.inherit_context, defaults.inherit_context)
+        self._context = context
         self._in_flight: set[object] = set()
         self._unused: asyncio.Event | None = None
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.app!r} at {self.pattern!r}, {len(self._in_flight)} in flight>"
+
+    def context_for(self, caller: Caller | None) -> Context:
+        """The context in which the app answers the call that is being made: a copy of its own, or of the current one.
+
+        *caller* is the app that makes the call, if it comes from inside of one.
+        """
+        if self.inherit_context == "always" or (self.inherit_context == "outside" and caller is None):
+            return copy_context()
+        return self._context.copy()
 
     def acquire(self, user: object) -> None:
         """*user*, a connection or a request, is in flight on this app until `release()`."""

@@ -143,7 +143,13 @@ def build_upgrade_head(handshake: Headers, headers: Iterable[Iterable[bytes]]) -
     try:
         for name, value in headers:
             line, _ = _line(name, value)
-            if name.lower() in _HANDSHAKE:
+            lower = name.lower()
+            if lower == b"sec-websocket-protocol":
+                raise ASGIProtocolError(
+                    "Expected the 'subprotocol' of 'websocket.accept' to name the subprotocol, but got it in the "
+                    f"'headers': {name!r}: {value!r}."
+                )
+            if lower in _HANDSHAKE:
                 raise ASGIProtocolError(f"Expected headers beside those of the handshake, but got {name!r}: {value!r}.")
             lines.append(line)
     except (TypeError, ValueError) as exc:

@@ -8,7 +8,7 @@ from contextvars import Context
 from typing import Final, NamedTuple, Protocol
 
 from ._aiohttp import ClientProtocol
-from ._callers import current_caller
+from ._callers import Caller, current_caller
 from ._cycle import Cycle, logger
 from ._lifespan import CANCEL_PATIENCE
 from ._mounts import MountedApp
@@ -23,15 +23,19 @@ NOTICEABLE: Final = 0.5
 
 if sys.version_info >= (3, 12):
 
-    def _start_task(cycle: Cycle, app: ASGIApp, caller: Context, loop: asyncio.AbstractEventLoop) -> asyncio.Task[None]:
+    def _start_task(
+        cycle: Cycle, app: ASGIApp, context: Context, loop: asyncio.AbstractEventLoop
+    ) -> asyncio.Task[None]:
         """Run the app; its first step at once, whatever the loop's task factory."""
-        return asyncio.Task(cycle.run(app), loop=loop, context=caller, eager_start=True)
+        return asyncio.Task(cycle.run(app), loop=loop, context=context, eager_start=True)
 
 else:
 
-    def _start_task(cycle: Cycle, app: ASGIApp, caller: Context, loop: asyncio.AbstractEventLoop) -> asyncio.Task[None]:
+    def _start_task(
+        cycle: Cycle, app: ASGIApp, context: Context, loop: asyncio.AbstractEventLoop
+    ) -> asyncio.Task[None]:
         """Run the app from the next turn of the event loop on."""
-        task = loop.create_task(cycle.run(app), context=caller)
+        task = loop.create_task(cycle.run(app), context=context)
         task.add_done_callback(lambda _: cycle.task_done())
         return task
 
@@ -87,11 +91,11 @@ class Running:
         self._cycles: dict[Cycle, None] = {}
         self._hurry = asyncio.Event()
 
-    def start(self, cycle: Cycle, app: ASGIApp, caller: Context) -> None:
-        """Run *app*, in the context of its caller; where Python can, its first step at once."""
-        cycle.parent = caller.get(current_caller)
-        caller.run(current_caller.set, cycle)
-        task = _start_task(cycle, app, caller, self.loop)
+    def start(self, cycle: Cycle, app: ASGIApp, context: Context, caller: Caller | None) -> None:
+        """Run *app* in *context*, inside of *caller*; where Python can, its first step at once."""
+        cycle.caller = Caller(cycle, cycle.mounted.pattern, cycle.observer, caller)
+        context.run(current_caller.set, cycle.caller)
+        task = _start_task(cycle, app, context, self.loop)
         if not cycle.ended:
             discard_silently(task)
             cycle.task = task

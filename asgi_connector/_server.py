@@ -8,13 +8,13 @@ import asyncio
 import enum
 from collections.abc import Iterable
 from contextvars import Context
-from typing import cast
+from typing import Final, cast
 from urllib.parse import unquote
 
 from aiohttp import ClientConnectionError, ClientRequest
 
 from ._aiohttp import ClientProtocol
-from ._callers import Caller, current_caller
+from ._callers import Caller, name_of
 from ._cycle import Cycle
 from ._exceptions import ASGIProtocolError
 from ._frames import Frames
@@ -53,6 +53,7 @@ class _Phase(enum.Enum):
 
 
 _HEAD, _BODY, _FRAMES, _NEXT, _CLOSED = _Phase.HEAD, _Phase.BODY, _Phase.FRAMES, _Phase.NEXT, _Phase.CLOSED
+_NO_PROTOCOL: Final = asyncio.Protocol()
 _CHUNKED, _NO_BODY = Framing.CHUNKED, Framing.NO_BODY
 
 
@@ -100,7 +101,8 @@ class ServerProtocol(asyncio.Protocol):
         self._loop = running.loop
         self._phase = _HEAD
         self._buffer = b""  # bytes that cannot be used yet: part of a head, or the next request
-        self._awaited: tuple[Context, object] | None = None  # handed out, and nothing has arrived since
+        # Handed out, and nothing has arrived since: the context for the app, the caller, the client's name for it.
+        self._awaited: tuple[Context, Caller | None, object] | None = None
         self._retired = False
         self.used = False
         # Requests on one connection are much alike, byte for byte: what the last one's bytes meant is kept.
@@ -111,7 +113,7 @@ class ServerProtocol(asyncio.Protocol):
         # The current exchange.
         self._cycle: Cycle | None = None
         self._observer: Observer | None = None
-        self._caller: str | None = None  # the name of who made it, once its app is done
+        self._caller: str | None = None  # the name of who made it
         self._body_reader: BodyReader | None = None
         self._keep_alive = True
         self._framing: Framing | None = None  # None until the response starts
@@ -129,15 +131,15 @@ class ServerProtocol(asyncio.Protocol):
 
     # The connector's view: handing out, retiring.
 
-    def hand_out(self, caller: Context, origin: object, observer: Observer | None) -> bool:
+    def hand_out(self, context: Context, caller: Caller | None, origin: object, observer: Observer | None) -> bool:
         """The client is about to send a request here; `False` if this connection takes no more of them.
 
-        The app will run in *caller*. *origin* is what the client knows the request by.
+        The app will run in *context*, inside of *caller*. *origin* is what the client knows the request by.
         """
         if self._retired or self._transport.is_closing():
             return False
         self.used = True
-        self._awaited = (caller, origin)
+        self._awaited = (context, caller, origin)
         self._observer = observer
         if not self.mounted.lifespan.ready:
             self.retire(True)  # something else answers in the place of the app, which the next request is to start
@@ -177,12 +179,12 @@ class ServerProtocol(asyncio.Protocol):
 
     def underway(self) -> Underway | None:
         method, path = self._line.method, self._line.target.partition(b"?")[0].decode("ascii")
-        caller = self._caller if self._cycle is None else _name_of(self._cycle.parent)
+        caller_name = self._caller
         awaited = self._awaited is not None
         if self._awaited is not None:
-            context, origin = self._awaited
+            _, caller, origin = self._awaited
             req, _ = cast("tuple[ClientRequest, object]", origin)
-            method, path, caller = req.method, req.url.raw_path, _name_of(context.get(current_caller))
+            method, path, caller_name = req.method, req.url.raw_path, name_of(caller)
         elif not self.busy:
             return None
         answered = not awaited and (self._framing is not None or self._frames is not None)
@@ -190,7 +192,7 @@ class ServerProtocol(asyncio.Protocol):
         return Underway(
             method=method,
             path=unquote(path),
-            caller=caller,
+            caller=caller_name,
             observer=self._observer,
             request_begun=not awaited or bool(self._buffer),
             request_head_passed=not awaited,
@@ -255,6 +257,7 @@ class ServerProtocol(asyncio.Protocol):
         self._end_write_pause()
         self._running.connections.pop(self, None)
         self.mounted.release(self)
+        self._transport.set_protocol(_NO_PROTOCOL)  # as asyncio's transports do: whoever keeps it keeps no app
 
     def pause_writing(self) -> None:
         self.write_paused = True
@@ -308,15 +311,16 @@ class ServerProtocol(asyncio.Protocol):
     def _start_exchange(self, rest: bytes) -> None:
         line, fields = self._line, self._fields
         assert self._awaited is not None
-        caller, origin = self._awaited
+        context, caller, origin = self._awaited
         self._awaited = None
+        self._caller = name_of(caller)
         observer = self._observer
         http_11 = line.http_version == "1.1"
         self._keep_alive = http_11 and not fields.close and not self._retired
         self._framing = None
         self._tail_written = 0
         if fields.websocket and fields.upgrade and http_11:
-            self._start_websocket(caller, origin, observer, rest)
+            self._start_websocket(context, caller, origin, observer, rest)
             return
         self._cycle = cycle = RequestResponseCycle(
             self,
@@ -339,7 +343,7 @@ class ServerProtocol(asyncio.Protocol):
         # Last, because the app may run, answer, raise or call another service before start() returns.
         if self._phase is not _CLOSED:
             app = self.mounted.app if observer is None else self._observed_app(observer)
-            self._running.start(cycle, app, caller)
+            self._running.start(cycle, app, context, caller)
 
     def _observed_app(self, observer: Observer) -> ASGIApp:
         """The app that is mounted, unless something else is to answer in its place."""
@@ -348,7 +352,9 @@ class ServerProtocol(asyncio.Protocol):
         observer.app_called()
         return self.mounted.app
 
-    def _start_websocket(self, caller: Context, origin: object, observer: Observer | None, rest: bytes) -> None:
+    def _start_websocket(
+        self, context: Context, caller: Caller | None, origin: object, observer: Observer | None, rest: bytes
+    ) -> None:
         line = self._line
         try:
             self._handshake = handshake = read_handshake(line, self._fields)
@@ -365,7 +371,7 @@ class ServerProtocol(asyncio.Protocol):
             self, scope, line, self.address, self._loop, self.mounted, origin, observer
         )
         app = self.mounted.app if observer is None else self._observed_app(observer)
-        self._running.start(cycle, app, caller)
+        self._running.start(cycle, app, context, caller)
         if cycle.ended:
             self._end_websocket()
 
@@ -453,8 +459,13 @@ class ServerProtocol(asyncio.Protocol):
                 observer.response_body(body)
             return
         if self._framing is _NO_BODY:
-            # RFC 9112, 6.3: apps do send a body where there is none (a GET route that answers HEAD). It is counted
-            # against nothing and dropped, as in uvicorn.
+            # RFC 9112, 6.3. The body that a GET route sends to HEAD is dropped, as in uvicorn. One after a status of
+            # 204 or 304 is a mistake, as there.
+            if body and self._line.method != "HEAD":
+                raise ASGIProtocolError(
+                    "Response content longer than Content-Length: a response with status 204 or 304 has no body, but "
+                    f"{len(body)} bytes were sent."
+                )
             return
         if body:
             if self._body_left is not None:
@@ -492,8 +503,6 @@ class ServerProtocol(asyncio.Protocol):
 
     def complete_response(self) -> None:
         cycle, self._cycle = self._cycle, None
-        assert cycle is not None
-        self._caller = None if cycle.parent is None else cycle.parent.name
         if self._keep_alive and isinstance(cycle, RequestResponseCycle) and cycle.request_ended:
             self._phase = _HEAD
             self._framing = None
@@ -535,9 +544,7 @@ class ServerProtocol(asyncio.Protocol):
         return frames
 
     def forget_cycle(self) -> None:
-        if self._cycle is not None:
-            self._caller = _name_of(self._cycle.parent)
-            self._cycle = None
+        self._cycle = None
 
     def raise_from_frames(self, exc: BaseException) -> None:
         assert self._frames is not None
@@ -552,11 +559,15 @@ class ServerProtocol(asyncio.Protocol):
             return False
         assert self._cycle is not None
         self._phase = _CLOSED
-        if before_head:
+        if self._client.transport is None:
+            self.failure_undelivered(exc, client_gone=True)
+        elif before_head:
             self._client.raise_from_request(exc, self._cycle.origin)
-            self._transport.abort()  # nothing of a head that is still here may arrive
         else:
             self._client.raise_from_body(exc)
+        if before_head:
+            self._transport.abort()  # nothing of a head that is still here may arrive
+        else:
             self._transport.close()
         return True
 
@@ -574,7 +585,8 @@ class ServerProtocol(asyncio.Protocol):
         self._transport.close()
 
     def cycle_ended(self, cycle: Cycle) -> None:
-        self._end_websocket()
+        if isinstance(cycle, WebSocketCycle):  # and not the background task of an earlier request
+            self._end_websocket()
         self._running.ended(cycle)
 
     async def drain(self) -> None:
@@ -583,10 +595,6 @@ class ServerProtocol(asyncio.Protocol):
                 self._writable = asyncio.Event()
             self._writable.clear()
             await self._writable.wait()
-
-
-def _name_of(caller: Caller | None) -> str | None:
-    return None if caller is None else caller.name
 
 
 def _check_size(head: bytes) -> None:

@@ -25,8 +25,10 @@ class _State(enum.Enum):
     OVER = "none"
 
 
-# Codes that no endpoint may send (RFC 6455, 7.4.1): they say what happened without a close frame.
-_NOT_TO_BE_SENT: Final = frozenset({1004, 1005, 1006, 1015})
+# The codes below 3000 that may be sent: those of RFC 6455, 7.4.1, but for 1004, 1005, 1006 and 1015, and later ones
+# that are registered. Any other is a protocol error to aiohttp's reader.
+_DEFINED_CODES: Final = frozenset({1000, 1001, 1002, 1003, 1007, 1008, 1009, 1010, 1011, 1012, 1013, 1014})
+_OWN_CODES: Final = range(3000, 5000)  # RFC 6455, 7.4.2: of libraries, frameworks and applications
 
 
 class WebSocketCycle(Cycle):
@@ -235,10 +237,10 @@ def _content(message: Message) -> tuple[bytes, WSMsgType]:
 def _closing(message: Message) -> tuple[int, str]:
     """The code and the reason to close with, which must be fit to be sent (RFC 6455, 5.5.1 and 7.4)."""
     code, reason = message.get("code", WSCloseCode.OK), message.get("reason") or ""
-    if not isinstance(code, int) or isinstance(code, bool) or not 1000 <= code <= 4999 or code in _NOT_TO_BE_SENT:
+    if not isinstance(code, int) or isinstance(code, bool) or not (code in _DEFINED_CODES or code in _OWN_CODES):
         raise ASGIProtocolError(
-            "Expected the 'code' of 'websocket.close' to be an int from 1000 to 4999 that may be sent, "
-            f"so neither 1004, 1005, 1006 nor 1015, but got {code!r}."
+            "Expected the 'code' of 'websocket.close' to be an int that may be sent, from 1000 to 1003, from 1007 to "
+            f"1014 or from 3000 to 4999 (RFC 6455, 7.4), but got {code!r}."
         )
     if not isinstance(reason, str) or not _fits(reason):
         raise ASGIProtocolError(

@@ -98,6 +98,20 @@ ADDED: Final = Topic(
     "`date`, `server`",
     "what the client sees is what the app gave",
 )
+TRANSFER_ENCODING: Final = Topic(
+    "`transfer-encoding: chunked` and `content-length`, both sent by the app",
+    "the `content-length` counts",
+    "both are sent, and the client fails with 400",
+    "the `transfer-encoding` counts",
+    "the ASGI specification has servers ignore an app's `transfer-encoding`",
+)
+BODILESS: Final = Topic(
+    "a body after a status of 204 or 304",
+    "an error in the app",
+    SAME,
+    "is dropped",
+    "the app takes for sent what no client can get",
+)
 AGAIN: Final = Topic(
     "a further `receive()` after the disconnect",
     "gives the disconnect again",
@@ -289,6 +303,8 @@ def _http() -> Rows:
         "a body that is too long": "Too much data for declared Content-Length",
         "a body that is too short": "Too little data for declared Content-Length",
     }
+    bodiless = ("a body after a 204", "a body after a 304")
+    both = "test_a_transfer_encoding_of_the_apps_own_beside_a_content_length"
     return {
         (UVICORN, "test_a_method_that_nobody_knows"): Row(400, METHODS),
         (HYPERCORN, "test_an_app_that_answers_without_reading_does_not_ask_for_the_body"): Row(100, CONTINUE),
@@ -308,8 +324,11 @@ def _http() -> Rows:
         ),
         (UVICORN, "test_a_large_header_is_read_or_refused: 100 KiB"): Row(200, LARGE),
         (HYPERCORN, "test_an_app_that_fails_before_the_start_is_500: body"): Row(b"", BODY_OF_500),
-        **{(UVICORN, f"{turn}: {case}, type"): Row("RuntimeError", ERRORS) for case in hypercorn},
-        (UVICORN, f"{turn}: a body that is too long"): Row("Response content longer than Content-Length", WORDS),
+        **{(UVICORN, f"{turn}: {case}, type"): Row("RuntimeError", ERRORS) for case in (*hypercorn, *bodiless)},
+        **{
+            (UVICORN, f"{turn}: {case}"): Row("Response content longer than Content-Length", WORDS)
+            for case in ("a body that is too long", *bodiless)
+        },
         (UVICORN, f"{turn}: a body that is too short"): Row("Response content shorter than Content-Length", WORDS),
         **{
             (HYPERCORN, f"{turn}: {case}, type"): Row(
@@ -318,6 +337,10 @@ def _http() -> Rows:
             for case, words in hypercorn.items()
         },
         **{(HYPERCORN, f"{turn}: {case}"): Row(words, WORDS) for case, words in hypercorn.items()},
+        **{(HYPERCORN, f"{turn}: {case}, type"): Row("NoneType", BODILESS) for case in bodiless},
+        **{(HYPERCORN, f"{turn}: {case}"): Row("None", BODILESS) for case in bodiless},
+        (UVICORN, both): Row(400, TRANSFER_ENCODING),
+        (HYPERCORN, both): Row(({"Transfer-Encoding"}, b"ok"), TRANSFER_ENCODING),
     }
 
 

@@ -6,7 +6,7 @@ import aiohttp
 import pytest
 from aiohttp.client_proto import ResponseHandler
 
-from asgi_connector._aiohttp import run_at_once
+from asgi_connector._aiohttp import _REPLAYED_METHODS, failure_of, let_fail_again, run_at_once
 from tests.conftest import session_to
 from tests.raw import request_for
 from tests.service import Service
@@ -48,6 +48,20 @@ async def test_a_request_has_the_timer_of_the_call_that_it_is_part_of(total: flo
         request = await request_for(session)
         assert request._timer is not (await request_for(session))._timer
         assert hasattr(request._timer, "_tasks") is (total is not None)
+
+
+def test_the_methods_that_aiohttp_repeats_are_known() -> None:
+    assert {"GET", "PUT"} <= _REPLAYED_METHODS
+    assert not {"POST", "PATCH"} & _REPLAYED_METHODS
+
+
+async def test_a_request_keeps_what_is_noted_on_it() -> None:
+    async with session_to(Service().app) as session:
+        request = await request_for(session)
+        assert failure_of(request) is None
+        exc = LookupError()
+        let_fail_again(request, exc)
+        assert failure_of(request) is exc
 
 
 async def test_a_coroutine_that_has_something_to_wait_for_is_not_run_at_once() -> None:

@@ -502,9 +502,14 @@ def test_a_head_has_the_headers_of_the_handshake_first_and_then_the_apps_as_they
     )
 
 
-def test_a_subprotocol_header_of_the_apps_own_is_sent_as_it_is() -> None:
-    head = build_upgrade_head([], [(b"Sec-WebSocket-Protocol", b"chat")])
-    assert head == b"HTTP/1.1 101 Switching Protocols\r\nSec-WebSocket-Protocol: chat\r\n\r\n"
+@pytest.mark.parametrize("name", [b"sec-websocket-protocol", b"Sec-WebSocket-Protocol"])
+@pytest.mark.parametrize("subprotocol", [None, "chat"])
+def test_a_subprotocol_among_the_headers_is_an_error_that_says_where_to_put_it(
+    name: bytes, subprotocol: str | None
+) -> None:
+    with pytest.raises(ASGIProtocolError, match=r"Expected the 'subprotocol' of 'websocket\.accept'") as caught:
+        accept_head(Handshake(SAMPLE_KEY, ("chat",), 0, False), subprotocol, [(name, b"chat")])
+    assert f"{name!r}: b'chat'" in str(caught.value)
 
 
 @pytest.mark.parametrize(

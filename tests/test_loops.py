@@ -618,6 +618,7 @@ def test_the_defaults_of_a_connector_are_these() -> None:
         "client": ("127.0.0.1", 123),
         "raise_app_exceptions": True,
         "lifespan": "auto",
+        "inherit_context": "outside",
         "limit": 0,
         "limit_per_host": 0,
         "keepalive_timeout": aiohttps["keepalive_timeout"].default,

@@ -20,7 +20,9 @@ from asgi_connector._lifespan import Lifespans
 from asgi_connector._mounts import MountDefaults, MountTable, parse_pattern
 from asgi_connector._types import ASGIApp, Scope
 
-DEFAULTS = MountDefaults(root_path="", client=None, raise_app_exceptions=True, lifespan="off")
+DEFAULTS = MountDefaults(
+    root_path="", client=None, raise_app_exceptions=True, lifespan="off", inherit_context="outside"
+)
 CONTEXT = contextvars.Context()
 
 
@@ -710,12 +712,19 @@ def test_equal_mounts_are_equal_and_hash_alike() -> None:
 def test_a_mount_that_is_pickled_still_inherits() -> None:
     """Through one process or another, what was left out stays left out."""
     table = new_table(
-        MountDefaults(root_path="/v1", client=("10.0.0.1", 1), raise_app_exceptions=False, lifespan="off")
+        MountDefaults(
+            root_path="/v1",
+            client=("10.0.0.1", 1),
+            raise_app_exceptions=False,
+            lifespan="off",
+            inherit_context="never",
+        )
     )
     table.mount("users.internal", pickle.loads(pickle.dumps(Mount(app))), CONTEXT)
     mounted = table.find("users.internal", 80, False)
     assert mounted is not None
     assert (mounted.root_path, mounted.client, mounted.raise_app_exceptions) == ("/v1", ("10.0.0.1", 1), False)
+    assert mounted.inherit_context == "never"
 
 
 def test_the_settings_of_a_mount_are_given_by_keyword() -> None:
@@ -747,6 +756,10 @@ def test_an_app_that_cannot_be_called_is_a_type_error_that_shows_it(not_an_app: 
         ({"client": False}, TypeError),
         ({"raise_app_exceptions": None}, TypeError),
         ({"raise_app_exceptions": "no"}, TypeError),
+        ({"inherit_context": None}, ValueError),
+        ({"inherit_context": True}, ValueError),
+        ({"inherit_context": "inside"}, ValueError),
+        ({"inherit_context": ["always"]}, ValueError),
     ],
 )
 async def test_a_bad_setting_is_an_error_that_names_it_and_shows_the_value(
@@ -767,19 +780,27 @@ async def test_a_bad_setting_is_an_error_that_names_it_and_shows_the_value(
 @pytest.mark.parametrize(
     ("mount", "expected"),
     [
-        (Mount(app), ("/default", ("10.0.0.1", 1), False)),
-        (Mount(app, root_path=""), ("", ("10.0.0.1", 1), False)),
-        (Mount(app, root_path="/v1"), ("/v1", ("10.0.0.1", 1), False)),
-        (Mount(app, client=None), ("/default", None, False)),
-        (Mount(app, client=("10.0.0.2", 2)), ("/default", ("10.0.0.2", 2), False)),
-        (Mount(app, raise_app_exceptions=True), ("/default", ("10.0.0.1", 1), True)),
+        (Mount(app), ("/default", ("10.0.0.1", 1), False, "outside")),
+        (Mount(app, root_path=""), ("", ("10.0.0.1", 1), False, "outside")),
+        (Mount(app, root_path="/v1"), ("/v1", ("10.0.0.1", 1), False, "outside")),
+        (Mount(app, client=None), ("/default", None, False, "outside")),
+        (Mount(app, client=("10.0.0.2", 2)), ("/default", ("10.0.0.2", 2), False, "outside")),
+        (Mount(app, raise_app_exceptions=True), ("/default", ("10.0.0.1", 1), True, "outside")),
+        (Mount(app, inherit_context="never"), ("/default", ("10.0.0.1", 1), False, "never")),
     ],
 )
 def test_what_a_mount_leaves_out_is_inherited(mount: Mount, expected: tuple[object, ...]) -> None:
     table = new_table(
-        MountDefaults(root_path="/default", client=("10.0.0.1", 1), raise_app_exceptions=False, lifespan="off")
+        MountDefaults(
+            root_path="/default",
+            client=("10.0.0.1", 1),
+            raise_app_exceptions=False,
+            lifespan="off",
+            inherit_context="outside",
+        )
     )
     table.mount("users.internal", mount, CONTEXT)
     mounted = table.find("users.internal", 80, False)
     assert mounted is not None
-    assert (mounted.root_path, mounted.client, mounted.raise_app_exceptions) == expected
+    settings = (mounted.root_path, mounted.client, mounted.raise_app_exceptions, mounted.inherit_context)
+    assert settings == expected

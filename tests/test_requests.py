@@ -15,7 +15,7 @@ from asgi_connector import Mount
 from asgi_connector._aiohttp import ClientProtocol
 from asgi_connector._parser import MAX_HEAD, MAX_LINE
 from asgi_connector._transport import SLICE
-from asgi_connector._types import Receive, Scope, Send
+from asgi_connector._types import ASGIApp, Receive, Scope, Send
 from tests.conftest import session_to
 from tests.raw import raw_connection
 
@@ -343,7 +343,7 @@ async def test_concurrent_requests_have_the_context_variables_of_their_own_calle
     assert sorted(name for name in app.callers if name != "the app") == sorted(names * 3)
 
 
-async def test_a_service_that_calls_another_is_its_caller() -> None:
+async def test_a_service_that_inherits_the_context_has_that_of_the_service_which_calls_it() -> None:
     inner = ContextRecorder()
 
     async def outer(scope: Scope, receive: Receive, send: Send) -> None:
@@ -353,7 +353,8 @@ async def test_a_service_that_calls_another_is_its_caller() -> None:
         assert caller.get() == "outer"
         await respond(send)
 
-    async with session_to({"app.internal": outer, "inner.internal": inner}) as session:
+    apps: dict[str, ASGIApp | Mount] = {"app.internal": outer, "inner.internal": Mount(inner, inherit_context="always")}
+    async with session_to(apps) as session:
         caller.set("test")
         for _ in range(2):
             await fetch(session)

@@ -12,7 +12,7 @@ import aiohttp
 import pytest
 from aiohttp import HttpVersion10, HttpVersion11
 
-from asgi_connector import ASGIProtocolError
+from asgi_connector import ASGIProtocolError, ASGIRoutingConnector
 from asgi_connector._types import ASGIApp, Message, Receive, Scope, Send
 
 from .conftest import session_to
@@ -218,9 +218,11 @@ BODILESS = [
 
 @pytest.mark.parametrize(("method", "status", "headers"), BODILESS)
 @pytest.mark.parametrize("pieces", [[], [b"a" * 100_000, b"\r\n\r\nHTTP/1.1 200 OK\r\n\r\n"]])
-async def test_a_response_without_a_body_keeps_its_headers_drops_what_is_sent_and_keeps_the_connection(
+async def test_a_response_without_a_body_keeps_its_headers_and_the_connection_and_to_head_drops_what_is_sent(
     method: str, status: int, headers: list[tuple[bytes, bytes]], pieces: list[bytes]
 ) -> None:
+    if method != "HEAD":
+        pieces = [b"" for _ in pieces]
     connections = Connections()
     app = app_that_sends(start(status, headers), *(body(piece, more=True) for piece in pieces), body())
     async with session_to(app, session_trace_configs=[connections.trace]) as session:
@@ -238,7 +240,7 @@ async def test_a_response_without_a_body_keeps_its_headers_drops_what_is_sent_an
 async def test_a_response_without_a_body_closes_in_http_1_0(
     method: str, status: int, headers: list[tuple[bytes, bytes]]
 ) -> None:
-    app = app_that_sends(start(status, headers), body(b"abc"))
+    app = app_that_sends(start(status, headers), body(b"abc" if method == "HEAD" else b""))
     async with session_to(app, session_version=HttpVersion10) as session:
         for _ in range(2):
             async with session.request(method, "/") as response:
@@ -247,10 +249,41 @@ async def test_a_response_without_a_body_closes_in_http_1_0(
                 assert await response.read() == b""
 
 
+@pytest.mark.parametrize("method", ["GET", "POST", "DELETE"])
+@pytest.mark.parametrize("status", [204, 304])
+@pytest.mark.parametrize("headers", [[], [(b"content-length", b"3")], [(b"transfer-encoding", b"chunked")]])
+@pytest.mark.parametrize("data", [b"abc", bytearray(b"abc"), b"a"])
+async def test_a_body_after_a_204_or_a_304_is_an_error_in_the_app(
+    method: str, status: int, headers: list[tuple[bytes, bytes]], data: bytes
+) -> None:
+    caught: list[ASGIProtocolError] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await send(start(status, headers))
+        await send(body(more=True))  # nothing is no body
+        for more in (True, False):
+            with pytest.raises(ASGIProtocolError, match=f"has no body, but {len(data)} bytes were sent") as error:
+                await send(body(data, more=more))
+            caught.append(error.value)
+        await send(body())
+
+    async with session_to(app) as session:
+        async with session.request(method, "/") as response:
+            assert (response.status, await response.read()) == (status, b"")
+        assert len(caught) == 2
+
+        connector = session.connector
+        assert isinstance(connector, ASGIRoutingConnector)
+        connector.mount("failing.internal", app_that_sends(start(status, headers), body(data)))
+        with pytest.raises(ASGIProtocolError, match="Response content longer than Content-Length"):
+            await session.request(method, "http://failing.internal/")
+
+
 async def test_every_status_from_200_to_999_arrives_with_its_body() -> None:
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
-        await send(start(int(scope["path"][1:])))
-        await send(body(b"body of " + scope["path"].encode()))
+        status = int(scope["path"][1:])
+        await send(start(status))
+        await send(body(b"" if status in (204, 304) else b"body of " + scope["path"].encode()))
 
     async with session_to(app) as session:
         for status in range(200, 1000):
@@ -663,7 +696,7 @@ async def test_receive_gives_a_disconnect_as_soon_as_the_response_is_complete(
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         await send(start(status))
-        await send(body(b"x"))
+        await send(body(b"" if status == 204 else b"x"))
         after.extend(without_suspending(receive) for _ in range(3))
 
     async with session_to(app, session_version=version) as session, session.request(method, "/") as response:

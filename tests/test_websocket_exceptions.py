@@ -29,7 +29,7 @@ from starlette.responses import PlainTextResponse
 from starlette.routing import WebSocketRoute
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
-from asgi_connector import ASGIConnectorError, ASGIProtocolError, Mount, UnmountedHostError
+from asgi_connector import ASGIConnectorError, ASGIProtocolError, ASGIRoutingConnector, Mount, UnmountedHostError
 from asgi_connector._types import Message, Receive, Scope, Send
 
 from .conftest import LOOPS, session_to
@@ -957,6 +957,43 @@ async def test_what_an_app_raises_after_its_client_has_gone_is_an_ordinary_end(
     assert record.getMessage().endswith("GET ws://app.internal:80/a?b=c")
 
 
+async def test_it_is_one_also_when_a_background_task_of_an_earlier_request_has_ended_meanwhile(
+    reports: Reports, caplog: pytest.LogCaptureFixture
+) -> None:
+    """On the same connection: the end of another request is not that of the WebSocket."""
+    may_end = asyncio.Event()
+    ended = asyncio.Event()
+    websocket = Waiting(OfTheApp())
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "websocket":
+            await websocket(scope, receive, send)
+            return
+        await send({"type": "http.response.start", "status": 204, "headers": []})
+        await send({"type": "http.response.body"})
+        await may_end.wait()
+        ended.set()
+
+    async with session_to(app) as session:
+        connector = session.connector
+        assert isinstance(connector, ASGIRoutingConnector)
+        with connector.record() as journal:
+            async with session.get("/"):
+                pass
+            ws = await session.ws_connect("/")
+            assert journal[1].reused
+            may_end.set()
+            await ended.wait()
+            await some_turns()
+            await drop_it(session, ws)
+            websocket.gate.set()
+            await websocket.over.wait()
+            await some_turns()
+            assert websocket.disconnect == {"type": "websocket.disconnect", "code": 1006, "reason": ""}
+            await ws.close()
+    assert_unseen(reports, caplog)
+
+
 @pytest.mark.parametrize("raising", [True, False])
 async def test_it_is_one_also_when_ws_connect_was_cancelled(
     raising: bool, reports: Reports, caplog: pytest.LogCaptureFixture
@@ -1221,6 +1258,9 @@ NOT_OFFERED = (
     "but got {!r}."
 )
 NO_SUBPROTOCOL = "Expected the 'subprotocol' of 'websocket.accept' to be a str or None, but got {!r}."
+NOT_A_HEADER = (
+    "Expected the 'subprotocol' of 'websocket.accept' to name the subprotocol, but got it in the 'headers': {!r}"
+)
 NOT_THE_APPS = "Expected headers beside those of the handshake, but got {!r}"
 ACCEPT_HEADERS = "Expected the 'headers' of 'websocket.accept' to be pairs of bytes"
 DENIAL_HEADERS = "Expected the 'headers' of 'websocket.http.response.start' to be pairs of bytes"
@@ -1231,8 +1271,8 @@ NOT_FINAL = "Expected the 'status' of 'websocket.http.response.start' to be a fi
 NOT_BYTES = "Expected the 'body' of 'websocket.http.response.body' to be bytes, but got {!r}."
 NO_CONTENT = "Expected 'websocket.send' to have 'bytes' in bytes, or 'text' in a str, but got {!r} and {!r}."
 NO_CODE = (
-    "Expected the 'code' of 'websocket.close' to be an int from 1000 to 4999 that may be sent, "
-    "so neither 1004, 1005, 1006 nor 1015, but got {!r}."
+    "Expected the 'code' of 'websocket.close' to be an int that may be sent, from 1000 to 1003, from 1007 to 1014 or "
+    "from 3000 to 4999 (RFC 6455, 7.4), but got {!r}."
 )
 NO_REASON = "Expected the 'reason' of 'websocket.close' to be a str of at most 123 bytes, but got {!r}."
 LONGER = "Response content longer than Content-Length"
@@ -1294,6 +1334,11 @@ WRONG_AT_FIRST: list[Case] = [
             (b"Sec-WebSocket-Extensions", b"permessage-deflate"),
         ]
     ],
+    *[
+        (accept(headers=[(name, b"a")], **fields), NOT_A_HEADER.format(name))
+        for name in (b"sec-websocket-protocol", b"Sec-WebSocket-Protocol")
+        for fields in ({}, {"subprotocol": "a"})
+    ],
     *[(deny(status), NO_STATUS.format(status)) for status in (None, "403", 403.0, True)],
     *[(deny(status), NOT_FINAL.format(status)) for status in (-1, 0, 100, 101, 199, 1000)],
     *[(deny(403, headers), sentence) for headers, sentence in BAD_HEADERS],
@@ -1331,8 +1376,9 @@ WRONG_WHEN_OPEN: list[Case] = [
     (message("\udc80"), "Expected the 'text' of 'websocket.send' to be Unicode"),
     *[
         (close(code=code), NO_CODE.format(code))
-        for code in (-1, 0, 1, 999, 1004, 1005, 1006, 1015, 5000, 65536, 2**70, None, "1000", 1000.0, True, b"1000")
+        for code in (-1, 0, 1, 999, 1004, 1005, 1006, 1015, 1016, 2000, 2999, 5000, 65536, 2**70)
     ],
+    *[(close(code=code), NO_CODE.format(code)) for code in (None, "1000", "4000", 1000.0, True, b"1000", [1000])],
     *[
         (close(code=4000, reason=reason), NO_REASON.format(reason))
         for reason in ("x" * 124, "é" * 62, "x" * 122 + "é", b"bytes", 5, ["x"], "\ud800")
@@ -1360,6 +1406,19 @@ async def test_wrong_messages_before_the_accept_are_refused_in_the_app_which_may
             denied(caught, 403 if then == [close()] else 404)
     app.assert_all_refused()
     assert_unseen(reports, caplog)
+
+
+async def test_every_code_that_may_be_sent_reaches_the_client() -> None:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await receive()
+        await send(accept())
+        await send(close(code=int(scope["path"][1:])))
+
+    async with session_to(app) as session:
+        for code in (*range(1000, 1004), *range(1007, 1015), 3000, 3999, 4000, 4999):
+            async with session.ws_connect(f"/{code}") as ws:
+                received = await ws.receive()
+                assert (received.type, received.data, ws.close_code) == (WSMsgType.CLOSE, code, code)
 
 
 @each(WRONG_AT_FIRST)

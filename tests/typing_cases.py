@@ -111,6 +111,7 @@ def every_app_is_accepted(
             "l.internal": Middleware.static,
             "m.internal": Middleware(fastapi),
             "n.internal": Mount(fastapi, root_path="/v1", client=None, raise_app_exceptions=False),
+            "t.internal": Mount(fastapi, inherit_context="always"),
             "p.internal": ASGIHandler(),
             "q.internal": ProtocolTypeRouter({"http": ASGIHandler()}),
             "r.internal": litestar,
@@ -219,6 +220,7 @@ def settings_are_typed(session: aiohttp.ClientSession) -> None:
     Mount(function, root_path=None)  # type: ignore[arg-type]
     Mount(function, client=("127.0.0.1",))  # type: ignore[arg-type]
     Mount(function, raise_app_exceptions="no")  # type: ignore[arg-type]
+    Mount(function, inherit_context="inside")  # type: ignore[arg-type]
     Mount(function, "/v1")  # type: ignore[call-arg]
 
 
