@@ -337,7 +337,7 @@ async def test_a_closed_connector_may_be_closed_again(way: Callable[[ASGIRouting
         ([{"app.internal": "main:app"}], {}, TypeError, "main:app"),
         ([{"app.internal": None}], {}, TypeError, "None"),
         ([{80: app}], {}, TypeError, "80"),
-        ([{"app.internal/": app}], {}, ValueError, "'app.internal/'"),
+        ([{"app.internal/v1": app}], {}, ValueError, "'app.internal/v1'"),
         ([{"app.internal": app, "APP.internal": app}], {}, ValueError, "'APP.internal'"),
         ([], {"fallback": "http://elsewhere.example"}, TypeError, "http://elsewhere.example"),
         ([], {"fallback": aiohttp.TCPConnector}, TypeError, "TCPConnector"),

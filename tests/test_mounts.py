@@ -70,10 +70,11 @@ def found(table: MountTable, url: str) -> ASGIApp | None:
         ("http://:80", "host is missing"),
         ("[]", "host is missing"),
         ("[]:80", "host is missing"),
-        ("users.internal/", "no path"),
+        ("users.internal//", "no path"),
+        ("users.internal/?", "no path"),
         ("users.internal/v1", "no path"),
         ("users.internal:80/v1", "no path"),
-        ("https://users.internal/", "no path"),
+        ("https://users.internal/v1", "no path"),
         ("http:///users.internal", "no path"),
         ("//users.internal", "no path"),
         ("*/v1", "no path"),
@@ -547,7 +548,7 @@ def test_unmounting_what_is_not_there_is_a_key_error(pattern: str) -> None:
 @pytest.mark.parametrize(
     ("apps", "error"),
     [
-        ({"a.internal": app, "b.internal/": app}, ValueError),
+        ({"a.internal": app, "b.internal/v1": app}, ValueError),
         ({"a.internal": app, "A.internal": app}, ValueError),
         ({"a.internal": app, "b.internal": "not an app"}, TypeError),
         ({"a.internal": app, 5: app}, TypeError),
@@ -567,7 +568,7 @@ def test_what_cannot_be_mounted_changes_nothing() -> None:
         with pytest.raises(TypeError):
             change("users.internal", "not an app", CONTEXT)  # type: ignore[arg-type]
         with pytest.raises(ValueError, match="no path"):
-            change("users.internal/", app, CONTEXT)
+            change("users.internal/v1", app, CONTEXT)
     assert found(table, "http://users.internal") is apps["users.internal"]
     table.unmount("users.internal")
     assert len(table) == 0
