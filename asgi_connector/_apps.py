@@ -76,7 +76,7 @@ def _mistake_in_factory(app: object, is_async: bool) -> str:
     return f"it takes no arguments; if it makes the application, write {'await ' if is_async else ''}{what}()"
 
 
-def _mistake_in_class(cls: type) -> str | None:
+def _mistake_in_class(cls: type[Any]) -> str | None:
     """As `_mistake_in`, for a class: an app is an instance of one."""
     if _may_give_anything(cls):
         return None
@@ -91,7 +91,7 @@ def _mistake_in_class(cls: type) -> str | None:
     return f"it is a class; write {name}({'' if init is None or init.takes(0) else '...'})"
 
 
-def _may_give_anything(cls: type) -> bool:
+def _may_give_anything(cls: type[Any]) -> bool:
     """Whether calling *cls* may give what can be awaited, as with Starlette's ``HTTPEndpoint``."""
     made_by_new = isinstance(_method_of(cls, "__new__"), staticmethod)  # as every __new__ that is written in Python
     return hasattr(cls, "__await__") or made_by_new or type(cls).__call__ is not type.__call__
@@ -145,25 +145,25 @@ class _Call(NamedTuple):
 
 def _call_of(app: Any) -> _Call | None:
     """What is called if *app* is; `None` if that is not known for sure."""
+    kind: type[object] = type(app)
     if isinstance(app, FunctionType):
         return _Call(app, (), {})
     if isinstance(app, MethodType):
         return _with(_call_of(app.__func__), (app.__self__,), {})
-    if type(app) is functools.partial:
+    if kind is functools.partial:
         has_gaps = any(argument is _PLACEHOLDER for argument in app.args)
         return None if has_gaps else _with(_call_of(app.func), app.args, app.keywords)
-    if isinstance(app, type):
-        cls: type[Any] = app
-        return None if _may_give_anything(cls) else _call_of_method(cls, "__init__", cls)
-    return _call_of_method(type(app), "__call__", app)
+    if inspect.isclass(app):
+        return None if _may_give_anything(app) else _call_of_method(app, "__init__", app)
+    return _call_of_method(kind, "__call__", app)
 
 
-def _call_of_method(cls: type, name: str, instance: object) -> _Call | None:
+def _call_of_method(cls: type[Any], name: str, instance: object) -> _Call | None:
     method = _method_of(cls, name)
     return _Call(method, (instance,), {}) if isinstance(method, FunctionType) else None
 
 
-def _method_of(cls: type, name: str) -> object:
+def _method_of(cls: type[Any], name: str) -> object:
     """What the class or one of its bases has by that *name*, as it is written there."""
     return next((vars(base)[name] for base in cls.__mro__ if name in vars(base)), None)
 
