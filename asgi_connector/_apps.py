@@ -145,17 +145,20 @@ class _Call(NamedTuple):
 
 def _call_of(app: Any) -> _Call | None:
     """What is called if *app* is; `None` if that is not known for sure."""
-    kind: type[object] = type(app)
     if isinstance(app, FunctionType):
         return _Call(app, (), {})
     if isinstance(app, MethodType):
         return _with(_call_of(app.__func__), (app.__self__,), {})
-    if kind is functools.partial:
+    if type(app) is functools.partial:
         has_gaps = any(argument is _PLACEHOLDER for argument in app.args)
         return None if has_gaps else _with(_call_of(app.func), app.args, app.keywords)
     if inspect.isclass(app):
         return None if _may_give_anything(app) else _call_of_method(app, "__init__", app)
-    return _call_of_method(kind, "__call__", app)
+    return _call_of_instance(app)
+
+
+def _call_of_instance(instance: object) -> _Call | None:
+    return _call_of_method(type(instance), "__call__", instance)
 
 
 def _call_of_method(cls: type[Any], name: str, instance: object) -> _Call | None:
