@@ -73,7 +73,7 @@ def _mistake_in(app: object) -> str | None:
 def _mistake_in_factory(app: object, is_async: bool) -> str:
     name = getattr(app, "__name__", "") if isinstance(app, FunctionType | MethodType) else ""
     what = "make_app" if not name.isidentifier() else name
-    return f"it takes no arguments; if it makes the application, write {'await ' if is_async else ''}{what}()"
+    return f"it needs no arguments; if it makes the application, write {'await ' if is_async else ''}{what}()"
 
 
 def _mistake_in_class(cls: type[Any]) -> str | None:
@@ -117,12 +117,9 @@ class _Call(NamedTuple):
             return False
         if not self.keywords.keys().isdisjoint(code.co_varnames[code.co_posonlyargcount : given]):
             return False
-        by_keyword = code.co_varnames[code.co_argcount : code.co_argcount + code.co_kwonlyargcount]
-        needed = {
-            *code.co_varnames[given : code.co_argcount - len(function.__defaults__ or ())],
-            *(name for name in by_keyword if name not in (function.__kwdefaults__ or {})),
-        }
-        return needed <= self.keywords.keys()
+        by_position = code.co_varnames[given : code.co_argcount - len(function.__defaults__ or ())]
+        by_keyword = [name for name in self.keyword_names if name not in (function.__kwdefaults__ or {})]
+        return self.keywords.keys() >= {*by_position, *by_keyword}
 
     @property
     def names(self) -> list[str]:
@@ -130,6 +127,12 @@ class _Call(NamedTuple):
         code = self.function.__code__
         names = code.co_varnames[len(self.arguments) : code.co_argcount]
         return [name for name in names if name not in self.keywords]
+
+    @property
+    def keyword_names(self) -> tuple[str, ...]:
+        """The names of the parameters that can only be given by keyword."""
+        code = self.function.__code__
+        return code.co_varnames[code.co_argcount : code.co_argcount + code.co_kwonlyargcount]
 
     @property
     def is_wsgi(self) -> bool:
@@ -140,7 +143,8 @@ class _Call(NamedTuple):
         return inspect.iscoroutinefunction(self.function)
 
     def __str__(self) -> str:
-        return f"({', '.join(self.names)})"
+        star = ["*"] if self.keyword_names else []
+        return f"({', '.join([*self.names, *star, *self.keyword_names])})"
 
 
 def _call_of(app: Any) -> _Call | None:

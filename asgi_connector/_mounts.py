@@ -471,17 +471,18 @@ def _reaches(wide: str, narrow: str) -> bool:
     return wide in ("*", narrow) or (wide.startswith("*.") and narrow.endswith(wide[1:]))
 
 
-def _names_for(host: str) -> Iterator[str]:
+@lru_cache(maxsize=4096)
+def _names_for(host: str) -> tuple[str, ...]:
+    """The hosts of the patterns that match *host*, the most specific first."""
     try:
         name = normalise_host(host)
     except ValueError:
-        yield "*"  # no pattern can name this host, and it is below no suffix
-        return
-    yield name
-    while (dot := name.find(".")) >= 0:
-        name = name[dot + 1 :]
-        yield "*." + name
-    yield "*"
+        return ("*",)  # no pattern can name this host, and it is below no suffix
+    if ":" in name:
+        return (name, "*")  # the zone of an IPv6 address may have dots in it
+    labels = name.split(".")
+    suffixes = ["*." + ".".join(labels[at:]) for at in range(1, len(labels))]
+    return (name, *suffixes, "*")
 
 
 def as_mount(pattern: str, app: ASGIApp | Mount) -> Mount:
