@@ -18,14 +18,17 @@ class Spellings:
     """
 
     def __init__(self) -> None:
+        self._hosts: dict[str, None] = {}
         self._hosts_with: defaultdict[str, dict[str, None]] = defaultdict(dict)
 
     def add(self, host: str) -> None:
+        self._hosts[host] = None
         for piece in _pieces(host):
             self._hosts_with[piece][host] = None
 
     def remove(self, host: str) -> None:
         """Take away a host that has been added."""
+        del self._hosts[host]
         for piece in _pieces(host):
             hosts = self._hosts_with[piece]
             del hosts[host]
@@ -38,7 +41,9 @@ class Spellings:
         return found[0] if found else None
 
     def _candidates(self, host: str) -> list[str]:
-        """At most `_COMPARED` hosts, those that share the most pieces with *host*."""
+        """At most `_COMPARED` hosts: where there are more, those that share the most pieces with *host*."""
+        if len(self._hosts) <= _COMPARED:
+            return list(self._hosts)
         shared: Counter[str] = Counter()
         left = _COUNTED
         for hosts in sorted((self._hosts_with.get(piece, {}) for piece in _pieces(host)), key=len):

@@ -471,18 +471,18 @@ def _reaches(wide: str, narrow: str) -> bool:
     return wide in ("*", narrow) or (wide.startswith("*.") and narrow.endswith(wide[1:]))
 
 
-@lru_cache(maxsize=4096)
-def _names_for(host: str) -> tuple[str, ...]:
-    """The hosts of the patterns that match *host*, the most specific first."""
+def _names_for(host: str) -> Iterator[str]:
     try:
         name = normalise_host(host)
     except ValueError:
-        return ("*",)  # no pattern can name this host, and it is below no suffix
-    if ":" in name:
-        return (name, "*")  # the zone of an IPv6 address may have dots in it
-    labels = name.split(".")
-    suffixes = ["*." + ".".join(labels[at:]) for at in range(1, len(labels))]
-    return (name, *suffixes, "*")
+        yield "*"  # no pattern can name this host, and it is below no suffix
+        return
+    yield name
+    # The zone of an IPv6 address may have dots in it. An IPv4 address has some, but no pattern is for a part of it.
+    while ":" not in name and (dot := name.find(".")) >= 0:
+        name = name[dot + 1 :]
+        yield "*." + name
+    yield "*"
 
 
 def as_mount(pattern: str, app: ASGIApp | Mount) -> Mount:
