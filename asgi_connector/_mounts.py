@@ -217,9 +217,12 @@ def _normal_address(name: str) -> str:
     if ":" in name:
         written, percent, zone = name.partition("%")
         address = IPv6Address(written)
-        if percent:
-            return f"{address}%25{zone.removeprefix('25') or zone}"
-        return str(address.ipv4_mapped or address)
+        if not percent:
+            return str(address.ipv4_mapped or address)
+        zone = zone.removeprefix("25")
+        if not zone:  # which yarl before 1.25 lets through
+            raise ValueError("the zone is missing")
+        return f"{address}%25{zone}"
     if _IPV4_LIKE.fullmatch(name):
         try:
             return socket.inet_ntoa(socket.inet_aton(name))

@@ -20,7 +20,7 @@ from yarl import URL
 
 from asgi_connector import ASGIRoutingConnector, Mount
 from asgi_connector._lifespan import Lifespans
-from asgi_connector._mounts import MountDefaults, MountTable, parse_pattern
+from asgi_connector._mounts import MountDefaults, MountTable, _normal_address, parse_pattern
 from asgi_connector._types import ASGIApp, Scope
 from tests.programs import run_python
 
@@ -349,6 +349,14 @@ def test_an_ipv4_address_is_what_it_is_to_the_operating_system(
     assert parse_pattern(spelling).host == str(address)
     table, apps = table_of(str(address))
     assert found(table, f"http://{spelling}/") is apps[str(address)]
+
+
+@pytest.mark.parametrize("address", ["fe80::1%", "fe80::1%25"])
+def test_an_address_without_the_zone_that_it_announces_is_an_error(address: str) -> None:
+    with pytest.raises(ValueError, match="zone"):
+        parse_pattern(f"[{address}]")
+    with pytest.raises(ValueError, match="zone"):
+        _normal_address(address)  # some versions of yarl say so first
 
 
 def test_an_address_is_below_no_suffix() -> None:
