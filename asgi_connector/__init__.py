@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from ._exchange import Exchange
     from ._journal import Journal
 
+    __version__: str
+
 __all__ = [
     "ASGIApplicationConnector",
     "ASGIConnectorError",
@@ -35,6 +37,8 @@ for _name in __all__:
 
 
 def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        return _version()
     if name not in _LATER:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     module = importlib.import_module(_LATER[name], __name__)
@@ -47,5 +51,15 @@ def __getattr__(name: str) -> Any:
     return value
 
 
+def _version() -> str:
+    """The version of the installed distribution: read when it is asked for, because importing what reads it is slow."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version("asgi-connector")
+    except PackageNotFoundError as exc:
+        raise AttributeError("asgi_connector has no __version__, because it is not installed") from exc
+
+
 def __dir__() -> list[str]:
-    return sorted([*__all__, *(name for name in globals() if name.startswith("__"))])
+    return sorted({*__all__, "__version__", *(name for name in globals() if name.startswith("__"))})

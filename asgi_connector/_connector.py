@@ -43,6 +43,7 @@ from ._mounts import (
     check_raise_app_exceptions,
     check_root_path,
 )
+from ._numbers import check_int, check_number
 from ._replays import Replays
 from ._running import Running
 from ._scope import Address
@@ -77,7 +78,8 @@ class ASGIRoutingConnector(PoolingConnector):
             ``[scheme://]host[:port]``, where host is a name, an IP literal (IPv6 in brackets), ``*.suffix`` (any depth
             of subdomain, but not the suffix itself) or ``*``. The most specific pattern wins, whatever the order.
         fallback: the connector (`aiohttp.BaseConnector`) for every other host, with its own pool, limits and TLS. With
-            `None`, the default, a request to such a host raises `UnmountedHostError`, and nothing touches the network.
+            `None`, the default, a request to such a host raises `UnmountedHostError`, with a record at ``WARNING``, and
+            nothing touches the network.
         fallback_owner: whether closing this connector closes the fallback; `True` by default.
         root_path: ``scope["root_path"]``; empty by default.
         client: ``scope["client"]``, a ``(host, port)`` pair or `None`; ``("127.0.0.1", 123)`` by default.
@@ -107,7 +109,8 @@ class ASGIRoutingConnector(PoolingConnector):
 
     Raises:
         ValueError: for a pattern that cannot be read, two that are the same, or a setting out of its range.
-        TypeError: for an app that cannot be called, or a setting of the wrong type.
+        TypeError: for what is no ASGI application, such as a class, a function that makes an app, a coroutine or a
+            WSGI application, or for a setting of the wrong type.
         RuntimeError: made where no event loop runs, or with a fallback of another event loop.
     """
 
@@ -131,7 +134,8 @@ class ASGIRoutingConnector(PoolingConnector):
         check_root_path(root_path)
         check_client(client)
         check_raise_app_exceptions(raise_app_exceptions)
-        _check_shutdown_timeout(shutdown_timeout)
+        check_number("shutdown_timeout", shutdown_timeout, unlimited=True)
+        _check_pool(limit, limit_per_host, keepalive_timeout)
         check_setting(lifespan)
         check_inherit_context(inherit_context)
         loop = _running_loop(type(self).__name__)
@@ -367,13 +371,16 @@ class ASGIRoutingConnector(PoolingConnector):
             exchange.leaves("refused" if self._fallback is None else "fallback")
             traces = [*traces, trace_reuse(exchange.connection_taken)]
         if self._fallback is None:
-            address = Address(req.host, req.port, req.is_ssl())
-            raise UnmountedHostError.at(
-                req.connection_key,
-                f"No app is mounted for {address}, and there is no fallback. {self._table.describe(req.host)}",
-            )
+            raise self._refusal(req)
         logger.debug("%s %s goes to the fallback, a %s", req.method, req.url, type(self._fallback).__name__)
         return await self._fallback.connect(req, traces, timeout)
+
+    def _refusal(self, req: ClientRequest) -> UnmountedHostError:
+        """The error for a host that is not mounted. It is logged too, because its caller may catch it."""
+        problem = f"No app is mounted for {req.url.origin()}, and there is no fallback."
+        error = UnmountedHostError.at(req.connection_key, f"{problem} {self._table.describe(req.host)}")
+        logger.warning("%s %s is refused: %s", req.method, req.url.with_query(None), error)
+        return error
 
     # Who called whom, and what happens when the network fails.
 
@@ -760,8 +767,10 @@ def _check_fallback(fallback: BaseConnector, loop: asyncio.AbstractEventLoop) ->
         )
 
 
-def _check_shutdown_timeout(seconds: float) -> None:
-    if not isinstance(seconds, int | float) or isinstance(seconds, bool):
-        raise TypeError(f"shutdown_timeout must be a number of seconds, not {seconds!r}")
-    if not seconds >= 0:
-        raise ValueError(f"shutdown_timeout must not be negative, but is {seconds!r}")
+def _check_pool(limit: object, limit_per_host: object, keepalive_timeout: object) -> None:
+    """What aiohttp itself does not check; `None` is a value of its own for each of the three."""
+    for name, value in [("limit", limit), ("limit_per_host", limit_per_host)]:
+        if value is not None:
+            check_int(name, value, at_least=0)
+    if keepalive_timeout is not None and keepalive_timeout is not sentinel:
+        check_number("keepalive_timeout", keepalive_timeout)

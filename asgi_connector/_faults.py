@@ -5,12 +5,12 @@ part arrives; ``after=N``: its head, and N bytes of what follows the head, as th
 shorter than that arrives whole.
 """
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
 from ._exceptions import ASGIProtocolError
+from ._numbers import check_number, shown
 from ._response import build_head
 
 Part = Literal["request", "response"]
@@ -45,7 +45,7 @@ class Respond:
 
     def __post_init__(self) -> None:
         if not isinstance(self.status, int) or isinstance(self.status, bool) or not 200 <= self.status <= 999:
-            raise ValueError(f"status must be an int from 200 to 999, not {self.status!r}")
+            raise ValueError(f"status must be an int from 200 to 999, not {shown(self.status)}")
         if not isinstance(self.body, (bytes, str)):
             raise TypeError(f"body must be bytes or a str, not {self.body!r}")
         headers = _encoded_headers(self.headers)
@@ -82,7 +82,9 @@ class Hang:
         _check_choice("on", self.on, ("connect", "request", "response"))
         _check_after(self.after)
         if self.on == "connect" and self.after is not None:
-            raise ValueError(f"after must be left out with on='connect', where there is no head, but is {self.after!r}")
+            raise ValueError(
+                f"after must be left out with on='connect', where there is no head, but is {shown(self.after)}"
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,11 +132,12 @@ class Latency:
     on: Part = "response"
 
     def __post_init__(self) -> None:
-        _check_number("seconds", self.seconds)
-        _check_number("jitter", self.jitter)
+        check_number("seconds", self.seconds)
+        check_number("jitter", self.jitter)
         _check_choice("on", self.on, ("request", "response"))
         if not 0 <= self.jitter <= self.seconds:
             raise ValueError(f"jitter must be from 0 to seconds, {self.seconds!r}, not {self.jitter!r}")
+        check_number("seconds + jitter", self.seconds + self.jitter)
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,7 +153,7 @@ class Throttle:
     on: Part = "response"
 
     def __post_init__(self) -> None:
-        _check_number("bytes_per_second", self.bytes_per_second)
+        check_number("bytes_per_second", self.bytes_per_second)
         _check_choice("on", self.on, ("request", "response"))
         if not self.bytes_per_second > 0:
             raise ValueError(f"bytes_per_second must be more than 0, not {self.bytes_per_second!r}")
@@ -184,11 +187,4 @@ def _check_after(after: int | None) -> None:
     if after is not None and (not isinstance(after, int) or isinstance(after, bool)):
         raise TypeError(f"after must be an int, a number of bytes, or None, not {after!r}")
     if after is not None and after < 0:
-        raise ValueError(f"after must not be negative, but is {after}")
-
-
-def _check_number(name: str, value: float) -> None:
-    if not isinstance(value, int | float) or isinstance(value, bool):
-        raise TypeError(f"{name} must be a number, not {value!r}")
-    if not 0 <= value < math.inf:
-        raise ValueError(f"{name} must not be negative, nor infinite, but is {value!r}")
+        raise ValueError(f"after must not be negative, but is {shown(after)}")

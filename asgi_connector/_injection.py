@@ -3,6 +3,7 @@
 import asyncio
 import errno
 import itertools
+import math
 import os
 import random
 import socket
@@ -24,6 +25,7 @@ from ._faults import Close, Fault, Hang, Latency, Refuse, Reset, Respond, Thrott
 from ._journal import Journal, RecentJournal, Recorder
 from ._line import Allowance, CutStage, HangStage, LatencyStage, Line, Stage, ThrottleStage
 from ._mounts import MountTable, covers
+from ._numbers import check_int, shown
 from ._running import Connection, Underway
 from ._selector import Call, Selector, call_of
 from ._transport import MemoryTransport
@@ -43,14 +45,13 @@ class Odds:
 
     def __post_init__(self) -> None:
         if self.times is not None:
-            _check_count("times", self.times, at_least=1)
-        _check_count("skip", self.skip, at_least=0)
+            check_int("times", self.times, at_least=1)
+        check_int("skip", self.skip, at_least=0)
         if not isinstance(self.probability, int | float) or isinstance(self.probability, bool):
-            raise TypeError(f"probability must be a number, not {self.probability!r}")
+            raise TypeError(f"probability must be an int or a float, not {self.probability!r}")
         if not 0 < self.probability <= 1:
-            raise ValueError(f"probability must be more than 0, and no more than 1, not {self.probability!r}")
-        if not isinstance(self.seed, int | float | str | bytes):
-            raise TypeError(f"seed must be an int, a float, a str or bytes, not {self.seed!r}")
+            raise ValueError(f"probability must be more than 0, and no more than 1, not {shown(self.probability)}")
+        _check_seed(self.seed)
 
     @property
     def certain(self) -> bool:
@@ -396,8 +397,13 @@ def _app_for(fault: Respond) -> ASGIApp:
     return respond
 
 
-def _check_count(name: str, value: int, *, at_least: int) -> None:
-    if not isinstance(value, int) or isinstance(value, bool):
-        raise TypeError(f"{name} must be an int, not {value!r}")
-    if value < at_least:
-        raise ValueError(f"{name} must be {at_least} or more, not {value}")
+def _check_seed(seed: int | float | str | bytes) -> None:
+    """Raise for what gives no chance at all (`random.Random`), or another one in each process."""
+    if not isinstance(seed, int | float | str | bytes) or isinstance(seed, bool):
+        raise TypeError(f"seed must be an int, a float, a str or bytes, not {seed!r}")
+    if isinstance(seed, float) and not math.isfinite(seed):
+        raise ValueError(f"seed must be a finite number, not {seed!r}")
+    try:
+        random.Random(seed)
+    except UnicodeEncodeError:
+        raise ValueError(f"seed must be text that UTF-8 can encode, not {seed!r}") from None

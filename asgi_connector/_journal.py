@@ -12,6 +12,7 @@ from typing_extensions import override
 from ._blocks import Block
 from ._callers import current_caller
 from ._exchange import Clock, Exchange, LiveExchange
+from ._numbers import check_number
 from ._selector import Caller, Path, Selector
 
 _SHOWN: Final = 10  # calls in the message of a failing assertion
@@ -180,6 +181,8 @@ class Journal(Sequence[Exchange]):
         """
         __tracebackhide__ = True  # pytest shows the line that asks
         _check_times(times)
+        if timeout is not None:
+            check_number("timeout", timeout, unlimited=True)
         selector = Selector(host, caller=caller, method=method, path=path, status=status, where=where)
         needed = 1 if times is None else times
         limit = asyncio.timeout(timeout)

@@ -2,20 +2,25 @@
 
 A pattern is ``[scheme://]host[:port]``, where host is a name, an IP literal (IPv6 in brackets), ``*.suffix`` or ``*``.
 Patterns and lookups are normalised by the same function, so they can never disagree about a spelling.
+A URL that consists of a scheme, a host, a port and a slash is a pattern too.
 """
 
 import asyncio
-import difflib
 import re
+import socket
 from collections.abc import Iterator, Mapping
 from contextvars import Context, copy_context
 from dataclasses import KW_ONLY, dataclass
 from functools import lru_cache
+from ipaddress import IPv6Address
+from itertools import islice
 from typing import Any, Final, Literal, NamedTuple, get_args
 
 from yarl import URL
 
+from ._apps import check_app, close_coroutine
 from ._callers import Caller
+from ._hints import Spellings
 from ._lifespan import Lifespans, Setting, check_setting
 from ._types import ASGIApp
 
@@ -25,6 +30,10 @@ class _Inherit:
 
     def __repr__(self) -> str:
         return "<as the connector>"
+
+    def __reduce__(self) -> str:
+        """A copy, also one that was pickled, is `INHERIT` itself: it is found by its name."""
+        return "INHERIT"
 
 
 INHERIT: Final = _Inherit()
@@ -51,7 +60,8 @@ class Mount:
     What is left out is as the connector says.
 
     Raises:
-        TypeError: for an app that cannot be called, or a setting of the wrong type.
+        TypeError: for what is no ASGI application, such as a class, a function that makes an app, a coroutine or a
+            WSGI application, or for a setting of the wrong type.
         ValueError: for a ``root_path`` that does not start with a slash, or an unknown ``lifespan`` or
             ``inherit_context``.
     """
@@ -65,8 +75,7 @@ class Mount:
     inherit_context: InheritContext | _Inherit = INHERIT
 
     def __post_init__(self) -> None:
-        if not callable(self.app):
-            raise TypeError(f"{self.app!r} is not an ASGI application: it cannot be called with (scope, receive, send)")
+        check_app(self.app)
         if not isinstance(self.root_path, _Inherit):
             check_root_path(self.root_path)
         if not isinstance(self.client, _Inherit):
@@ -154,7 +163,7 @@ def parse_pattern(pattern: str) -> Pattern:
     match = _PATTERN.fullmatch(pattern)
     assert match is not None  # the last group takes whatever the others leave
     scheme, host, port, rest = match.group("scheme", "host", "port", "rest")
-    if rest:
+    if rest not in ("", "/"):
         raise ValueError(f"{pattern!r}: {_explain_rest(rest)}")
     if scheme is not None and scheme.lower() not in _SCHEMES:
         raise ValueError(f"{pattern!r}: the scheme must be one of http, https, ws and wss, not {scheme!r}")
@@ -188,21 +197,55 @@ def _pattern_host(pattern: str, host: str) -> str:
     if "*" in name:
         raise ValueError(f"{pattern!r}: a wildcard is '*' alone, or '*.' before a suffix, as in '*.internal'")
     in_brackets = name.startswith("[")
+    if in_brackets and (wildcard or ":" not in name):
+        raise ValueError(f"{pattern!r}: only an IPv6 address is written in brackets")
     try:
         normal = normalise_host(name[1:-1] if in_brackets else name)
     except ValueError as exc:
         raise ValueError(f"{pattern!r}: {host!r} is not a valid host name ({exc})") from exc
-    if in_brackets and (wildcard or ":" not in normal):
-        raise ValueError(f"{pattern!r}: only an IPv6 address is written in brackets")
+    if wildcard and _IPV4_LIKE.fullmatch(normal):
+        raise ValueError(f"{pattern!r}: a wildcard stands before a name; an IP address has no subdomains")
     return wildcard + normal
 
 
 @lru_cache(maxsize=4096)
 def normalise_host(host: str) -> str:
-    """*host* in lower case, in IDNA form, without a trailing dot, an IP address in its shortest form.
+    """*host* in lower case, in IDNA form, without a trailing dot, an IP address in its one normal form.
 
-    The rules are those of `yarl.URL`, which has applied them to the host of most requests already.
+    The rules are those of `yarl.URL`, which has applied them to the host of most requests already. In addition each
+    spelling of an address that leads a real client to the same machine is the same here: see `_normal_address`.
     """
+    return _normal_address(_normal_name(host))
+
+
+_IPV4_LIKE: Final = re.compile(r"(?:0x[0-9a-f]+|[0-9]+)(?:\.(?:0x[0-9a-f]+|[0-9]+)){0,3}", re.ASCII)
+
+
+def _normal_address(name: str) -> str:
+    """The one form of an IP address, and any other *name* as it is.
+
+    ``127.1``, ``0x7f.1`` and ``2130706433`` are ``127.0.0.1`` to `socket.inet_aton`, to `socket.getaddrinfo`, and so to
+    aiohttp. What they do not take for an address, such as ``256.1.1.1`` or ``1.2.3.4.5``, is a name. An IPv4 address
+    that is mapped into IPv6 (RFC 4291, 2.5.5.2) is that IPv4 address. A zone follows ``%25`` (RFC 6874) or ``%``.
+    """
+    if ":" in name:
+        written, percent, zone = name.partition("%")
+        address = IPv6Address(written)
+        if not percent:
+            return str(address.ipv4_mapped or address)
+        zone = zone.removeprefix("25")
+        if not zone:  # which yarl before 1.25 lets through
+            raise ValueError("the zone is missing")
+        return f"{address}%25{zone}"
+    if _IPV4_LIKE.fullmatch(name):
+        try:
+            return socket.inet_ntoa(socket.inet_aton(name))
+        except OSError:
+            pass
+    return name
+
+
+def _normal_name(host: str) -> str:
     name = host.removesuffix(".")
     normal = URL.build(scheme="http", host=name).raw_host if name else None
     if not normal or any(not label for label in normal.split(".")):
@@ -303,6 +346,7 @@ class MountTable:
         # What is seen, by host and then by port and scheme: the cost of a lookup does not depend on the number of
         # mounts, however they are spread over hosts and ports.
         self._seen: dict[str, dict[tuple[int | None, bool | None], MountedApp]] = {}
+        self._spellings = Spellings()  # of the hosts in it
         # What recent lookups found: forgotten when anything changes, and when there are too many.
         self._found: dict[tuple[str, int | None, bool], MountedApp | None] = {}
 
@@ -314,18 +358,21 @@ class MountTable:
         """Mount *apps*, or none of them if one cannot be mounted or two are for the same pattern."""
         if not isinstance(apps, Mapping):
             raise TypeError(f"apps must be a mapping of host patterns to ASGI apps, not {apps!r}")
-        spellings: dict[Pattern, str] = {}
-        mounts = [(pattern, parse_pattern(pattern), as_mount(app)) for pattern, app in apps.items()]
-        for pattern, key, _ in mounts:
-            if (other := spellings.setdefault(key, pattern)) != pattern:
-                raise ValueError(f"{pattern!r}: the same pattern as {other!r}; both are {str(key)!r}")
-        for pattern, _, mount in mounts:
-            self.mount(pattern, mount, context)
+        try:
+            mounts = _parsed(apps)
+        except (TypeError, ValueError):
+            for app in apps.values():
+                close_coroutine(app)  # there is an error already, and needs no warning for each
+            raise
+        for pattern, key, mount in mounts:
+            self._put(pattern, key, mount, context)
 
     def mount(self, pattern: str, app: ASGIApp | Mount, context: Context) -> MountedApp | None:
         """Put *app* in the place of what is seen at *pattern*, which is returned."""
-        key = parse_pattern(pattern)
-        mounted = MountedApp(pattern, as_mount(app), self, context)
+        return self._put(pattern, parse_pattern(pattern), as_mount(pattern, app), context)
+
+    def _put(self, pattern: str, key: Pattern, mount: Mount, context: Context) -> MountedApp | None:
+        mounted = MountedApp(pattern, mount, self, context)
         layers = self._layers.setdefault(key, [_Layer(pattern)])
         replaced = layers[-1].mounted
         layers[-1].pattern = pattern
@@ -347,7 +394,7 @@ class MountTable:
         """Cover what is seen at *pattern* with *app*, until `remove()`."""
         key = parse_pattern(pattern)
         layer = _Layer(pattern)
-        layer.mounted = mounted = MountedApp(pattern, as_mount(app), self, context)
+        layer.mounted = mounted = MountedApp(pattern, as_mount(pattern, app), self, context)
         self._layers.setdefault(key, [_Layer(pattern)]).append(layer)
         self._show(key)
         return layer, mounted
@@ -362,14 +409,19 @@ class MountTable:
     def _show(self, key: Pattern) -> None:
         self._found.clear()
         layers = self._layers[key]
-        at_host = self._seen.setdefault(key.host, {})
+        at_host = self._seen.get(key.host)
         mounted = layers[-1].mounted
         if mounted is not None:
+            if at_host is None:
+                self._seen[key.host] = at_host = {}
+                self._spellings.add(key.host)
             at_host[key.port, key.secure] = mounted
             return
-        at_host.pop((key.port, key.secure), None)
-        if not at_host:
-            del self._seen[key.host]
+        if at_host is not None:
+            at_host.pop((key.port, key.secure), None)
+            if not at_host:
+                del self._seen[key.host]
+                self._spellings.remove(key.host)
         if len(layers) == 1:
             del self._layers[key]
 
@@ -417,13 +469,13 @@ class MountTable:
 
     def describe(self, host: str) -> str:
         """For an error message: what is mounted, and which of it is spelled most like *host*."""
-        names = [mounted.pattern for mounted in self]
-        if not names:
+        number = len(self)
+        if not number:
             return "Nothing is mounted."
-        closest = difflib.get_close_matches(host, self._seen, n=1)
-        hint = f"Did you mean {next(iter(self._seen[closest[0]].values())).pattern!r}? " if closest else ""
-        shown = ", ".join(map(repr, names[:_NAMES_SHOWN]))
-        more = f" and {len(names) - _NAMES_SHOWN} more" if len(names) > _NAMES_SHOWN else ""
+        closest = self._spellings.closest_to(host)
+        hint = "" if closest is None else f"Did you mean {next(iter(self._seen[closest].values())).pattern!r}? "
+        shown = ", ".join(repr(mounted.pattern) for mounted in islice(self, _NAMES_SHOWN))
+        more = f" and {number - _NAMES_SHOWN} more" if number > _NAMES_SHOWN else ""
         return f"{hint}Mounted: {shown}{more}."
 
 
@@ -456,14 +508,31 @@ def _names_for(host: str) -> Iterator[str]:
         yield "*"  # no pattern can name this host, and it is below no suffix
         return
     yield name
-    while (dot := name.find(".")) >= 0:
+    # The zone of an IPv6 address may have dots in it. An IPv4 address has some, but no pattern is for a part of it.
+    while ":" not in name and (dot := name.find(".")) >= 0:
         name = name[dot + 1 :]
         yield "*." + name
     yield "*"
 
 
-def as_mount(app: ASGIApp | Mount) -> Mount:
-    return app if isinstance(app, Mount) else Mount(app)
+def as_mount(pattern: str, app: ASGIApp | Mount) -> Mount:
+    """*app* with its settings; `TypeError`, which begins with the pattern, if it is no app."""
+    if isinstance(app, Mount):
+        return app
+    try:
+        return Mount(app)
+    except TypeError as exc:
+        raise TypeError(f"{pattern!r}: {exc}") from None
+
+
+def _parsed(apps: Mapping[str, ASGIApp | Mount]) -> list[tuple[str, Pattern, Mount]]:
+    """What is to be mounted where; raises for what cannot be, and for two patterns that are the same."""
+    spellings: dict[Pattern, str] = {}
+    mounts = [(pattern, parse_pattern(pattern), as_mount(pattern, app)) for pattern, app in apps.items()]
+    for pattern, key, _ in mounts:
+        if (other := spellings.setdefault(key, pattern)) != pattern:
+            raise ValueError(f"{pattern!r}: the same pattern as {other!r}; both are {str(key)!r}")
+    return mounts
 
 
 class Mounts(Mapping[str, Mount]):

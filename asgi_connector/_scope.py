@@ -18,8 +18,10 @@ class Address:
     secure: bool
 
     def __str__(self) -> str:
+        """The beginning of a URL, as people write it: without the port that its scheme has anyway."""
         host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"{'https' if self.secure else 'http'}://{host}:{self.port}"
+        scheme, default_port = ("https", 443) if self.secure else ("http", 80)
+        return f"{scheme}://{host}" if self.port in (None, default_port) else f"{scheme}://{host}:{self.port}"
 
 
 def http_scope(line: RequestLine, fields: Fields, address: Address, mounted: MountedApp) -> Scope:

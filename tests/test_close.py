@@ -200,7 +200,7 @@ async def test_what_an_app_raises_while_closing_is_logged_and_goes_nowhere_else(
             await request
     [(level, message)] = logged(caplog)
     assert level == logging.ERROR
-    assert "GET http://app.internal:80/orders?id=1" in message
+    assert "GET http://app.internal/orders?id=1" in message
     assert caplog.records[-1].exc_info is not None
     assert isinstance(caplog.records[-1].exc_info[1], LookupError)
 

@@ -461,7 +461,7 @@ async def test_what_an_app_raises_after_its_client_has_gone_is_logged_and_goes_n
     assert record.levelno == logging.ERROR
     assert record.exc_info is not None
     assert record.exc_info[1] is error
-    assert "GET http://app.internal:80/" in record.getMessage()
+    assert "GET http://app.internal/" in record.getMessage()
     assert reports == []
 
 

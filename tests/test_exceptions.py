@@ -300,7 +300,7 @@ async def test_a_cancelled_app_does_not_cancel_its_client(
         return None
 
     async with session_to(app) as session:
-        with pytest.raises(ASGIConnectorError, match=r"GET http://app\.internal:80/") as caught:
+        with pytest.raises(ASGIConnectorError, match=r"GET http://app\.internal/") as caught:
             await session.get("/")
         assert isinstance(caught.value.__cause__, asyncio.CancelledError)
         assert caught.value.__cause__.args == ("of the app's own",)
@@ -463,7 +463,7 @@ async def test_a_stream_that_a_middleware_ends_before_it_raises_is_whole_and_rep
             gate.set()
             assert await response.read() == b""
         assert (await reports.one())["exception"] is exc
-        assert_logged(caplog, exc, "GET http://app.internal:80/")
+        assert_logged(caplog, exc, "GET http://app.internal/")
         await assert_goes_on(session)
 
 
@@ -492,7 +492,7 @@ async def test_without_raising_it_is_a_plain_500_and_logged(
                 (b"connection", b"close"),
             )
             assert await response.read() == (b"" if method == "HEAD" else b"Internal Server Error")
-        assert_logged(caplog, exc, f"{method} http://app.internal:80/a?b=c")
+        assert_logged(caplog, exc, f"{method} http://app.internal/a?b=c")
         await assert_goes_on(session)
     assert app.runs == 1
     assert not reports.all
@@ -517,7 +517,7 @@ async def test_without_raising_a_response_that_has_begun_is_cut_off(
             gate.set()
             with pytest.raises(aiohttp.ClientPayloadError):
                 await response.read()
-        assert_logged(caplog, exc, "GET http://app.internal:80/")
+        assert_logged(caplog, exc, "GET http://app.internal/")
         await assert_goes_on(session)
     assert not reports.all
 
@@ -1126,7 +1126,7 @@ async def test_a_message_that_breaks_the_protocol_is_refused_in_the_app_and_rais
                 else:
                     with pytest.raises(aiohttp.ClientPayloadError):
                         await response.read()
-        assert_logged(caplog, app.refused[1], "GET http://app.internal:80/")
+        assert_logged(caplog, app.refused[1], "GET http://app.internal/")
         await assert_goes_on(session)
 
 
@@ -1189,7 +1189,7 @@ async def test_an_app_that_returns_without_a_response_is_an_error(method: str) -
     async with session_to(app) as session:
         with pytest.raises(ASGIProtocolError) as caught:
             await session.request(method, "/a?b=c")
-        assert str(caught.value) == f"{WITHOUT_START} ({method} http://app.internal:80/a?b=c)"
+        assert str(caught.value) == f"{WITHOUT_START} ({method} http://app.internal/a?b=c)"
         await assert_goes_on(session)
 
 
@@ -1199,7 +1199,7 @@ async def test_an_app_that_returns_without_the_end_of_its_response_is_an_error(m
     async with session_to(at_once) as session:
         with pytest.raises(ASGIProtocolError) as caught:
             await session.get("/")
-        assert str(caught.value) == f"{WITHOUT_END} (GET http://app.internal:80/)"
+        assert str(caught.value) == f"{WITHOUT_END} (GET http://app.internal/)"
         await assert_goes_on(session)
 
     for version in (HttpVersion11, HttpVersion10):
@@ -1209,7 +1209,7 @@ async def test_an_app_that_returns_without_the_end_of_its_response_is_an_error(m
                 later.gate.set()
                 with pytest.raises(ASGIProtocolError) as caught:
                     await response.read()
-            assert str(caught.value) == f"{WITHOUT_END} (GET http://app.internal:80/)"
+            assert str(caught.value) == f"{WITHOUT_END} (GET http://app.internal/)"
             await assert_goes_on(session)
 
 
@@ -1234,7 +1234,7 @@ async def test_an_app_that_returns_something_is_an_error(result: Any, messages: 
         with pytest.raises(ASGIProtocolError) as caught:
             await session.get("/")
         sentence = f"ASGI callable should return None, but returned '{result}'."
-        assert str(caught.value) == f"{sentence} (GET http://app.internal:80/)"
+        assert str(caught.value) == f"{sentence} (GET http://app.internal/)"
         await assert_goes_on(session)
 
 
@@ -1247,10 +1247,10 @@ async def test_an_app_that_returns_something_after_its_response_is_reported_and_
     (exc,) = reports.exceptions
     assert isinstance(exc, ASGIProtocolError)
     assert str(exc).startswith("ASGI callable should return None, but returned 'something'.")
-    assert_logged(caplog, exc, "GET http://app.internal:80/")
+    assert_logged(caplog, exc, "GET http://app.internal/")
 
 
-@pytest.mark.parametrize("app", [lambda scope, receive, send: None, lambda scope, receive: None])
+@pytest.mark.parametrize("app", [lambda scope, receive, send: None, lambda *arguments: None])
 async def test_an_app_that_is_no_asgi_app_raises_what_calling_it_raises(app: Any) -> None:
     async with session_to(app) as session:
         with pytest.raises(TypeError):
@@ -1270,7 +1270,7 @@ async def test_a_message_after_the_end_of_a_response_is_reported_and_the_respons
         assert isinstance(exc, ASGIProtocolError)
         assert str(exc) == f"Unexpected ASGI message '{message['type']}' sent, after response already completed."
         assert reports.exceptions == [exc]
-        assert_logged(caplog, exc, "GET http://app.internal:80/")
+        assert_logged(caplog, exc, "GET http://app.internal/")
         await assert_goes_on(session)
 
 
@@ -1374,7 +1374,7 @@ async def test_a_background_task_that_fails_does_not_change_the_response_and_is_
         background.open()
         report = await reports.one()
         assert report["exception"] is exc
-        assert_logged(caplog, exc, f"GET http://app.internal:80/{kind}?a=b")
+        assert_logged(caplog, exc, f"GET http://app.internal/{kind}?a=b")
         await assert_goes_on(session)
     assert len(reports.all) == 1
 
@@ -1393,7 +1393,7 @@ async def test_a_background_task_that_fails_at_once_does_not_change_a_response_b
             assert response.status == status
             assert await response.json() == {"status": status}
         assert (await reports.one())["exception"] is exc
-        assert_logged(caplog, exc, f"GET http://app.internal:80/{kind}")
+        assert_logged(caplog, exc, f"GET http://app.internal/{kind}")
         await assert_goes_on(session)
     assert len(reports.all) == 1
 
@@ -1504,7 +1504,7 @@ async def test_an_exception_after_a_5xx_has_left_does_not_change_it(
             assert response.status == 503
             assert await response.read() == b"abc"
         assert (await reports.one())["exception"] is exc
-        assert_logged(caplog, exc, "GET http://app.internal:80/")
+        assert_logged(caplog, exc, "GET http://app.internal/")
         await assert_goes_on(session)
 
 
@@ -1622,7 +1622,7 @@ async def test_what_an_app_raises_after_its_client_has_gone_is_logged_and_goes_n
         app.gate.set()
         await app.over.wait()
         await assert_goes_on(session)
-    assert_logged(caplog, exc, "GET http://app.internal:80/a?b=c")
+    assert_logged(caplog, exc, "GET http://app.internal/a?b=c")
     assert not reports.all
 
 
@@ -1638,7 +1638,7 @@ async def test_it_goes_nowhere_else_also_in_the_turn_in_which_the_client_goes(
         response.close()
         await app.over.wait()
         await assert_goes_on(session)
-    assert_logged(caplog, exc, "GET http://app.internal:80/")
+    assert_logged(caplog, exc, "GET http://app.internal/")
     assert not reports.all
 
 
@@ -1711,7 +1711,7 @@ class TestWithoutABody:
                 app.gate.set()
             await app.over.wait()
             await assert_goes_on(session)
-        assert_logged(caplog, exc, f"{method} http://app.internal:80/")
+        assert_logged(caplog, exc, f"{method} http://app.internal/")
 
     async def test_an_app_that_returns_after_the_head_has_broken_the_protocol(
         self, method: str, status: int, headers: list[tuple[bytes, bytes]]
@@ -1732,7 +1732,7 @@ async def test_an_exception_after_the_last_byte_that_was_announced_is_reported(
             assert await response.read() == b"abc"
         app.gate.set()
         assert (await reports.one())["exception"] is exc
-        assert_logged(caplog, exc, "GET http://app.internal:80/")
+        assert_logged(caplog, exc, "GET http://app.internal/")
         await assert_goes_on(session)
 
 
@@ -1753,7 +1753,7 @@ async def test_an_exception_in_the_step_that_sends_the_last_byte_does_not_pass_u
             gate.set()
             assert await response.read() == b"abc"
         assert (await reports.one())["exception"] is exc
-        assert_logged(caplog, exc, "GET http://app.internal:80/")
+        assert_logged(caplog, exc, "GET http://app.internal/")
         await assert_goes_on(session)
 
 
@@ -1790,7 +1790,7 @@ async def test_a_report_names_the_request_though_the_app_has_emptied_its_scope(
         async with session.get("/a?b=c") as response:
             assert await response.read() == b"abc"
         assert (await reports.one())["exception"] is exc
-    assert_logged(caplog, exc, "GET http://app.internal:80/a?b=c")
+    assert_logged(caplog, exc, "GET http://app.internal/a?b=c")
 
 
 @pytest.mark.parametrize("before", [at_once, with_a_response_on_its_way])

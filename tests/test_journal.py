@@ -291,6 +291,26 @@ async def test_a_number_of_times_that_makes_no_sense_is_an_error(times: Any, kin
         await Journal().wait_for(times=times)
 
 
+@pytest.mark.parametrize(
+    ("timeout", "kind", "text"),
+    [
+        (-1, ValueError, "timeout must not be negative, but is -1"),
+        (float("nan"), ValueError, "timeout must not be negative, but is nan"),
+        (10**400, ValueError, f"timeout must be from 0 to 1.8e+308, not {10**400}"),
+        ("1", TypeError, "timeout must be an int or a float, not '1'"),
+        (True, TypeError, "timeout must be an int or a float, not True"),
+    ],
+)
+async def test_a_timeout_that_makes_no_sense_is_an_error(timeout: Any, kind: type[Exception], text: str) -> None:
+    with pytest.raises(kind, match=re.escape(text)):
+        await Journal().wait_for(timeout=timeout)
+
+
+@pytest.mark.parametrize("timeout", [None, float("inf"), 60, 0.0])
+async def test_a_timeout_may_be_nothing_or_without_end(timeout: float | None) -> None:
+    assert list(await Journal().wait_for(times=0, timeout=timeout)) == []
+
+
 async def test_the_host_is_the_only_criterion_that_needs_no_name() -> None:
     question: Any = Journal().select
     with pytest.raises(TypeError):

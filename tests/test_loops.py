@@ -2,11 +2,13 @@
 
 import asyncio
 import gc
+import importlib.metadata
 import importlib.resources
 import inspect
 import logging
 import warnings
 from collections.abc import Awaitable, Callable
+from decimal import Decimal
 from typing import Any, TypeVar, get_type_hints
 
 import aiohttp
@@ -406,12 +408,26 @@ async def test_a_session_that_has_been_closed_itself_is_aiohttps_to_name(owner: 
         ([{"app.internal": "main:app"}], {}, TypeError, "main:app"),
         ([{"app.internal": None}], {}, TypeError, "None"),
         ([{80: app}], {}, TypeError, "80"),
-        ([{"app.internal/": app}], {}, ValueError, "'app.internal/'"),
+        ([{"app.internal/v1": app}], {}, ValueError, "'app.internal/v1'"),
         ([{"app.internal": app, "APP.internal": app}], {}, ValueError, "'APP.internal'"),
         ([], {"fallback": "http://elsewhere.example"}, TypeError, "http://elsewhere.example"),
         ([], {"fallback": aiohttp.TCPConnector}, TypeError, "TCPConnector"),
         ([], {"shutdown_timeout": -1}, ValueError, "shutdown_timeout"),
         ([], {"shutdown_timeout": float("nan")}, ValueError, "shutdown_timeout"),
+        ([], {"shutdown_timeout": float("-inf")}, ValueError, "shutdown_timeout"),
+        ([], {"shutdown_timeout": 10**400}, ValueError, "shutdown_timeout"),
+        ([], {"shutdown_timeout": Decimal(1)}, TypeError, "shutdown_timeout"),
+        ([], {"keepalive_timeout": -1}, ValueError, "keepalive_timeout"),
+        ([], {"keepalive_timeout": float("nan")}, ValueError, "keepalive_timeout"),
+        ([], {"keepalive_timeout": float("inf")}, ValueError, "keepalive_timeout"),
+        ([], {"keepalive_timeout": 10**400}, ValueError, "keepalive_timeout"),
+        ([], {"keepalive_timeout": "15"}, TypeError, "keepalive_timeout"),
+        ([], {"limit": -1}, ValueError, "limit"),
+        ([], {"limit": float("nan")}, TypeError, "limit"),
+        ([], {"limit": float("inf")}, TypeError, "limit"),
+        ([], {"limit": True}, TypeError, "limit"),
+        ([], {"limit_per_host": -1}, ValueError, "limit_per_host"),
+        ([], {"limit_per_host": 2.5}, TypeError, "limit_per_host"),
         ([], {"shutdown_timeout": None}, TypeError, "shutdown_timeout"),
         ([], {"shutdown_timeout": "2"}, TypeError, "shutdown_timeout"),
         ([], {"shutdown_timeout": True}, TypeError, "shutdown_timeout"),
@@ -547,6 +563,36 @@ def test_the_public_names_are_these_and_no_others() -> None:
     assert set(asgi_connector.__all__) == public
     assert len(asgi_connector.__all__) == len(public)
     assert {name for name in dir(asgi_connector) if not name.startswith("_")} == public
+
+
+def test_the_version_is_that_of_the_distribution_and_read_when_it_is_asked_for() -> None:
+    assert asgi_connector.__version__ == importlib.metadata.version("asgi-connector")
+    assert dir(asgi_connector).count("__version__") == 1
+    program = """
+import asgi_connector, sys
+assert "__version__" not in vars(asgi_connector)
+print(asgi_connector.__version__)
+"""
+    assert run_python("-c", program) == f"{asgi_connector.__version__}\n"
+
+
+def test_what_is_not_installed_has_no_version(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Such as a copy of the package inside of another one."""
+
+    def version(name: str) -> str:
+        raise importlib.metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(importlib.metadata, "version", version)
+    with pytest.raises(AttributeError, match="not installed"):
+        _ = asgi_connector.__version__
+    assert not hasattr(asgi_connector, "__version__")
+
+
+@pytest.mark.parametrize("settings", [{"limit": None}, {"limit_per_host": None}, {"keepalive_timeout": 0}])
+async def test_aiohttps_own_values_of_a_pool_are_taken(settings: dict[str, Any]) -> None:
+    connector = ASGIRoutingConnector({"app.internal": app}, lifespan="off", **settings)
+    assert await get(connector) == b"from the app"
+    await connector.close()
 
 
 def test_a_name_that_there_is_not_is_an_attribute_error() -> None:

@@ -2,8 +2,11 @@
 
 import asyncio
 import contextvars
+import copy
 import dataclasses
+import ipaddress
 import pickle
+import socket
 import sys
 from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from contextlib import contextmanager
@@ -17,8 +20,9 @@ from yarl import URL
 
 from asgi_connector import ASGIRoutingConnector, Mount
 from asgi_connector._lifespan import Lifespans
-from asgi_connector._mounts import MountDefaults, MountTable, parse_pattern
+from asgi_connector._mounts import MountDefaults, MountTable, _normal_address, parse_pattern
 from asgi_connector._types import ASGIApp, Scope
+from tests.programs import run_python
 
 DEFAULTS = MountDefaults(
     root_path="", client=None, raise_app_exceptions=True, lifespan="off", inherit_context="outside"
@@ -70,12 +74,15 @@ def found(table: MountTable, url: str) -> ASGIApp | None:
         (":80", "host is missing"),
         ("http://", "host is missing"),
         ("http://:80", "host is missing"),
+        ("/", "host is missing"),
+        ("http:///", "host is missing"),
         ("[]", "host is missing"),
         ("[]:80", "host is missing"),
-        ("users.internal/", "no path"),
+        ("users.internal//", "no path"),
+        ("users.internal/?", "no path"),
         ("users.internal/v1", "no path"),
         ("users.internal:80/v1", "no path"),
-        ("https://users.internal/", "no path"),
+        ("https://users.internal/v1", "no path"),
         ("http:///users.internal", "no path"),
         ("//users.internal", "no path"),
         ("*/v1", "no path"),
@@ -118,6 +125,11 @@ def found(table: MountTable, url: str) -> ASGIApp | None:
         ("[users.internal]", "brackets"),
         ("[127.0.0.1]", "brackets"),
         ("[*]", "wildcard"),
+        ("*.1", "no subdomains"),
+        ("*.0.0.1", "no subdomains"),
+        ("*.127.0.0.1", "no subdomains"),
+        ("*.0x7f.1:80", "no subdomains"),
+        ("[fe80::1%]", "not a valid host"),
         ("[1:2]", "not a valid host"),
         ("[::1::2]", "not a valid host"),
         ("[::g]", "not a valid host"),
@@ -198,6 +210,16 @@ def test_a_pattern_that_is_no_str_is_a_type_error_that_names_it(pattern: Any) ->
         ("users.internal:080", "users.internal:80"),
         ("http://users.internal:80", "http://users.internal:80"),
         ("https://users.internal:443", "https://users.internal:443"),
+        ("users.internal/", "users.internal"),
+        ("http://users.internal/", "http://users.internal"),
+        ("wss://users.internal:8080/", "https://users.internal:8080"),
+        ("[::1]/", "[::1]"),
+        ("*.internal/", "*.internal"),
+        ("*/", "*"),
+        ("127.1", "127.0.0.1"),
+        ("[::ffff:127.0.0.1]:80", "127.0.0.1:80"),
+        ("[fe80::1%eth0]", "[fe80::1%25eth0]"),
+        ("*.1.2.3.4.5", "*.1.2.3.4.5"),
     ],
 )
 def test_a_pattern_has_one_normal_form(pattern: str, normal: str) -> None:
@@ -240,6 +262,110 @@ def test_a_host_that_is_mounted_and_asked_for_in_the_same_words_is_found(host: s
     except ValueError:
         return  # no pattern, or no URL
     assert found(table, str(url)) is apps[written]
+
+
+# Addresses.
+
+SPELLINGS_OF_ADDRESSES: dict[str, list[str]] = {
+    "127.0.0.1": [
+        "127.0.0.1",
+        "127.0.0.1.",
+        "127.1",
+        "127.0.1",
+        "0x7f.1",
+        "0X7F.0x0.0.0x1",
+        "0177.0.0.01",
+        "127.0.0.000001",
+        "2130706433",
+        "0x7f000001",
+        "017700000001",
+        "127.0x000001",
+        "\N{FULLWIDTH DIGIT ONE}27.1",
+        "127。0。0。1",
+        "[::ffff:127.0.0.1]",
+        "[::FFFF:7F00:1]",
+        "[0:0:0:0:0:ffff:7f00:0001]",
+    ],
+    "0.0.0.0": ["0", "0.0", "0x0", "00", "[::ffff:0:0]"],
+    "255.255.255.255": ["4294967295", "0xffffffff", "255.16777215", "255.255.65535"],
+    "[::1]": ["[::1]", "[0::1]", "[0:0:0:0:0:0:0:1]", "[::0001]"],
+    "[::7f00:1]": ["[::127.0.0.1]"],  # which is another address than 127.0.0.1
+    "[64:ff9b::7f00:1]": ["[64:ff9b::127.0.0.1]"],
+    "[fe80::1%25eth0]": ["[fe80::1%25eth0]", "[fe80::1%eth0]", "[FE80:0::1%eth0]"],
+}
+NAMES_LIKE_ADDRESSES = [
+    "256.0.0.1",
+    "127.0.0.256",
+    "127.0.65536",
+    "127.16777216",
+    "4294967296",
+    "0x100000000",
+    "1.2.3.4.5",
+    "08",
+    "127.0.0.09",
+    "0x",
+    "0x.internal",
+    "1.0x",
+    "0xg.1",
+    "0b1",
+    "1e3",
+    "1_0",
+    "127.1.internal",
+    "127-0-0-1",
+]
+
+
+@pytest.mark.parametrize(
+    ("normal", "spelling"),
+    [(normal, spelling) for normal, spellings in SPELLINGS_OF_ADDRESSES.items() for spelling in spellings],
+)
+def test_an_address_is_the_same_in_every_spelling(normal: str, spelling: str) -> None:
+    assert str(parse_pattern(spelling)) == str(parse_pattern(normal)) == normal
+    for pattern, asked in [(normal, spelling), (spelling, normal)]:
+        table, apps = table_of(pattern, "*:1")
+        assert found(table, f"http://{asked}:8080/") is apps[pattern]
+        assert table.answers(parse_pattern(asked))
+    with pytest.raises(ValueError, match="the same pattern as"):
+        table_of(f"{normal}:80", f"{spelling}:0080")
+
+
+@pytest.mark.parametrize("name", NAMES_LIKE_ADDRESSES)
+def test_what_only_looks_like_an_address_is_a_name(name: str) -> None:
+    assert str(parse_pattern(name)) == name
+    table, apps = table_of(name, "127.0.0.1")
+    assert found(table, f"http://{name}/") is apps[name]
+
+
+@given(st.ip_addresses(v=4), st.data())
+def test_an_ipv4_address_is_what_it_is_to_the_operating_system(
+    address: ipaddress.IPv4Address, data: st.DataObject
+) -> None:
+    """`socket.getaddrinfo`, which asks no name server here, is what aiohttp gives the host of a URL to."""
+    octets = list(address.packed)
+    parts = data.draw(st.integers(1, 4))
+    numbers = [*octets[: parts - 1], int.from_bytes(bytes(octets[parts - 1 :]))]
+    written = [data.draw(st.sampled_from(["{}", "{:#x}", "0{:o}", "{:#X}"])).format(number) for number in numbers]
+    spelling = ".".join(written)
+    infos = socket.getaddrinfo(spelling.lower(), 80, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)
+    assert {info[4][0] for info in infos} == {str(address)}
+    assert parse_pattern(spelling).host == str(address)
+    table, apps = table_of(str(address))
+    assert found(table, f"http://{spelling}/") is apps[str(address)]
+
+
+@pytest.mark.parametrize("address", ["fe80::1%", "fe80::1%25"])
+def test_an_address_without_the_zone_that_it_announces_is_an_error(address: str) -> None:
+    with pytest.raises(ValueError, match="zone"):
+        parse_pattern(f"[{address}]")
+    with pytest.raises(ValueError, match="zone"):
+        _normal_address(address)  # some versions of yarl say so first
+
+
+def test_an_address_is_below_no_suffix() -> None:
+    table, apps = table_of("*.internal", "*.1.2.3.4.5", "*")
+    for host in ["127.0.0.1", "127.1", "[::ffff:127.0.0.1]", "[fe80::1%25eth0]", "[fe80::1%25x.internal]"]:
+        assert found(table, f"http://{host}/") is apps["*"]
+    assert found(table, "http://0.1.2.3.4.5/") is apps["*.1.2.3.4.5"]
 
 
 # What matches.
@@ -549,7 +675,7 @@ def test_unmounting_what_is_not_there_is_a_key_error(pattern: str) -> None:
 @pytest.mark.parametrize(
     ("apps", "error"),
     [
-        ({"a.internal": app, "b.internal/": app}, ValueError),
+        ({"a.internal": app, "b.internal/v1": app}, ValueError),
         ({"a.internal": app, "A.internal": app}, ValueError),
         ({"a.internal": app, "b.internal": "not an app"}, TypeError),
         ({"a.internal": app, 5: app}, TypeError),
@@ -569,7 +695,7 @@ def test_what_cannot_be_mounted_changes_nothing() -> None:
         with pytest.raises(TypeError):
             change("users.internal", "not an app", CONTEXT)  # type: ignore[arg-type]
         with pytest.raises(ValueError, match="no path"):
-            change("users.internal/", app, CONTEXT)
+            change("users.internal/v1", app, CONTEXT)
     assert found(table, "http://users.internal") is apps["users.internal"]
     table.unmount("users.internal")
     assert len(table) == 0
@@ -707,6 +833,42 @@ def test_equal_mounts_are_equal_and_hash_alike() -> None:
     assert hash(Mount(app, client=None)) == hash(Mount(app, client=None))
     assert Mount(app) != Mount(app, client=None)
     assert Mount(app) != Mount(new_app())
+
+
+def load_elsewhere(mount: Mount) -> Mount:
+    """*mount*, by way of another process, which changes what it does not inherit."""
+    program = f"""
+import dataclasses, pickle
+mount = pickle.loads({pickle.dumps(mount)!r})
+print(pickle.dumps(dataclasses.replace(mount, raise_app_exceptions=False)).hex())
+"""
+    loaded: Mount = pickle.loads(bytes.fromhex(run_python("-c", program)))
+    return dataclasses.replace(loaded, raise_app_exceptions=mount.raise_app_exceptions)
+
+
+@pytest.mark.parametrize(
+    "duplicate",
+    [
+        copy.copy,
+        copy.deepcopy,
+        dataclasses.replace,
+        *(lambda mount, protocol=protocol: pickle.loads(pickle.dumps(mount, protocol)) for protocol in range(2, 6)),
+        load_elsewhere,
+    ],
+)
+@pytest.mark.parametrize("mount", [Mount(app), Mount(app, root_path="/v1", client=None, lifespan="on")])
+def test_a_mount_that_is_copied_or_pickled_equals_the_original(
+    mount: Mount, duplicate: Callable[[Mount], Mount]
+) -> None:
+    twin = duplicate(mount)
+    assert twin == mount
+    assert hash(twin) == hash(mount)
+    assert repr(twin) == repr(mount)
+
+
+def test_a_table_of_mounts_may_be_copied() -> None:
+    table = {"users.internal": Mount(app), "orders.internal": Mount(app, client=None)}
+    assert copy.deepcopy(table) == table
 
 
 def test_a_mount_that_is_pickled_still_inherits() -> None:

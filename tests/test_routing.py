@@ -1,20 +1,22 @@
 """Which app, or which other connector, answers a request: seen from a session."""
 
 import asyncio
+import contextlib
 import copy
 import errno
 import logging
 import pickle
+import re
 import socket
 import ssl
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, cast
 
 import aiohttp
 import pytest
-from aiohttp import ClientConnectorError, ClientTimeout
+from aiohttp import ClientConnectorError, ClientSession, ClientTimeout
 from aiohttp.abc import AbstractResolver, ResolveResult
 from yarl import URL
 
@@ -24,6 +26,7 @@ from asgi_connector import (
     ASGIRoutingConnector,
     Mount,
     UnmountedHostError,
+    faults,
 )
 from asgi_connector._types import Receive, Scope, Send
 from tests.conftest import session_to
@@ -904,16 +907,115 @@ async def test_the_log_names_the_app_that_answers_though_another_was_mounted_whe
     assert ["by the app at 'USERS.internal'" in message for message in messages if "/second" in message] == [True]
 
 
-async def test_nothing_is_logged_above_debug_and_nothing_is_printed(
+async def test_nothing_of_what_is_answered_is_logged_above_debug_and_nothing_is_printed(
     caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
 ) -> None:
     caplog.set_level(logging.INFO, "asgi_connector")
     async with session_to(services("users.internal")) as session:
         await text_of(session, "http://users.internal/")
-        with pytest.raises(UnmountedHostError):
-            await session.get("http://elsewhere.example/")
     assert records_of(caplog) == []
     assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("scheme", ["http", "wss"])
+async def test_a_refused_host_is_a_warning_in_the_log_that_names_the_nearest_mount(
+    scheme: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The service that asked may swallow the exception. The record has no query, which may have a secret in it."""
+
+    async def orders(scope: Scope, receive: Receive, send: Send) -> None:
+        with contextlib.suppress(aiohttp.ClientError):
+            await session.get(f"{scheme}://user.internal/users/1?token=secret")
+        await Service("orders")(scope, receive, send)
+
+    async with session_to({**services("users.internal"), "orders.internal": orders}) as session:
+        assert await text_of(session, "http://orders.internal/") == "orders"
+    mounted = "Mounted: 'users.internal', 'orders.internal'."
+    refused = f"No app is mounted for {scheme}://user.internal, and there is no fallback."
+    assert records_of(caplog) == [
+        (
+            logging.WARNING,
+            f"GET {scheme}://user.internal/users/1 is refused: {refused} Did you mean 'users.internal'? {mounted}",
+        )
+    ]
+
+
+@pytest.mark.parametrize(
+    "origin",
+    [
+        "http://users.internal",
+        "https://users.internal",
+        "ws://users.internal",
+        "wss://users.internal",
+        "http://users.internal:443",
+        "https://users.internal:80",
+        "ws://users.internal:8080",
+        "http://[2001:db8::1]",
+        "https://[2001:db8::1]:8443",
+        "http://127.1",
+    ],
+)
+async def test_a_url_in_a_message_is_as_the_client_wrote_it(origin: str, caplog: pytest.LogCaptureFixture) -> None:
+    """Of a request that is refused, of one whose app fails, and in what a developer sees of its connection."""
+
+    async def failing(scope: Scope, receive: Receive, send: Send) -> None:
+        connections.append(repr(next(iter(connector._running.connections))))
+        raise ValueError
+
+    connections: list[str] = []
+    connector = ASGIRoutingConnector({"*": failing}, raise_app_exceptions=False, lifespan="off")
+    async with ClientSession(connector=connector) as session:
+        if origin.startswith("ws"):
+            with pytest.raises(aiohttp.WSServerHandshakeError):
+                await session.ws_connect(f"{origin}/a?b=c")
+        else:
+            async with session.get(f"{origin}/a?b=c") as response:
+                assert response.status == 500
+        await connector.unmount("*")
+        with pytest.raises(UnmountedHostError, match=f"No app is mounted for {re.escape(origin)}, and"):
+            await session.get(f"{origin}/a?b=c")
+    failed, refused = [message for level, message in records_of(caplog) if level >= logging.WARNING]
+    assert failed == f"Unhandled exception in an app: GET {origin}/a?b=c"
+    assert refused.startswith(f"GET {origin}/a is refused: No app is mounted for {origin}, and there is no fallback.")
+    assert f" {origin.replace('ws', 'http', 1)}, expects" in connections[0]
+
+
+SPELLINGS_OF_LOOPBACK = [
+    "127.0.0.1",
+    "127.1",
+    "0x7f.1",
+    "0177.1",
+    "2130706433",
+    "[::ffff:127.0.0.1]",
+    "[::ffff:7f00:1]",
+]
+
+
+@pytest.mark.parametrize("mounted", SPELLINGS_OF_LOOPBACK)
+async def test_a_mounted_address_answers_in_each_of_its_spellings(mounted: str) -> None:
+    """Also where the spelling is what a recording or a fault selects by."""
+    async with session_to({mounted: Service("local")}) as session:
+        connector = cast(ASGIRoutingConnector, session.connector)
+        for asked in SPELLINGS_OF_LOOPBACK:
+            with connector.record() as journal:
+                assert await text_of(session, f"http://{asked}:5000/") == "local"
+            for selected in SPELLINGS_OF_LOOPBACK:
+                journal.assert_called(f"{selected}:5000", times=1)
+            with connector.inject(asked, faults.Respond(418)):
+                async with session.get(f"http://{mounted}/") as response:
+                    assert response.status == 418
+        for other in ["127.0.0.2", "127.0.0.256", "127.0.0.1.internal", "[::1]", "[::127.0.0.1]"]:
+            with pytest.raises(UnmountedHostError):
+                await session.get(f"http://{other}/")
+        await connector.unmount(SPELLINGS_OF_LOOPBACK[-1])
+        assert len(connector.mounts) == 0
+
+
+@pytest.mark.parametrize("pattern", ["http://users.internal/", "users.internal:80/"])
+async def test_the_url_of_a_host_is_a_pattern(pattern: str) -> None:
+    async with session_to({pattern: Service("users")}) as session:
+        assert await text_of(session, pattern.replace("users.internal:80", "http://users.internal")) == "users"
+        assert list(cast(ASGIRoutingConnector, session.connector).mounts) == [pattern]
 
 
 def test_nothing_is_configured_of_the_log() -> None:

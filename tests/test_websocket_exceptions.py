@@ -43,7 +43,7 @@ Step = Callable[[Receive, Send], Awaitable[None]]
 
 
 def assert_reported(
-    reports: Reports, caplog: pytest.LogCaptureFixture, exc: BaseException, url: str = "ws://app.internal:80/"
+    reports: Reports, caplog: pytest.LogCaptureFixture, exc: BaseException, url: str = "ws://app.internal/"
 ) -> None:
     """*exc* was logged once, and the loop's exception handler was called with it once."""
     assert_logged(caplog, exc, f"GET {url}")
@@ -343,7 +343,7 @@ async def test_a_cancelled_app_does_not_cancel_its_client(
             exc = caught.value
             assert_unseen(reports, caplog)
     assert type(exc) is ASGIConnectorError
-    assert str(exc) == "The app was cancelled: GET ws://app.internal:80/"
+    assert str(exc) == "The app was cancelled: GET ws://app.internal/"
     assert isinstance(exc.__cause__, asyncio.CancelledError)
     assert exc.__cause__.args == ("of the app's own",)
     task = asyncio.current_task()
@@ -429,7 +429,7 @@ async def test_an_exception_after_the_accept_is_received_after_all_that_was_sent
         assert "raise_it" in [frame.name for frame in traceback.extract_tb(exc.__traceback__)]
         await assert_goes_on(session)
     assert app.runs == 1
-    assert_reported(reports, caplog, exc, "ws://app.internal:80/a?b=c")
+    assert_reported(reports, caplog, exc, "ws://app.internal/a?b=c")
 
 
 @pytest.mark.parametrize("contents", CONTENTS[:4], ids=["nothing", "one", "five", "a large one"])
@@ -445,7 +445,7 @@ async def test_it_is_received_also_by_a_client_that_reads_long_afterwards(
         received, raised = await until_it_fails(ws)
         assert received == contents
         assert raised is exc
-    assert_reported(reports, caplog, exc, "wss://app.internal:443/")
+    assert_reported(reports, caplog, exc, "wss://app.internal/")
 
 
 @pytest.mark.parametrize("make", [*ORDINARY, *OS_ERRORS])
@@ -808,7 +808,7 @@ async def test_without_raising_it_is_a_500_before_the_accept_and_1011_after_it(
         with pytest.raises(WSServerHandshakeError) as caught:
             await session.ws_connect("ws://before.internal/")
         assert caught.value.status == 500
-        assert_logged(caplog, exc, "GET ws://before.internal:80/")
+        assert_logged(caplog, exc, "GET ws://before.internal/")
         caplog.clear()
 
         ws = await session.ws_connect("ws://after.internal/")
@@ -817,7 +817,7 @@ async def test_without_raising_it_is_a_500_before_the_accept_and_1011_after_it(
         assert (received.type, received.data, received.extra) == (WSMsgType.CLOSE, 1011, "")
         assert ws.close_code == 1011
         assert ws.exception() is None
-        assert_logged(caplog, exc, "GET ws://after.internal:80/")
+        assert_logged(caplog, exc, "GET ws://after.internal/")
     assert before.runs == after.runs == 1
     assert not reports.all
 
@@ -841,7 +841,7 @@ async def test_without_raising_a_denial_that_has_begun_is_cut_off(caplog: pytest
             await session.ws_connect("/")
         assert caught.value.status == 404
         await assert_goes_on(session)
-    assert_logged(caplog, exc, "GET ws://app.internal:80/")
+    assert_logged(caplog, exc, "GET ws://app.internal/")
 
 
 # What belongs to the loop.
@@ -954,7 +954,7 @@ async def test_what_an_app_raises_after_its_client_has_gone_is_an_ordinary_end(
     assert record.levelno == logging.DEBUG
     assert record.exc_info is not None
     assert record.exc_info[1] is exc
-    assert record.getMessage().endswith("GET ws://app.internal:80/a?b=c")
+    assert record.getMessage().endswith("GET ws://app.internal/a?b=c")
 
 
 async def test_it_is_one_also_when_a_background_task_of_an_earlier_request_has_ended_meanwhile(
@@ -1161,7 +1161,7 @@ async def test_an_exception_after_the_apps_own_close_is_reported_and_changes_not
     if raising:
         assert_reported(reports, caplog, exc)
     else:
-        assert_logged(caplog, exc, "GET ws://app.internal:80/")
+        assert_logged(caplog, exc, "GET ws://app.internal/")
         assert not reports.all
 
 
@@ -1199,7 +1199,7 @@ async def test_an_exception_after_a_denial_is_reported_and_changes_nothing(
     if raising:
         assert_reported(reports, caplog, exc)
     else:
-        assert_logged(caplog, exc, "GET ws://app.internal:80/")
+        assert_logged(caplog, exc, "GET ws://app.internal/")
         assert not reports.all
 
 
@@ -1693,7 +1693,7 @@ async def test_an_app_that_returns_before_its_handshake_is_an_error(
     async with session_to(app) as session:
         with pytest.raises(ASGIProtocolError) as caught:
             await session.ws_connect("/a")
-        sentence = "ASGI callable returned without sending handshake. (GET ws://app.internal:80/a)"
+        sentence = "ASGI callable returned without sending handshake. (GET ws://app.internal/a)"
         assert str(caught.value) == sentence
     assert_unseen(reports, caplog)
 
@@ -1719,7 +1719,7 @@ async def test_an_app_that_returns_within_a_denial_is_an_error(
     async with session_to(app) as session:
         with pytest.raises(ASGIProtocolError) as caught:
             await session.ws_connect("/a")
-        assert str(caught.value) == ("ASGI callable returned without completing response. (GET ws://app.internal:80/a)")
+        assert str(caught.value) == ("ASGI callable returned without completing response. (GET ws://app.internal/a)")
     assert_unseen(reports, caplog)
 
 
@@ -1761,7 +1761,7 @@ async def test_an_app_that_returns_something_is_an_error(
             assert exc is not None
             assert_reported(reports, caplog, exc)
         assert type(exc) is ASGIProtocolError
-        assert str(exc) == f"ASGI callable should return None, but returned '{result}'. (GET ws://app.internal:80/)"
+        assert str(exc) == f"ASGI callable should return None, but returned '{result}'. (GET ws://app.internal/)"
 
 
 # Frameworks.
@@ -1857,7 +1857,7 @@ async def test_an_endpoint_that_fails_when_accepted_is_received_as_an_error(
         assert isinstance(raised, OfTheApp)
         assert raised.args == ("when accepted",)
         assert "fail_when_accepted" in [frame.name for frame in traceback.extract_tb(raised.__traceback__)]
-    assert_reported(reports, caplog, raised, "ws://app.internal:80/fail_when_accepted")
+    assert_reported(reports, caplog, raised, "ws://app.internal/fail_when_accepted")
 
 
 @frameworks
@@ -1908,7 +1908,7 @@ async def test_closing_twice_is_what_the_framework_raises(
         exc = (await reports.one())["exception"]
         assert isinstance(exc, RuntimeError)
         assert "once a close message has been sent" in str(exc)
-    assert_reported(reports, caplog, exc, "ws://app.internal:80/close_twice")
+    assert_reported(reports, caplog, exc, "ws://app.internal/close_twice")
 
 
 @frameworks

@@ -22,6 +22,7 @@ from starlette.applications import Starlette
 from starlette.types import ASGIApp as StarletteApp
 from yarl import URL
 
+import asgi_connector
 from asgi_connector import (
     ASGIApplicationConnector,
     ASGIConnectorError,
@@ -270,6 +271,10 @@ def exceptions_are_what_they_stand_for(error: UnmountedHostError, broken: ASGIPr
 
 
 # The journal and faults.
+
+
+def the_version_is_a_str() -> None:
+    assert_type(asgi_connector.__version__, str)
 
 
 def a_journal_is_a_sequence_of_exchanges(journal: Journal) -> None:
