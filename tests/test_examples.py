@@ -26,7 +26,7 @@ TELLING_LINES = {
         r"PUT http://users\.internal/users/1/photo .*'users\.internal'",
         r'200 \{"filename":"ada\.png","size":2000000\}',
         r"^Without a fallback",
-        r"UnmountedHostError: .*http://user\.internal:80.* Did you mean 'users\.internal'\?",
+        r"UnmountedHostError: .*http://user\.internal,.* Did you mean 'users\.internal'\?",
         r"^With a fallback",
         r"GET http://127\.0\.0\.1:\d+/rates/EUR .*fallback.*TCPConnector",
         r'200 \{"EUR":1\.25\}',
