@@ -421,8 +421,7 @@ class LiveExchange(Exchange):
 
     def _websocket_closed(self, code: int) -> None:
         """The client has got a close frame, or has itself failed the WebSocket."""
-        if self._closed_at_client is None:
-            self._closed_at_client = code
+        self._closed_at_client = code
 
     def _release(self) -> None:
         """The client has done with the connection, or it was lost.

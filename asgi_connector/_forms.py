@@ -60,10 +60,9 @@ def _read_multipart(body: bytes, boundary: bytes, redacted: bool) -> Form:
     kept: list[bytes] = []
     done = 0
     found = list(delimiter.finditer(body))
-    for match, following in zip(found, [*found[1:], None], strict=True):
+    for match, end in zip(found, [*(each.start() for each in found[1:]), len(body)], strict=False):
         if match["last"] is not None:
             break
-        end = len(body) if following is None else following.start()
         headers = _END_OF_HEADERS.search(body, match.end(), end)
         if headers is None:
             continue
@@ -86,12 +85,8 @@ def _read_part(head: bytes, value: bytes, redacted: bool) -> Field:
 def _redact(name: str, value: bytes, *, is_file: bool) -> bytes:
     if is_secret(name):
         return REDACTED.encode()
-    if is_file:
-        return value
-    try:
-        return redact_text(value.decode()).encode()
-    except UnicodeDecodeError:
-        return value
+    # Every byte stays, but for the secrets of URLs.
+    return value if is_file else redact_text(value.decode("latin-1")).encode("latin-1")
 
 
 def _parameter(headers: "Message[str, str]", name: str) -> str | None:

@@ -77,7 +77,9 @@ _COMPANIONS: Final = frozenset(
         "private",
         "public",
         "refresh",
+        "request",
         "reset",
+        "response",
         "security",
         "service",
         "shared",
@@ -169,7 +171,7 @@ _IN_URL: Final = re.compile(rf"(?P<before>^|[?&;#,]\s*|{_DELIMITER}){_NAME}{_EQU
 _IN_TEXT: Final = re.compile(rf"(?P<before>[?&;#]|{_DELIMITER}){_NAME}{_EQUALS}", re.IGNORECASE)
 _END_OF_VALUE: Final = re.compile("[&#]")
 _END_OF_MATRIX_VALUE: Final = re.compile(r"[;/?&#\s]")
-_DECODINGS: Final = 5
+_ENCODED_AGAIN: Final = re.compile("%(?:25)+")
 _LOOKED_BACK: Final = 8192  # characters
 
 # Of URLs as they are written: one that cannot be parsed may have a password in it too, and the others stay as they are.
@@ -200,11 +202,6 @@ def redact_header(name: str, value: str) -> str:
     return redact_url(value)
 
 
-def redact_field(name: str, value: str) -> str:
-    """The value of a form's field, decoded."""
-    return REDACTED if is_secret(name) else redact_text(value)
-
-
 def redact_form(text: str) -> str:
     """The text of an ``application/x-www-form-urlencoded`` form, with the same secrets redacted as its fields."""
     return "&".join(map(_redact_pair, text.split("&")))
@@ -229,19 +226,15 @@ def _redact(text: str, parameter: re.Pattern[str]) -> str:
 
 def _decoded(name: str) -> str:
     """The name of a parameter, which may be percent-encoded several times."""
-    for _ in range(_DECODINGS):
-        decoded = unquote_plus(name)
-        if decoded == name:
-            break
-        name = decoded
-    return name
+    return unquote_plus(_ENCODED_AGAIN.sub("%", name))
 
 
 def _end_of_value(text: str, match: re.Match[str]) -> int:
     end = _END_OF_VALUE
-    depths = [depth for depth in (match["depth"], match["encoded"]) if depth is not None]
-    if depths:
-        end = re.compile(f"[&#]|%{max(depths)}(?:26|23)", re.IGNORECASE)
+    if match["encoded"] is not None:
+        end = re.compile(f"[?&#]|%{match['encoded']}(?:26|23)")
+    elif match["depth"] is not None:
+        end = re.compile(f"[&#]|%{match['depth']}(?:26|23)")
     elif match["before"] == ";" and _is_in_path(text, match.start()):
         end = _END_OF_MATRIX_VALUE
     found = end.search(text, match.end())
