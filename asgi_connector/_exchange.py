@@ -228,7 +228,7 @@ class Exchange:
 
     @property
     def waited(self) -> float | None:
-        """Seconds until the app sent the head of its response; `None` if it has not, and for the fallback.
+        """Seconds until the app, or the server, sent the head of a response; `None` before, and for the fallback.
 
         What a fault delays on its way is not in it.
         """
@@ -268,7 +268,7 @@ class Exchange:
 
     @property
     def close_code(self) -> int | None:
-        """The code that a WebSocket was closed with; 1006 if there was no close frame (RFC 6455, 7.1.5)."""
+        """The code that a WebSocket was closed with; 1006 if no close frame reached its client (RFC 6455, 7.1.5)."""
         self._settle()
         return self._close_code
 

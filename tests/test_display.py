@@ -4,6 +4,7 @@ import asyncio
 import json
 import logging
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import aiohttp
@@ -169,9 +170,10 @@ async def test_nothing_that_a_terminal_obeys_is_shown() -> None:
     async with session_to(raising(LookupError(ODD))) as session:
         connector = connector_of(session)
         with connector.record() as journal:
-            for path in ("/plain", f"/{ODD}?a={ODD}"):
-                with pytest.raises((LookupError, ValueError, aiohttp.ClientError)):
-                    await session.get(URL(f"http://app.internal{path}", encoded=True))
+            with pytest.raises(LookupError):
+                await session.get("/plain")
+            with suppress(ValueError, aiohttp.ClientError):  # a newer aiohttp does not send it, this server refuses it
+                await session.get(URL(f"http://app.internal/{ODD}?a={ODD}", encoded=True))
             with pytest.raises(aiohttp.ClientConnectorError):
                 await session.get("http://no.internal/")
             with pytest.raises(AssertionError) as caught:
