@@ -9,7 +9,7 @@ from ._mounts import Mount
 
 if TYPE_CHECKING:
     from . import faults as faults
-    from ._exchange import Exchange
+    from ._exchange import Content, Exchange, WebSocketMessage
     from ._journal import Journal
 
     __version__: str
@@ -19,16 +19,24 @@ __all__ = [
     "ASGIConnectorError",
     "ASGIProtocolError",
     "ASGIRoutingConnector",
+    "Content",
     "Exchange",
     "Journal",
     "LifespanError",
     "Mount",
     "UnmountedHostError",
+    "WebSocketMessage",
     "faults",
 ]
 
 # What few programs need is imported when it is first asked for.
-_LATER = {"Exchange": "._exchange", "Journal": "._journal", "faults": ".faults"}
+_LATER = {
+    "Content": "._exchange",
+    "Exchange": "._exchange",
+    "Journal": "._journal",
+    "WebSocketMessage": "._exchange",
+    "faults": ".faults",
+}
 
 # Tracebacks, pickles and help() show the names that users import.
 for _name in __all__:

@@ -43,6 +43,8 @@ from aiohttp.streams import EofStream
 from aiohttp.tracing import Trace, TraceConfig
 
 from ._callers import Caller
+from ._close_frames import CloseFrameFinder
+from ._display import repr_of
 from ._exceptions import ASGIConnectorError
 from ._mounts import MountedApp
 from ._observer import Observer
@@ -106,6 +108,8 @@ class ClientProtocol(ResponseHandler):
     """Called with the origin of a request whose call is about to raise the exception."""
     on_lost: Callable[[], None] | None = None
     """Called when the connection has been lost, and aiohttp knows it."""
+    on_websocket_closed: Callable[[int], None] | None = None
+    """Called with the code of the close frame that has arrived, or of the error for which aiohttp closes by itself."""
     _app_exception: BaseException | None = None
     _app_exception_raised = False
     _frames_exception: BaseException | None = None
@@ -169,6 +173,8 @@ class ClientProtocol(ResponseHandler):
         return True
 
     def set_parser(self, parser: Any, payload: Any, *args: Any, **kwargs: Any) -> None:
+        if self.on_websocket_closed is not None:
+            parser = _WatchedReader(parser, payload, self.on_websocket_closed)
         super().set_parser(parser, payload, *args, **kwargs)
         self._frames_queue = payload
         self._raise_frames_exception()
@@ -205,6 +211,31 @@ class ClientProtocol(ResponseHandler):
             self.server.failure_undelivered(exc, client_gone=not complete)
 
 
+class _WatchedReader:
+    """aiohttp's reader of frames, in the client of a WebSocket that is recorded, and what it is told of closing.
+
+    aiohttp itself does not keep whether a close frame has arrived.
+    """
+
+    def __init__(self, reader: WebSocketReader, queue: WebSocketDataQueue, on_closed: Callable[[int], None]) -> None:
+        self._reader = reader
+        self._queue = queue
+        self._on_closed = on_closed
+        self._finder = CloseFrameFinder()
+
+    def feed_data(self, data: bytes) -> tuple[bool, bytes]:
+        failed, rest = self._reader.feed_data(data)
+        code = self._finder.feed(data)
+        if failed and isinstance(error := self._queue.exception(), WebSocketError):
+            code = error.code
+        if code is not None:
+            self._on_closed(code)
+        return failed, rest
+
+    def feed_eof(self) -> None:
+        self._reader.feed_eof()
+
+
 def _raisable_from_request(exc: BaseException) -> BaseException:
     """A future, on which the call waits, takes no `StopIteration`."""
     if isinstance(exc, StopIteration):
@@ -228,7 +259,7 @@ def _raisable_from_frames(exc: BaseException) -> BaseException:
 
 
 def _wrapped(exc: BaseException, when: str) -> ASGIConnectorError:
-    wrapped = ASGIConnectorError(f"The app raised {exc!r} {when}")
+    wrapped = ASGIConnectorError(f"The app raised {repr_of(exc)} {when}")
     wrapped.__cause__ = exc
     return wrapped
 

@@ -13,7 +13,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Final, Literal, NoReturn
 from urllib.parse import unquote
 
-from aiohttp import ClientRequest, ClientResponse, ServerTimeoutError
+from aiohttp import ClientRequest, ClientResponse, HttpVersion, ServerTimeoutError
 from aiohttp.connector import Connection
 from multidict import CIMultiDict, CIMultiDictProxy
 from typing_extensions import override
@@ -21,6 +21,8 @@ from yarl import URL
 
 from ._aiohttp import ClientProtocol, ServerEnd, is_closed_by_client, response_of
 from ._callers import Caller
+from ._display import printable, text_of
+from ._redaction import redact_text, redact_url
 from ._types import ASGIApp, Bytes
 
 if TYPE_CHECKING:
@@ -57,14 +59,16 @@ class Content:
 
     Attributes:
         headers: those that the client sent, or got (a `multidict.CIMultiDictProxy`).
+        http_version: the version of HTTP that the client sent, or got: ``"HTTP/1.1"`` or ``"HTTP/1.0"``.
         size: how many bytes of a body arrived at the app, or were sent by it: without the framing of HTTP/1.1, in the
             content encoding that they had. Of the fallback's bodies nothing is known.
     """
 
-    __slots__ = ("_chunks", "_kept", "_room", "headers", "size")
+    __slots__ = ("_chunks", "_kept", "_room", "headers", "http_version", "size")
 
-    def __init__(self, headers: CIMultiDictProxy[str], room: int | None) -> None:
+    def __init__(self, headers: CIMultiDictProxy[str], room: int | None, version: HttpVersion | None = None) -> None:
         self.headers = headers
+        self.http_version = name_of(version)
         self.size = 0
         self._chunks: list[bytes] | None = None
         self._kept = 0
@@ -191,7 +195,7 @@ class Exchange:
         self.via: Via = "app"
         self.reused: bool | None = None
         self.fault: Fault | None = None
-        self.request = Content(CIMultiDictProxy(req.headers), room)
+        self.request = Content(CIMultiDictProxy(req.headers), room, req.version)
         self.messages: Sequence[WebSocketMessage] = ()
         self.messages_dropped = 0
         self._close_code: int | None = None
@@ -224,7 +228,7 @@ class Exchange:
 
     @property
     def waited(self) -> float | None:
-        """Seconds until the app sent the head of its response; `None` if it has not, and for the fallback.
+        """Seconds until the app, or the server, sent the head of a response; `None` before, and for the fallback.
 
         What a fault delays on its way is not in it.
         """
@@ -264,7 +268,7 @@ class Exchange:
 
     @property
     def close_code(self) -> int | None:
-        """The code that a WebSocket was closed with; 1006 if there was no close frame (RFC 6455, 7.1.5)."""
+        """The code that a WebSocket was closed with; 1006 if no close frame reached its client (RFC 6455, 7.1.5)."""
         self._settle()
         return self._close_code
 
@@ -285,11 +289,11 @@ class Exchange:
 
     def __str__(self) -> str:
         caller = "" if self.caller is None else f"{self.caller} -> "
-        return f"{caller}{self.method} {self.url}: {self.outcome}"
+        return printable(f"{caller}{self.method} {redact_url(str(self.url))}: {self.outcome}")
 
     @property
     def outcome(self) -> str:
-        """What became of it, in a few words and without times."""
+        """What became of it, in a few words, without times and without the secrets of URLs."""
         words = [str(self.status)] if self.status is not None else []
         if self.state != "done":
             words.append(self.state)
@@ -301,11 +305,16 @@ class Exchange:
             words.append(f"via {self.via}")
         if self.fault is not None:
             words.append(f"[{self.fault!r}]")
-        return " ".join(words)
+        return printable(" ".join(words))
+
+
+def name_of(version: HttpVersion | None) -> str:
+    """As HTTP writes it; empty if there is none."""
+    return "" if version is None else f"HTTP/{version.major}.{version.minor}"
 
 
 def _summary(error: BaseException) -> str:
-    text = " ".join(str(error).split())  # in one line
+    text = " ".join(redact_text(text_of(error)).split())  # in one line
     if len(text) > _SHOWN_OF_ERROR:
         text = f"{text[:_SHOWN_OF_ERROR]}…"
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
@@ -320,6 +329,7 @@ class LiveExchange(Exchange):
 
     __slots__ = (
         "_closed",
+        "_closed_at_client",
         "_connection",
         "_cut_off",
         "_kept",
@@ -358,6 +368,7 @@ class LiveExchange(Exchange):
         self._last_response: ClientResponse | None = None
         self._last_error: BaseException | None = None
         self._cut_off: BaseException | None = None
+        self._closed_at_client: int | None = None  # the code of the close frame that has arrived there
 
     # The client's end.
 
@@ -392,8 +403,12 @@ class LiveExchange(Exchange):
         connection.add_callback(self._release)
         if isinstance(protocol, ClientProtocol) and self.via != "fallback":
             protocol.on_lost = self._release
+            protocol.on_websocket_closed = self._websocket_closed
         elif (closed := protocol.closed) is not None:
-            closed.add_done_callback(self._connection_lost)
+            # The future is made by asking for it, and it outlives this exchange on a connection that is kept alive.
+            closed.remove_done_callback(_retrieve_exception)
+            closed.add_done_callback(_retrieve_exception, context=self._clock.context)
+            closed.add_done_callback(self._connection_lost, context=self._clock.context)
             self._closed = closed
 
     def cut_off(self, exc: BaseException) -> None:
@@ -402,8 +417,11 @@ class LiveExchange(Exchange):
 
     def _connection_lost(self, closed: "asyncio.Future[None]") -> None:
         if not closed.cancelled():  # by who waited for it
-            closed.exception()  # which is told elsewhere
             self._release()
+
+    def _websocket_closed(self, code: int) -> None:
+        """The client has got a close frame, or has itself failed the WebSocket."""
+        self._closed_at_client = code
 
     def _release(self) -> None:
         """The client has done with the connection, or it was lost.
@@ -422,7 +440,7 @@ class LiveExchange(Exchange):
         assert protocol is not None  # who is told of a release is told before it
         self._last_error = protocol.exception()
         if isinstance(protocol, ClientProtocol) and self.via != "fallback":
-            protocol.on_lost = None
+            protocol.on_lost = protocol.on_websocket_closed = None
         self._note_end()
         self.on_release(self)
 
@@ -452,6 +470,7 @@ class LiveExchange(Exchange):
         if self._status is None and response is not None and status is not None:
             self._status = status
             self._response.headers = response.headers
+            self._response.http_version = name_of(response.version)
 
     def conclude(self) -> None:
         """Find out how it has ended."""
@@ -493,10 +512,11 @@ class LiveExchange(Exchange):
         if self.via == "fallback":  # what its frames were is not known
             self._finish("done")
             return
-        if self._error is None and self._close_code is not None:
+        # What counts is what the client got: a close frame of the app, or the app's answer to its own, may be lost.
+        self._close_code = self._closed_at_client or _ABNORMAL_CLOSURE
+        if self._error is None and self._closed_at_client is not None:
             self._finish("done")
             return
-        self._close_code = self._close_code or _ABNORMAL_CLOSURE
         if self._error is None:
             self._error = self._cut_off
         self._finish("abandoned" if self._error is None else "failed")
@@ -551,3 +571,9 @@ class LiveExchange(Exchange):
     def app_failed(self, exc: BaseException) -> None:
         if self._state == "running":
             self._error = exc
+
+
+def _retrieve_exception(closed: "asyncio.Future[None]") -> None:
+    """What a connection was lost with is told elsewhere; asyncio must not log that nobody has asked for it."""
+    if not closed.cancelled():
+        closed.exception()

@@ -9,93 +9,32 @@ import json
 import re
 import zlib
 from collections.abc import Iterable
-from contextlib import suppress
 from datetime import datetime
+from gzip import GzipFile
 from http import HTTPStatus
 from importlib.metadata import version
+from io import BytesIO
 from os import PathLike
-from pathlib import Path
 from typing import Any, Final
 from urllib.parse import parse_qsl
 
 from multidict import CIMultiDict
 
+from ._display import text_of
 from ._exchange import NO_HEADERS, Content, Exchange, WebSocketMessage
+from ._files import replace_file
+from ._forms import Field, read_form
+from ._redaction import REDACTED, redact_header, redact_text, redact_url
 
-_REDACTED: Final = "[redacted]"
-_SECRET_HEADERS: Final = frozenset(
-    {
-        "api-key",
-        "authorization",
-        "cookie",
-        "private-token",
-        "proxy-authorization",
-        "set-cookie",
-        "x-access-token",
-        "x-amz-security-token",
-        "x-api-key",
-        "x-api-token",
-        "x-auth-token",
-        "x-csrf-token",
-        "x-csrftoken",
-        "x-goog-api-key",
-        "x-session-token",
-        "x-vault-token",
-        "x-xsrf-token",
-    }
-)
-_SECRET_PARAMETERS: Final = frozenset(
-    {
-        "access_token",
-        "api_key",
-        "apikey",
-        "auth_token",
-        "client_assertion",
-        "client_secret",
-        "code",
-        "code_verifier",
-        "id_token",
-        "jwt",
-        "key",
-        "passwd",
-        "password",
-        "private_token",
-        "pwd",
-        "refresh_token",
-        "secret",
-        "session_id",
-        "sessionid",
-        "sig",
-        "signature",
-        "token",
-        "x-amz-credential",
-        "x-amz-security-token",
-        "x-amz-signature",
-        "x-goog-credential",
-        "x-goog-signature",
-    }
-)
-_URL_HEADERS: Final = frozenset({"content-location", "link", "location", "origin", "referer", "refresh"})
 _NOT_KNOWN: Final = -1
-_DECODED_AT_MOST: Final = 64 * 1024 * 1024  # lest a small body were a large archive
-
-
-def _in_a_query(name: str) -> str:
-    """The pattern of a parameter's name, each character of which may be percent-encoded."""
-    return "".join(f"(?:{re.escape(c)}|%{ord(c):02x}|%{ord(c.upper()):02x})" for c in name)
-
-
-# Of URLs as they are written: one that cannot be parsed may have a password in it too, and the others stay as they are.
-_USER: Final = re.compile(r"((?:^|[:<=\s])//)[^/?#\s]*@")
-_SECRET_VALUE: Final = re.compile(
-    rf"((?:^|[?&;#])(?:{'|'.join(map(_in_a_query, sorted(_SECRET_PARAMETERS)))})=)[^&#]*", re.IGNORECASE
-)
+_DECODED_AT_MOST: Final = 64 * 1024 * 1024  # bytes: a small body must not become a large archive
+_MEMBERS_AT_MOST: Final = 1024  # as in aiohttp
 _SURROGATE: Final = re.compile("[\ud800-\udfff]")
 
 
 def save(exchanges: Iterable[Exchange], path: "str | PathLike[str]", *, sensitive: bool) -> None:
     text = json.dumps(archive(exchanges, sensitive=sensitive), ensure_ascii=False, indent=2)
-    Path(path).write_text(f"{text}\n", encoding="utf-8")
+    replace_file(path, f"{text}\n".encode(), private=sensitive)
 
 
 def archive(exchanges: Iterable[Exchange], *, sensitive: bool) -> dict[str, Any]:
@@ -142,11 +81,11 @@ def _request(exchange: Exchange, sensitive: bool) -> dict[str, Any]:
     cookies = [cookie for value in headers.getall("Cookie", []) for cookie in value.split(";")]
     url = _clean(exchange.url)
     if not sensitive:
-        url = _redact_url(url)
+        url = redact_url(url)
     request: dict[str, Any] = {
         "method": exchange.method,
         "url": url,
-        "httpVersion": "HTTP/1.1",
+        "httpVersion": content.http_version,
         "cookies": _cookies(cookies, sensitive),
         "headers": _headers(headers, sensitive),
         "queryString": _query(url),
@@ -154,10 +93,36 @@ def _request(exchange: Exchange, sensitive: bool) -> dict[str, Any]:
         "bodySize": _body_size(exchange, content),
     }
     if content.body:
-        # HAR has no place for the encoding of a request's body.
-        text = _text(content.body, content, "_encoding")
-        request["postData"] = {"mimeType": headers.get("Content-Type", ""), "params": [], **text}
+        request["postData"] = _post_data(content, headers, sensitive)
     return request
+
+
+def _post_data(content: Content, headers: CIMultiDict[str], sensitive: bool) -> dict[str, Any]:
+    """The body of a request, and the fields that it has if it is a form.
+
+    HAR 1.2 calls ``text`` and ``params`` mutually exclusive. Both are written, as Chrome does: programs that import
+    archives, Chrome's developer tools among them, look at the text only, and nobody can read the fields of a form whose
+    text is in base64. What is redacted in the fields is redacted in the text too.
+    """
+    body = _decoded(content.body or b"", headers.get("Content-Encoding", ""), content)
+    mime_type = headers.get("Content-Type", "")
+    form = read_form(mime_type, body, redacted=not sensitive)
+    # HAR has no place for the encoding of a request's body.
+    text = _text(body if form is None else form.body, content, "_encoding")
+    return {"mimeType": mime_type, "params": [] if form is None else list(map(_param, form.fields)), **text}
+
+
+def _param(field: Field) -> dict[str, str]:
+    param = {"name": field.name}
+    try:
+        param["value"] = field.value.decode()
+    except UnicodeDecodeError:
+        param["comment"] = f"{len(field.value)} bytes that are no text"
+    if field.file_name is not None:
+        param["fileName"] = field.file_name
+    if field.content_type is not None:
+        param["contentType"] = field.content_type
+    return param
 
 
 def _response(exchange: Exchange, sensitive: bool) -> dict[str, Any]:
@@ -167,7 +132,7 @@ def _response(exchange: Exchange, sensitive: bool) -> dict[str, Any]:
     response: dict[str, Any] = {
         "status": exchange.status or 0,
         "statusText": _reason(exchange.status),
-        "httpVersion": "HTTP/1.1",
+        "httpVersion": content.http_version,
         "cookies": _cookies(cookies, sensitive),
         "headers": _headers(headers, sensitive),
         "content": {"size": content.size, "mimeType": headers.get("Content-Type", "")},
@@ -175,14 +140,15 @@ def _response(exchange: Exchange, sensitive: bool) -> dict[str, Any]:
         "headersSize": _NOT_KNOWN,
         "bodySize": _body_size(exchange, content),
     }
-    if content.body is not None and exchange.via != "fallback":
-        body = _decoded(content.body, headers.get("Content-Encoding", ""), content)
-        if body is not content.body and not content.cut:
+    sent = content.body
+    if sent is not None and exchange.via != "fallback":
+        body = _decoded(sent, headers.get("Content-Encoding", ""), content)
+        if body is not sent:
             response["content"] |= {"size": len(body), "compression": len(body) - content.size}
         response["content"] |= _text(body, content, "encoding")
     if exchange.state in ("failed", "abandoned"):
         error = _error(exchange)
-        response["_error"] = error if sensitive else _redact_url(error)
+        response["_error"] = error if sensitive else redact_text(error)
     return response
 
 
@@ -196,7 +162,8 @@ def _reason(status: int | None) -> str:
 def _error(exchange: Exchange) -> str:
     if exchange.error is None:
         return exchange.state
-    return _clean(f"{exchange.state}: {type(exchange.error).__name__}: {exchange.error}")
+    text = text_of(exchange.error)
+    return _clean(f"{exchange.state}: {type(exchange.error).__name__}{text and ': '}{text}")
 
 
 def _body_size(exchange: Exchange, content: Content) -> int:
@@ -205,13 +172,47 @@ def _body_size(exchange: Exchange, content: Content) -> int:
 
 def _decoded(body: bytes, encoding: str, content: Content) -> bytes:
     """The body as its reader gets it; as it was sent if it is not whole, or in an encoding of another library's."""
-    if encoding.lower() in ("deflate", "gzip", "x-gzip") and not content.cut:
-        with suppress(zlib.error):
-            inflating = zlib.decompressobj(zlib.MAX_WBITS | 32)  # gzip or zlib, by its head
-            decoded = inflating.decompress(body, _DECODED_AT_MOST)
-            if inflating.eof:
-                return decoded
-    return body
+    if content.cut or not body:
+        return body
+    encoding = encoding.strip().lower()
+    decoded: bytes | None = None
+    if encoding in ("gzip", "x-gzip"):
+        decoded = _gunzipped(body)
+    elif encoding == "deflate":
+        decoded = _inflated(body, zlib.MAX_WBITS)
+        if decoded is None:
+            # Without the head and the check sum of zlib, as some servers send it (RFC 9110, 8.4.1.2, note).
+            decoded = _inflated(body, -zlib.MAX_WBITS)
+    return body if decoded is None else decoded
+
+
+def _gunzipped(body: bytes) -> bytes | None:
+    """All members of a gzip file (RFC 1952, 2.2); `None` if it is none, is not whole, or is too large."""
+    try:
+        with GzipFile(fileobj=BytesIO(body)) as file:
+            decoded = file.read(_DECODED_AT_MOST + 1)
+    except (OSError, EOFError, zlib.error):
+        return None
+    return decoded if len(decoded) <= _DECODED_AT_MOST else None
+
+
+def _inflated(body: bytes, wbits: int) -> bytes | None:
+    """One or several streams, as aiohttp's client reads them; `None` if it is none, is not whole, or is too large."""
+    parts: list[bytes] = []
+    size = 0
+    for _ in range(_MEMBERS_AT_MOST):
+        inflating = zlib.decompressobj(wbits)
+        try:
+            parts.append(inflating.decompress(body, _DECODED_AT_MOST + 1 - size))
+        except zlib.error:
+            return None
+        size += len(parts[-1])
+        if not inflating.eof or size > _DECODED_AT_MOST:
+            return None
+        body = inflating.unused_data
+        if not body:
+            return b"".join(parts)
+    return None
 
 
 def _text(body: bytes, content: Content, encoding: str) -> dict[str, Any]:
@@ -221,7 +222,7 @@ def _text(body: bytes, content: Content, encoding: str) -> dict[str, Any]:
     except UnicodeDecodeError:
         text = {"text": base64.b64encode(body).decode("ascii"), encoding: "base64"}
     if content.cut:
-        text["comment"] = f"the first {len(body)} of {content.size} bytes"
+        text["comment"] = f"the first {content.size - content.cut} of {content.size} bytes"
     return text
 
 
@@ -255,16 +256,7 @@ def _headers(headers: CIMultiDict[str], sensitive: bool) -> list[dict[str, str]]
 
 
 def _header_value(name: str, value: str, sensitive: bool) -> str:
-    if sensitive:
-        return value
-    if name.lower() in _SECRET_HEADERS:
-        return _REDACTED
-    return _redact_url(value) if name.lower() in _URL_HEADERS else value
-
-
-def _redact_url(text: str) -> str:
-    """*text* without the user, password and secret parameters of the URL that it is, or has in it."""
-    return _SECRET_VALUE.sub(r"\1%5Bredacted%5D", _USER.sub(r"\1", text))
+    return value if sensitive else redact_header(name, value)
 
 
 def _query(url: str) -> list[dict[str, str]]:
@@ -276,7 +268,7 @@ def _cookies(cookies: Iterable[str], sensitive: bool) -> list[dict[str, str]]:
     """Those that have a name, as they are written: one that is malformed takes none of the others with it."""
     pairs = [cookie.partition("=") for cookie in cookies]
     return [
-        {"name": name.strip(), "value": value.strip() if sensitive else _REDACTED}
+        {"name": name.strip(), "value": value.strip() if sensitive else REDACTED}
         for name, equals, value in pairs
         if equals
     ]

@@ -222,15 +222,19 @@ class Journal(Sequence[Exchange]):
     def to_har(self, *, sensitive: bool = False) -> dict[str, Any]:
         """The exchanges as an HTTP Archive (HAR 1.2), which the developer tools of browsers can read.
 
-        Cookies and credentials are left out, in headers, URLs and queries, unless *sensitive* is true. Bodies and
-        messages have what they had, without their gzip or deflate.
+        Cookies, and what is a secret by its name, are left out of headers, URLs and the fields of forms, unless
+        *sensitive* is true. Other bodies and messages have what they had, without their gzip or deflate.
         """
         from ._har import archive
 
         return archive(self, sensitive=sensitive)
 
     def save_har(self, path: "str | PathLike[str]", *, sensitive: bool = False) -> None:
-        """Write `to_har()` to a file, in JSON."""
+        """Write `to_har()` to a file, in JSON.
+
+        An old file is replaced when the new one is complete, and stays as it was if that fails. With *sensitive* only
+        the owner of the file may read it.
+        """
         from ._har import save
 
         save(self, path, sensitive=sensitive)

@@ -7,9 +7,10 @@ makes of them, so each character that may mean something to Mermaid is written a
 import re
 from collections.abc import Iterable, Iterator
 from typing import Final
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 from ._exchange import Exchange, WebSocketMessage
+from ._redaction import redact_url
 
 _OUTSIDE: Final = "outside"
 _NOT_PLAIN: Final = re.compile(r"[^A-Za-z0-9 ./_-]|^ | $")
@@ -42,13 +43,18 @@ def _events(exchange: Exchange, names: dict[str | None, str]) -> Iterator[tuple[
     """The arrows of an exchange, each with its place among those of all."""
     caller, callee = names[exchange.caller], names[_callee(exchange)]
     begun, ended = exchange.order
-    yield begun, f"{caller}->>{callee}: {_escape(f'{exchange.method} {exchange.path}')}"
+    yield begun, f"{caller}->>{callee}: {_escape(f'{exchange.method} {_path(exchange)}')}"
     for message in exchange.messages:
         sender, receiver = (caller, callee) if message.from_client else (callee, caller)
         yield message.order, f"{sender}-){receiver}: {_escape(_describe(message))}"
     if ended is not None:
         arrow = "-->>" if exchange.state == "done" else "--x"
         yield ended, f"{callee}{arrow}{caller}: {_escape(_outcome(exchange))}"
+
+
+def _path(exchange: Exchange) -> str:
+    """The path, decoded, without the secrets that it has in matrix parameters."""
+    return unquote(redact_url(exchange.url.raw_path))
 
 
 def _describe(message: WebSocketMessage) -> str:

@@ -3,13 +3,20 @@
 import re
 from collections.abc import Callable
 from types import EllipsisType
-from typing import NamedTuple
+from typing import Final, NamedTuple, cast
+from urllib.parse import unquote
 
+from yarl import URL
+
+from ._display import repr_of
 from ._exchange import Exchange
 from ._mounts import Pattern, covers, parse_pattern
+from ._redaction import redact_url
 
 Caller = str | None | EllipsisType
 Path = str | re.Pattern[str] | None
+
+_URL: Final = re.compile(r"(?P<scheme>(?:[^/?#]*://)?)(?P<authority>[^/?#]*)(?P<path>[^?#]*)")
 
 
 class Call(NamedTuple):
@@ -49,7 +56,7 @@ class Selector:
         status: int | None = None,
         where: Callable[[Exchange], object] | None = None,
     ) -> None:
-        self.host: Pattern | None = None if host is None else parse_pattern(host)
+        self.host: Pattern | None = None if host is None else _parse_host(host)
         self._caller: Pattern | EllipsisType | None = parse_pattern(caller) if isinstance(caller, str) else caller
         self._method = method
         self._path = path
@@ -73,7 +80,7 @@ class Selector:
         if not isinstance(self._caller, EllipsisType):
             said.append(f"caller={None if self._caller is None else str(self._caller)!r}")
         criteria = {"method": self._method, "path": self._path, "status": self._status, "where": self._where}
-        said += [f"{name}={value!r}" for name, value in criteria.items() if value is not None]
+        said += [f"{name}={repr_of(value)}" for name, value in criteria.items() if value is not None]
         return ", ".join(said) or "anything"
 
     @property
@@ -102,7 +109,7 @@ class Selector:
         if self._method is not None and call.method != self._method.upper():
             differences.append(f"method is {call.method!r}")
         if self._path is not None and not self._is_path(call.path):
-            differences.append(f"path is {call.path!r}")
+            differences.append(f"path is {redact_url(call.path)!r}")
         return differences
 
     def _is_caller(self, caller: str | None) -> bool:
@@ -112,6 +119,31 @@ class Selector:
         if isinstance(self._path, re.Pattern):
             return self._path.fullmatch(path) is not None
         return path == self._path
+
+
+def _parse_host(host: object) -> Pattern:
+    """Read a host pattern. For a URL, the error says how to ask for its host and its path."""
+    try:
+        return parse_pattern(cast(str, host))  # which checks that it is one
+    except (TypeError, ValueError) as exc:
+        instead = _instead_of_url(str(host)) if isinstance(host, str | URL) else None
+        if instead is None:
+            raise
+        problem = str(exc) if isinstance(host, URL) else f"{host!r}: a host pattern has no path, query or user"
+        raise type(exc)(f"{problem}; write {instead}") from None
+
+
+def _instead_of_url(url: str) -> str | None:
+    """What to write for *url*, which is no host pattern; `None` if there is no host in it that can be one."""
+    match = _URL.match(url)
+    assert match is not None  # each part of it may be missing
+    host = f"{match['scheme']}{match['authority'].rpartition('@')[2]}"
+    try:
+        parse_pattern(host)
+    except ValueError:
+        return None
+    path = unquote(match["path"])
+    return f"host={host!r}, path={path!r}" if path else f"host={host!r}"
 
 
 def _is_of_str(pattern: re.Pattern[str]) -> bool:

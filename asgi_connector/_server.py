@@ -424,7 +424,9 @@ class ServerProtocol(asyncio.Protocol):
         """Answer bytes that are no request, and close; what follows them cannot be understood either."""
         if self._framing is None:
             text = f"{problem.reason}\n"
-            self._transport.write(plain_response(problem.status, text, to_head=to_head, headers=problem.headers))
+            self._write_plain_response(
+                plain_response(problem.status, text, to_head=to_head, headers=problem.headers), self._observer
+            )
         self._phase = _CLOSED
         self._transport.close()
 
@@ -579,10 +581,18 @@ class ServerProtocol(asyncio.Protocol):
         if self._framing is None:
             assert self._cycle is not None
             to_head = self._line.method == "HEAD"
-            self._transport.write(plain_response(500, "Internal Server Error", to_head=to_head))
+            response = plain_response(500, "Internal Server Error", to_head=to_head)
+            self._write_plain_response(response, self._cycle.observer)
         self._phase = _CLOSED
         self._transport.release()
         self._transport.close()
+
+    def _write_plain_response(self, response: bytes, observer: Observer | None) -> None:
+        """Write a whole response of the server's own."""
+        self._transport.write(response)
+        if observer is not None:
+            observer.response_started()
+            observer.response_body(response.partition(b"\r\n\r\n")[2])
 
     def cycle_ended(self, cycle: Cycle) -> None:
         if isinstance(cycle, WebSocketCycle):  # and not the background task of an earlier request

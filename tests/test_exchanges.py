@@ -6,6 +6,8 @@ import gc
 import io
 import pickle
 import re
+import socket
+import struct
 import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -1773,3 +1775,345 @@ async def test_what_says_whether_an_exchange_is_meant_may_return_any_object(valu
         assert len(journal.assert_called(where=lambda exchange: exchange.request.headers.get("X-Id"))) == 1
         assert len(journal.assert_not_called(where=lambda exchange: exchange.request.headers.get("X-Other"))) == 0
         assert len(await journal.wait_for(where=lambda exchange: exchange.request.headers.get("X-Id"))) == 1
+
+
+# What the client of a WebSocket has seen.
+
+CUTS = [faults.Reset, faults.Close]
+
+
+async def greeting(scope: Scope, receive: Receive, send: Send) -> None:
+    """Says hello, in 7 bytes, and closes with 4005, in 10, when it is spoken to."""
+    await accept(receive, send)
+    await send({"type": "websocket.send", "text": "hello"})
+    if (await receive())["type"] == "websocket.receive":
+        await send({"type": "websocket.close", "code": 4005, "reason": "enough"})
+
+
+async def greeted(session: aiohttp.ClientSession, **settings: Any) -> aiohttp.ClientWebSocketResponse:
+    timeout = aiohttp.ClientWSTimeout(ws_close=0.01)
+    ws: aiohttp.ClientWebSocketResponse = await session.ws_connect("/", compress=0, timeout=timeout, **settings)
+    assert await ws.receive_str() == "hello"
+    return ws
+
+
+def is_cut(exchange: Exchange) -> bool:
+    return ended(exchange)[:3] == ("failed", 101, 1006) and isinstance(exchange.error, OSError)
+
+
+@pytest.mark.parametrize("fault", CUTS)
+@pytest.mark.parametrize("after", [8, 9, 11, 12, 16, 17])
+async def test_the_close_frame_of_an_app_counts_when_it_has_arrived(fault: type[Any], after: int) -> None:
+    async with recording(greeting) as (session, journal):
+        with connector_of(session).inject("app.internal", fault(after=after)):
+            ws = await greeted(session)
+            await ws.send_str("go")
+            message = await ws.receive()
+            (exchange,) = journal
+            if after == 17:
+                assert (message.type, message.data) == (WSMsgType.CLOSE, 4005)
+                assert ended(exchange) == ("done", 101, 4005, None)
+            else:
+                assert (message.type, ws.close_code) == (WSMsgType.CLOSED, 1006)
+                assert is_cut(exchange)
+                assert exchange.outcome.startswith("101 failed (Connection")
+        await ws.close()
+        await turn()
+
+
+@pytest.mark.parametrize("fault", CUTS)
+@pytest.mark.parametrize("on", ["request", "response"])
+async def test_a_client_whose_close_is_not_answered_has_failed(fault: type[Any], on: Any) -> None:
+    """Its close frame has 8 bytes, the app's answer 4; of each 5 or 3 arrive."""
+    codes: list[int] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await accept(receive, send)
+        await send({"type": "websocket.send", "text": "hello"})
+        codes.append((await receive())["code"])
+
+    async with recording(app) as (session, journal):
+        with connector_of(session).inject("app.internal", fault(on, 5 if on == "request" else 10)):
+            ws = await greeted(session)
+            await ws.close(code=4000)
+            assert ws.close_code == 1006
+            assert is_cut(journal[0])
+        await turn()
+    assert codes == [1006 if on == "request" else 4000]
+
+
+@pytest.mark.parametrize("leave", ["close", "timeout and close", "cancel", "close the session"])
+async def test_a_close_frame_that_hangs_until_the_client_leaves_has_not_arrived(leave: str) -> None:
+    async with recording(greeting, shutdown_timeout=0) as (session, journal):
+        with connector_of(session).inject("app.internal", faults.Hang(after=7)):
+            ws = await greeted(session)
+            await ws.send_str("go")
+            await turn()
+            (exchange,) = journal
+            assert exchange.state == "running"
+            if leave == "timeout and close":
+                with pytest.raises(asyncio.TimeoutError):
+                    await ws.receive(timeout=0.01)
+            if leave == "cancel":
+                closing = asyncio.create_task(ws.close())
+                await asyncio.sleep(0)
+                closing.cancel()
+                await asyncio.wait([closing])
+            elif leave == "close the session":
+                await session.close()
+            else:
+                await ws.close()
+                assert ws.close_code == 1006
+            assert ended(exchange) == ("abandoned", 101, 1006, None)
+        await ws.close()
+        await turn()
+
+
+@pytest.mark.parametrize("fault", [faults.Hang(after=7), faults.Latency(0.01), faults.Throttle(2000)])
+async def test_a_close_frame_that_is_late_arrives(fault: faults.Fault) -> None:
+    async with recording(greeting) as (session, journal):
+        with connector_of(session).inject("app.internal", fault):
+            ws = await greeted(session)
+            await ws.send_str("go")
+            await turn()
+        message = await ws.receive()
+        assert (message.type, message.data) == (WSMsgType.CLOSE, 4005)
+        assert ended(journal[0]) == ("done", 101, 4005, None)
+
+
+async def test_a_close_frame_that_the_client_has_not_read_yet_has_arrived() -> None:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await accept(receive, send)
+        for text in ("hello", "x" * 300, "y"):
+            await send({"type": "websocket.send", "text": text})
+        await send({"type": "websocket.close", "code": 4005})
+
+    async with recording(app) as (session, journal):
+        ws = await greeted(session, autoclose=False)
+        await turn()
+        await session.close()
+        assert ended(journal[0]) == ("done", 101, 4005, None)
+        await ws.close()
+
+
+async def test_an_app_that_closes_after_its_client_has_left_changes_nothing() -> None:
+    """It does not know yet that its client has left, because the network is silent."""
+    may_close = asyncio.Event()
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await accept(receive, send)
+        await send({"type": "websocket.send", "text": "hello"})
+        await may_close.wait()
+        await send({"type": "websocket.close", "code": 4005})
+
+    async with recording(app) as (session, journal):
+        with connector_of(session).inject("app.internal", faults.Hang("request", after=0)):
+            ws = await greeted(session)
+            await ws.close()
+            assert ended(journal[0]) == ("abandoned", 101, 1006, None)
+            may_close.set()
+            await turn()
+            assert ended(journal[0]) == ("abandoned", 101, 1006, None)
+
+
+async def test_a_close_frame_without_a_code_is_1005() -> None:
+    async with recording(greeting) as (session, journal):
+        ws = await greeted(session)
+        await ws._writer.send_frame(b"", WSMsgType.CLOSE)
+        message = await ws.receive()
+        assert message.type is WSMsgType.CLOSE
+        assert ended(journal[0]) == ("done", 101, 1005, None)
+
+
+async def test_an_app_that_has_failed_is_told_by_its_close_frame_only_if_it_arrives() -> None:
+    problem = Boom()
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await accept(receive, send)
+        await send({"type": "websocket.send", "text": "hello"})
+        await receive()
+        raise problem
+
+    async with recording(app, raise_app_exceptions=False) as (session, journal):
+        for after, code in ((8, 1006), (100, 1011)):
+            with connector_of(session).inject("app.internal", faults.Close(after=after)):
+                ws = await greeted(session)
+                await ws.send_str("go")
+                await ws.receive()
+                assert ws.close_code == code
+                assert ended(journal[-1]) == ("failed", 101, code, problem)
+            await ws.close()
+            await turn()
+
+
+# What the server itself answers.
+
+
+@pytest.mark.parametrize("method", ["GET", "POST", "HEAD"])
+@pytest.mark.parametrize("bodies", [True, False])
+async def test_the_servers_own_500_is_told(method: str, bodies: bool) -> None:
+    problem = Boom()
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        raise problem
+
+    async with recording(app, bodies=bodies, raise_app_exceptions=False) as (session, journal):
+        async with session.request(method, "/") as response:
+            read = await response.read()
+        (exchange,) = journal
+        assert ending(exchange) == ("done", 500, problem)
+        assert exchange.response is not None
+        assert exchange.response.size == len(read) == (0 if method == "HEAD" else 21)
+        assert exchange.response.body == (read if bodies else None)
+        assert exchange.waited is not None
+    (entry,) = journal.to_har()["log"]["entries"]
+    assert entry["response"]["content"]["size"] == entry["response"]["bodySize"] == len(read)
+
+
+async def test_the_servers_own_500_to_a_handshake_is_told() -> None:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        raise Boom
+
+    async with recording(app, bodies=True, raise_app_exceptions=False) as (session, journal):
+        with pytest.raises(aiohttp.WSServerHandshakeError):
+            await session.ws_connect("/")
+        assert journal[0].status == 500
+        assert journal[0].response is not None
+        assert journal[0].response.body == b"Internal Server Error"
+
+
+async def test_a_response_that_is_cut_off_by_its_app_has_only_what_was_sent() -> None:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await send(start(200, (b"content-length", b"10")))
+        await send(body(b"half", more=True))
+        raise Boom
+
+    async with recording(app, bodies=True, raise_app_exceptions=False) as (session, journal):
+        async with session.get("/") as response:
+            with pytest.raises(aiohttp.ClientPayloadError):
+                await response.read()
+        assert journal[0].response is not None
+        assert journal[0].response.body == b"half"
+
+
+@pytest.mark.parametrize(
+    ("method", "settings", "status"),
+    [
+        pytest.param("CONNECT", {}, 501, id="a method that is not there"),
+        pytest.param("GET", {"headers": {"X-Long": "x" * 70_000}}, 431, id="a head that is too large"),
+        pytest.param("HEAD", {"headers": {"X-Long": "x" * 70_000}}, 431, id="HEAD"),
+        pytest.param("POST", {"headers": {"Content-Length": "x"}}, 400, id="a length that is none"),
+        pytest.param(
+            "GET",
+            {"headers": {"Upgrade": "websocket", "Connection": "upgrade", "Sec-WebSocket-Version": "1"}},
+            426,
+            id="a handshake of another version",
+        ),
+    ],
+)
+async def test_what_the_server_refuses_is_told(method: str, settings: dict[str, Any], status: int) -> None:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        raise AssertionError("it is called")
+
+    async with recording(app, bodies=True) as (session, journal):
+        async with session.request(method, "/", **settings) as response:
+            assert response.status == status
+            read = await response.read()
+        (exchange,) = journal
+        assert ending(exchange) == ("done", status, None)
+        assert exchange.response is not None
+        assert exchange.response.body == read
+        assert exchange.response.size == len(read)
+        assert (len(read) == 0) == (method == "HEAD")
+
+
+# The fallback's connections outlive their exchanges.
+
+
+@pytest.mark.parametrize("requests", [1, 3])
+async def test_an_idle_connection_of_the_fallback_may_be_reset(requests: int, reports: Reports) -> None:
+    fallback = aiohttp.TCPConnector()
+    async with resetting_server() as server, session_to(echo, fallback=fallback) as session:
+        with connector_of(session).record() as journal:
+            for _ in range(requests):
+                async with session.get(server.url) as response:
+                    await response.read()
+        ((protocol, _),) = [each for pooled in fallback._conns.values() for each in pooled]
+        closed = protocol.closed
+        assert closed is not None
+        server.reset()
+        await asyncio.wait([closed])
+        await turn()
+        async with session.get(server.url) as response:  # for which the pool lets go of the connection that is lost
+            await response.read()
+        # asyncio reports an exception that was not retrieved when its future is freed.
+        del protocol, closed, response
+        gc.collect()
+        assert [each.state for each in journal] == ["done"] * requests
+        assert [each.reused for each in journal] == [False, *[True] * (requests - 1)]
+    assert reports.all == []
+
+
+@pytest.mark.parametrize("when", ["head", "body"])
+async def test_a_connection_of_the_fallback_may_be_reset_in_a_request(when: str, reports: Reports) -> None:
+    async with resetting_server() as server, session_to(echo, fallback=aiohttp.TCPConnector()) as session:
+        server.answer = b"" if when == "head" else b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nhalf"
+        with connector_of(session).record() as journal:
+            if when == "head":
+                asking = asyncio.create_task(session.post(server.url))
+                await server.asked.wait()
+                server.reset()
+                with pytest.raises(aiohttp.ClientOSError):
+                    await asking
+            else:
+                async with session.post(server.url) as response:
+                    server.reset()
+                    with pytest.raises(aiohttp.ClientError):
+                        await response.read()
+                del response
+            await turn()
+            assert journal[0].state == "failed"
+        gc.collect()
+    assert reports.all == []
+
+
+class ResettingServer:
+    def __init__(self) -> None:
+        self.answer = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"
+        self.asked = asyncio.Event()
+        self.url = ""
+        self._writers: list[asyncio.StreamWriter] = []
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._writers.append(writer)
+        try:
+            while True:
+                await reader.readuntil(b"\r\n\r\n")
+                self.asked.set()
+                writer.write(self.answer)
+        except (asyncio.IncompleteReadError, OSError):
+            pass
+        finally:
+            if writer in self._writers:
+                self._writers.remove(writer)
+            writer.close()
+
+    def reset(self) -> None:
+        while self._writers:
+            writer = self._writers.pop()
+            found = writer.get_extra_info("socket")
+            found.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # an RST, and no FIN
+            writer.transport.abort()
+
+
+@asynccontextmanager
+async def resetting_server() -> AsyncIterator[ResettingServer]:
+    served = ResettingServer()
+    server = await asyncio.start_server(served.serve, "127.0.0.1", 0)
+    served.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/"
+    try:
+        yield served
+    finally:
+        served.reset()
+        server.close()
+        await server.wait_closed()

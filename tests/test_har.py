@@ -20,6 +20,7 @@ from jsonschema import Draft6Validator
 from yarl import URL
 
 from asgi_connector import ASGIRoutingConnector, Journal, faults
+from asgi_connector._forms import read_form
 from asgi_connector._types import ASGIApp, Receive, Scope, Send
 from tests.conftest import session_to
 from tests.outside import Elsewhere, tcp_server
@@ -96,11 +97,13 @@ async def record(
     *,
     bodies: bool = True,
     max_body_size: int = 1000,
+    decompress: bool = True,
     **request: Any,
 ) -> Journal:
     """The journal of one call, whatever becomes of it."""
     request = {"allow_redirects": False, **request}
-    async with session_to(app, raise_app_exceptions=False) as session:
+    settings = {"raise_app_exceptions": False, "session_auto_decompress": decompress}
+    async with session_to(app, **settings) as session:
         recording = connector_of(session).record(bodies=bodies, max_body_size=max_body_size)
         with recording as journal, suppress(aiohttp.ClientError, UnicodeError, TypeError):
             async with session.request(method, url, **request) as response:
@@ -211,9 +214,23 @@ async def test_without_bodies_there_are_sizes_only() -> None:
     assert entry["response"]["bodySize"] == 4
 
 
+def in_members(compress: Callable[[bytes], bytes]) -> Callable[[bytes], bytes]:
+    return lambda data: compress(data[:100]) + compress(data[100:101]) + compress(data[101:])
+
+
 @pytest.mark.parametrize(
     ("encoding", "encode"),
-    [("gzip", gzip.compress), ("deflate", zlib.compress), ("GZIP", gzip.compress), ("x-gzip", gzip.compress)],
+    [
+        pytest.param("gzip", gzip.compress, id="gzip"),
+        pytest.param("deflate", zlib.compress, id="deflate"),
+        pytest.param("GZIP", gzip.compress, id="in capitals"),
+        pytest.param("x-gzip", gzip.compress, id="x-gzip"),
+        pytest.param("gzip", in_members(gzip.compress), id="gzip of several members"),
+        pytest.param("gzip", lambda data: gzip.compress(data) + gzip.compress(b""), id="the last member is empty"),
+        pytest.param("gzip", lambda data: gzip.compress(data) + bytes(7), id="padded"),
+        pytest.param("deflate", lambda data: zlib.compress(data, wbits=-15), id="raw deflate"),
+        pytest.param("deflate", in_members(zlib.compress), id="deflate of several streams"),
+    ],
 )
 async def test_a_compressed_body_is_shown_as_its_reader_gets_it(
     encoding: str, encode: Callable[[bytes], bytes]
@@ -232,13 +249,22 @@ async def test_a_compressed_body_is_shown_as_its_reader_gets_it(
         pytest.param("gzip", gzip.compress(b"x" * 100), 20, id="cut"),
         pytest.param("gzip", b"\xffno gzip at all", 1000, id="not what it says"),
         pytest.param("gzip", gzip.compress(b"x" * 100)[:-9], 1000, id="not whole"),
+        pytest.param("gzip", gzip.compress(b"x") + gzip.compress(b"y")[:-9], 1000, id="the second member is not whole"),
+        pytest.param("gzip", gzip.compress(b"x") + b"\xffgarbage", 1000, id="garbage behind the first member"),
+        pytest.param("gzip", gzip.compress(b"x")[:-1] + b"\xff", 1000, id="another length"),
+        pytest.param("gzip", gzip.compress(b"x")[:10] + b"\xff\xff", 1000, id="a gzip head only"),
+        pytest.param("deflate", zlib.compress(b"x" * 100)[:-1], 1000, id="deflate that is not whole"),
+        pytest.param("deflate", zlib.compress(b"x" * 100, wbits=-15)[:-1], 1000, id="raw deflate that is not whole"),
+        pytest.param("deflate", b"\xff", 1000, id="no deflate at all"),
+        pytest.param("deflate", zlib.compress(b"") * 1025, 10_000, id="too many streams"),
         pytest.param("compress", b"\xff\x01", 1000, id="another encoding"),
     ],
 )
 async def test_a_body_that_cannot_be_decompressed_is_shown_as_it_was_sent(
     encoding: str, body: bytes, kept: int
 ) -> None:
-    journal = await record(answering(headers=[(b"content-encoding", encoding.encode())], body=body), max_body_size=kept)
+    app = answering(headers=[(b"content-encoding", encoding.encode())], body=body)
+    journal = await record(app, max_body_size=kept, decompress=False)
     content = entry_of(journal)["response"]["content"]
     assert base64.b64decode(content["text"]) == body[:kept]
     assert (content["size"], content["encoding"], "compression" in content) == (len(body), "base64", False)
@@ -585,7 +611,9 @@ async def test_a_malformed_cookie_takes_none_of_the_others_with_it() -> None:
         ("%74oken=sesame", "%74oken=%5Bredacted%5D"),
         ("%54%4Fken=sesame=sesame", "%54%4Fken=%5Bredacted%5D"),
         ("X-Amz-Signature=sesame&X-Amz-Date=1", "X-Amz-Signature=%5Bredacted%5D&X-Amz-Date=1"),
-        ("my_token=1&tokens=2&keyboard=3&a=token", "my_token=1&tokens=2&keyboard=3&a=token"),
+        ("my_token=sesame&keyboard=3&a=token", "my_token=%5Bredacted%5D&keyboard=3&a=token"),
+        ("next=%2Fcb%3Fid_token%3Dsesame%26a%3D1&b=2", "next=%2Fcb%3Fid_token%3D%5Bredacted%5D%26a%3D1&b=2"),
+        ("monkey=1&author=2&tokenizer=3", "monkey=1&author=2&tokenizer=3"),
         ("token", "token"),
     ],
 )
@@ -659,6 +687,211 @@ async def test_what_a_fault_answers_with_is_redacted_as_an_apps_answer_is() -> N
             await session.get("/", allow_redirects=False)
     assert entry_of(journal)["response"]["status"] == 302
     assert SECRET not in json.dumps(journal.to_har())
+
+
+async def test_a_name_that_says_so_is_that_of_a_secret_wherever_it_is() -> None:
+    headers = [(b"dd-api-key", b"sesame"), (b"x-url", b"/?accessToken=sesame"), (b"x-monkey", b"banana")]
+    url = "/a;jsessionid=sesame/b?user[password]=sesame&redirect_uri=http%3A%2F%2Fh%2F%3FclientSecret%3Dsesame"
+    journal = await record(answering(200, headers), url, headers={"X-Session": "sesame", "X-Author": "Ada"})
+    request, response = (entry_of(journal)[each] for each in ("request", "response"))
+    assert SECRET not in json.dumps(journal.to_har())
+    assert [header(request, each) for each in ("x-session", "x-author")] == [[REDACTED], ["Ada"]]
+    assert [header(response, each) for each in ("dd-api-key", "x-url", "x-monkey")] == [
+        [REDACTED],
+        ["/?accessToken=%5Bredacted%5D"],
+        ["banana"],
+    ]
+    assert request["queryString"] == [
+        {"name": "user[password]", "value": REDACTED},
+        {"name": "redirect_uri", "value": f"http://h/?clientSecret={REDACTED}"},
+    ]
+    assert json.dumps(journal.to_har(sensitive=True)).count(SECRET) == 8
+
+
+# Forms.
+
+
+async def test_a_form_has_its_fields_as_params() -> None:
+    data = {"user": "Ada & Bob", "user[password]": SECRET, "next": "/?token=sesame", "empty": "", "n\u00e9": "\u00e9"}
+    journal = await record(echo, "/", "POST", data=data)
+    post_data = entry_of(journal)["request"]["postData"]
+    assert post_data["params"] == [
+        {"name": "user", "value": "Ada & Bob"},
+        {"name": "user[password]", "value": REDACTED},
+        {"name": "next", "value": f"/?token={REDACTED}"},
+        {"name": "empty", "value": ""},
+        {"name": "n\u00e9", "value": "\u00e9"},
+    ]
+    assert SECRET not in json.dumps(post_data)
+    assert post_data["text"].startswith("user=Ada+%26+Bob&user%5Bpassword%5D=%5Bredacted%5D&next=")
+    sensitive = entry_of(journal, sensitive=True)["request"]["postData"]
+    assert [(each["name"], each["value"]) for each in sensitive["params"]] == list(data.items())
+    assert sensitive["text"].encode() == journal[0].request.body
+
+
+def upload(*extra: tuple[str, str | bytes, str | None, str | None]) -> aiohttp.FormData:
+    form = aiohttp.FormData(quote_fields=False, default_to_multipart=True)
+    for name, value, filename, content_type in extra:
+        form.add_field(name, value, filename=filename, content_type=content_type)
+    return form
+
+
+async def test_an_upload_has_the_names_and_the_types_of_its_files() -> None:
+    form = upload(
+        ("user", "Ada \u00e9", None, None),
+        ("password", "sesame\r\nsesame", None, None),
+        ("next", "/?token=sesame", None, None),
+        ("caf\u00e9", "text?token=of a file", "f\u00fcr.txt", "text/plain"),
+        ("photo", b"\xff\x00\r\n", "a.png", "image/png"),
+        ("secret_file", b"sesame\xff", "secret.bin", "application/octet-stream"),
+    )
+    journal = await record(echo, "/", "POST", data=form, max_body_size=10_000)
+    params = entry_of(journal)["request"]["postData"]["params"]
+    assert [(each["name"], each.get("value")) for each in params] == [
+        ("user", "Ada \u00e9"),
+        ("password", REDACTED),
+        ("next", "/?token=%5Bredacted%5D"),
+        ("caf\u00e9", "text?token=of a file"),
+        ("photo", None),
+        ("secret_file", REDACTED),
+    ]
+    assert [each.get("fileName") for each in params] == [None] * 3 + ["f\u00fcr.txt", "a.png", "secret.bin"]
+    assert [each["contentType"].partition(";")[0] for each in params[3:]] == [
+        "text/plain",
+        "image/png",
+        "application/octet-stream",
+    ]
+    assert params[4]["comment"] == "4 bytes that are no text"
+    text = base64.b64decode(entry_of(journal)["request"]["postData"]["text"])
+    assert SECRET.encode() not in text
+    assert b"\xff\x00\r\n" in text
+    sensitive = entry_of(journal, sensitive=True)["request"]["postData"]
+    assert sensitive["params"][1]["value"] == "sesame\r\nsesame"
+    assert base64.b64decode(sensitive["text"]) == journal[0].request.body
+
+
+async def test_a_compressed_form_has_its_fields_too() -> None:
+    body = gzip.compress(b"a=1&password=sesame")
+    headers = {"Content-Encoding": "gzip", "Content-Type": "application/x-www-form-urlencoded"}
+    journal = await record(echo, "/", "POST", data=body, headers=headers)
+    request = entry_of(journal)["request"]
+    assert request["postData"]["text"] == "a=1&password=%5Bredacted%5D"
+    assert request["postData"]["params"] == [{"name": "a", "value": "1"}, {"name": "password", "value": REDACTED}]
+    assert request["bodySize"] == len(body)
+
+
+async def test_a_form_that_is_cut_has_what_there_is_of_its_fields() -> None:
+    body = b"a=1&password=sesame&b=2"
+    headers = {"Content-Type": "application/x-www-form-urlencoded"}
+    journal = await record(echo, "/", "POST", data=body, headers=headers, max_body_size=16)
+    assert entry_of(journal)["request"]["postData"] == {
+        "mimeType": "application/x-www-form-urlencoded",
+        "params": [{"name": "a", "value": "1"}, {"name": "password", "value": REDACTED}],
+        "text": "a=1&password=%5Bredacted%5D",
+        "comment": "the first 16 of 23 bytes",
+    }
+
+
+@pytest.mark.parametrize(
+    ("content_type", "body", "params"),
+    [
+        ("multipart/form-data", b"--x\r\n\r\na\r\n--x--", []),  # no boundary
+        ("multipart/form-data; boundary=y", b"--x\r\n\r\na\r\n--x--", []),  # another boundary
+        ("multipart/form-data; boundary=x", b"--x\r\nContent-Type: a/b\r\n--x--\r\n", []),  # no end of the headers
+        ("multipart/form-data; boundary=x", b"--x\r\n\r\na\r\n--x--", [{"name": "", "value": "a"}]),
+        ("multipart/form-data; boundary=x", b"--x\n\na\n--x--\nrest", [{"name": "", "value": "a"}]),
+        (
+            "multipart/form-data; boundary=x",
+            b"preamble\r\n--x \r\nContent-Disposition: form-data; name=a\r\n\r\n1\r\n--xy\r\n2",
+            [{"name": "a", "value": "1\r\n--xy\r\n2"}],  # cut
+        ),
+        (
+            'Multipart/Form-Data; boundary="x"',
+            b'--x\r\ncontent-disposition: form-data; name*=utf-8\'\'caf%C3%A9; filename="a\\"b"\r\n\r\n\r\n--x--',
+            [{"name": "caf\u00e9", "value": "", "fileName": 'a"b'}],
+        ),
+        (
+            "multipart/form-data; boundary=x",
+            b'--x\r\ncontent-disposition: form-data; name="\xe9"\r\n\r\n\xe9\r\n--x--',
+            [{"name": "\u00e9", "comment": "1 bytes that are no text"}],
+        ),
+        (
+            "application/x-www-form-urlencoded",
+            b"\xff=%ff&&b",
+            [{"name": "\ufffd", "value": "\ufffd"}, {"name": "b", "value": ""}],
+        ),
+        ("application/x-www-form-urlencoded", b"&", []),
+    ],
+)
+async def test_a_malformed_form_is_read_as_well_as_possible(
+    content_type: str, body: bytes, params: list[dict[str, str]]
+) -> None:
+    journal = await record(echo, "/", "POST", data=body, headers={"Content-Type": content_type})
+    for sensitive in (False, True):
+        post_data = entry_of(journal, sensitive=sensitive)["request"]["postData"]
+        assert post_data["params"] == params
+        text = base64.b64decode(post_data["text"]) if "_encoding" in post_data else post_data["text"].encode()
+        assert text == body
+
+
+@settings(max_examples=200, deadline=None, database=None)
+@given(
+    content_type=st.sampled_from(
+        [
+            "multipart/form-data; boundary=x",
+            "multipart/form-data; boundary*=a'b'%ff",
+            "application/x-www-form-urlencoded",
+        ]
+    )
+    | st.text(max_size=10),
+    parts=st.lists(
+        st.sampled_from([b"--x", b"--", b"\r\n", b"\n", b"\xff", b"Content-Disposition: form-data; name=", b"a", b'"'])
+        | st.binary(max_size=3),
+        max_size=12,
+    ),
+)
+def test_any_body_may_be_called_a_form(content_type: str, parts: list[bytes]) -> None:
+    body = b"".join(parts)
+    form = read_form(content_type, body, redacted=False)
+    assert form is None or form.body == body
+    redacted = read_form(content_type, body, redacted=True)
+    assert (redacted is None) == (form is None)
+
+
+# Versions.
+
+
+@pytest.mark.parametrize("version", [aiohttp.HttpVersion10, aiohttp.HttpVersion11], ids=str)
+async def test_the_version_is_the_one_that_was_sent_and_the_one_that_was_got(version: aiohttp.HttpVersion) -> None:
+    async with session_to(answering(), session_version=version) as session:
+        with connector_of(session).record() as journal:
+            async with session.get("/") as response:
+                assert response.version == aiohttp.HttpVersion11  # the server answers in the highest that it has
+    entry = entry_of(journal)
+    assert entry["request"]["httpVersion"] == f"HTTP/{version.major}.{version.minor}"
+    assert entry["response"]["httpVersion"] == "HTTP/1.1"
+    assert journal[0].response is not None
+    assert (journal[0].request.http_version, journal[0].response.http_version) == (
+        entry["request"]["httpVersion"],
+        "HTTP/1.1",
+    )
+
+
+async def test_the_version_of_a_real_server_is_its_own() -> None:
+    async with tcp_server() as tcp, session_to(answering(), fallback=aiohttp.TCPConnector()) as session:
+        tcp.response = tcp.response.replace(b"HTTP/1.1", b"HTTP/1.0")
+        with connector_of(session).record() as journal:
+            async with session.get(tcp.url) as response:
+                await response.read()
+    assert entry_of(journal)["response"]["httpVersion"] == "HTTP/1.0"
+
+
+async def test_there_is_no_version_of_a_response_that_has_not_arrived() -> None:
+    async with session_to(answering()) as session:
+        with connector_of(session).record() as journal, pytest.raises(aiohttp.ClientConnectorError):
+            await session.get("http://no.internal/")
+    entry = entry_of(journal)
+    assert (entry["request"]["httpVersion"], entry["response"]["httpVersion"]) == ("HTTP/1.1", "")
 
 
 # Files.

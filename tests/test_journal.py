@@ -2,7 +2,7 @@
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from typing import Any
 
 import aiohttp
@@ -10,7 +10,7 @@ import pytest
 import pytest_asyncio
 from yarl import URL
 
-from asgi_connector import ASGIRoutingConnector, Exchange, Journal
+from asgi_connector import ASGIRoutingConnector, Exchange, Journal, faults
 from asgi_connector._types import Receive, Scope, Send
 from tests.conftest import session_to
 from tests.test_loops import in_another_loop
@@ -273,6 +273,43 @@ async def test_a_criterion_that_makes_no_sense_is_an_error(
             question(**criteria)
     with pytest.raises(kind, match=re.escape(text)):
         await journal.wait_for(**criteria)
+
+
+@pytest.mark.parametrize(
+    ("host", "kind", "instead"),
+    [
+        ("http://users.internal/users/1?page=2#top", ValueError, "host='http://users.internal', path='/users/1'"),
+        ("users.internal/caf%C3%A9", ValueError, "host='users.internal', path='/caf\u00e9'"),
+        ("https://u:p@users.internal:8080/", ValueError, "host='https://users.internal:8080', path='/'"),
+        ("users.internal?page=2", ValueError, "host='users.internal'"),
+        ("[::1]:8080/a", ValueError, "host='[::1]:8080', path='/a'"),
+        (URL("http://users.internal/users/1"), TypeError, "host='http://users.internal', path='/users/1'"),
+    ],
+    ids=str,
+)
+async def test_a_url_is_no_host_and_the_error_says_what_to_write(
+    host: Any, kind: type[Exception], instead: str
+) -> None:
+    journal = Journal()
+    async with session_to(app) as session:
+        questions: list[Callable[[Any], object]] = [
+            journal.select,
+            journal.assert_called,
+            journal.assert_not_called,
+            lambda host: connector_of(session).inject(host, faults.Reset()),
+        ]
+        for question in questions:
+            with pytest.raises(kind, match=re.escape(f"{host!r}") + ".*; write " + re.escape(instead) + "$"):
+                question(host)
+        with pytest.raises(kind, match=re.escape(instead)):
+            await journal.wait_for(host)
+
+
+@pytest.mark.parametrize("host", ["ftp://users.internal/users", "/users/1", "a b/c", "http:///users", "[::1/a"])
+async def test_what_has_no_host_that_could_be_asked_for_is_only_an_error(host: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(repr(host))) as caught:
+        Journal().select(host)
+    assert "; write " not in str(caught.value)
 
 
 @pytest.mark.parametrize(

@@ -553,11 +553,13 @@ def test_the_public_names_are_these_and_no_others() -> None:
         "ASGIConnectorError",
         "ASGIProtocolError",
         "ASGIRoutingConnector",
+        "Content",
         "Exchange",
         "Journal",
         "LifespanError",
         "Mount",
         "UnmountedHostError",
+        "WebSocketMessage",
         "faults",
     }
     assert set(asgi_connector.__all__) == public
@@ -603,10 +605,14 @@ def test_a_name_that_there_is_not_is_an_attribute_error() -> None:
 def test_journal_and_faults_are_imported_when_they_are_first_used() -> None:
     program = """
 import sys, asgi_connector
-later = {"_exchange", "_faults", "_har", "_injection", "_journal", "_line", "_mermaid", "_observation", "_selector"}
+later = {
+    *("_exchange", "_faults", "_files", "_forms", "_har", "_injection", "_journal", "_line", "_mermaid"),
+    *("_observation", "_redaction", "_selector"),
+}
 loaded = {name.removeprefix("asgi_connector.") for name in sys.modules if name.startswith("asgi_connector.")}
 assert not loaded & later, loaded
-asgi_connector.Journal, asgi_connector.Exchange, asgi_connector.faults
+asgi_connector.Journal, asgi_connector.Exchange, asgi_connector.Content, asgi_connector.WebSocketMessage
+asgi_connector.faults
 assert "asgi_connector._har" not in sys.modules and "asgi_connector._mermaid" not in sys.modules
 """
     assert run_python("-c", program) == ""
