@@ -30,6 +30,7 @@ from litestar.response import Stream
 from quart import Quart
 from starlette.applications import Starlette
 from starlette.endpoints import HTTPEndpoint
+from starlette.exceptions import WebSocketException
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route, WebSocketRoute
@@ -177,9 +178,9 @@ def blacksheep_app_whose_exception_handler_raises() -> ASGIApp:
     return checked
 
 
-def flask_app(*, testing: bool) -> ASGIApp:
+def flask_app(**config: bool) -> ASGIApp:
     app = Flask(__name__)
-    app.testing = testing
+    app.config.update(config)
 
     @app.get("/")
     def fail() -> str:
@@ -196,7 +197,8 @@ RAISES: dict[str, Callable[[], ASGIApp]] = {
     "FastAPI": fastapi_app,
     "Litestar, told": lambda: litestar_app(told=True),
     "BlackSheep, told": lambda: blacksheep_app(RaisingBlackSheep),
-    "Flask, testing": lambda: flask_app(testing=True),
+    "Flask, testing": lambda: flask_app(TESTING=True),
+    "Flask, told": lambda: flask_app(PROPAGATE_EXCEPTIONS=True),
 }
 ANSWERS_500: dict[str, Callable[[], ASGIApp]] = {
     "Starlette, handler for LookupError": lambda: starlette_app(handled=LookupError),
@@ -209,7 +211,7 @@ ANSWERS_500: dict[str, Callable[[], ASGIApp]] = {
     "BlackSheep": lambda: blacksheep_app(BlackSheep),
     "BlackSheep, details": lambda: blacksheep_app(BlackSheep, show_error_details=True),
     "BlackSheep, exception handler": blacksheep_app_whose_exception_handler_raises,
-    "Flask": lambda: flask_app(testing=False),
+    "Flask": flask_app,
 }
 
 
@@ -387,6 +389,16 @@ async def test_fastapi_raises_for_a_response_that_does_not_match_its_model() -> 
         return "no number"
 
     assert isinstance(await raised_by(app), ResponseValidationError)
+
+
+async def test_a_websocket_exception_of_starlette_before_accept_is_a_403() -> None:
+    async def refuse(websocket: WebSocket) -> None:
+        raise WebSocketException(1008)
+
+    async with session_to(Starlette(routes=[WebSocketRoute("/", refuse)])) as session:
+        with pytest.raises(WSServerHandshakeError) as caught:
+            await session.ws_connect("/")
+    assert caught.value.status == 403
 
 
 async def test_an_endpoint_class_of_starlette_is_an_app() -> None:
