@@ -3,19 +3,16 @@
 The pages in docs/frameworks say so.
 """
 
-import sys
-from collections.abc import Callable
-from types import ModuleType
+from collections.abc import Callable, Iterator
 from typing import Any, NoReturn
 
-import django.conf
 import pytest
 from a2wsgi import WSGIMiddleware
 from blacksheep import Application as BlackSheep
 from blacksheep.server.routing import Router
 from django.core.handlers.asgi import ASGIHandler
 from django.http import HttpRequest, HttpResponse
-from django.urls import path
+from django.test import override_settings
 from fastapi import FastAPI
 from fastapi.exceptions import ResponseValidationError
 from flask import Flask
@@ -30,6 +27,7 @@ from starlette.routing import Route
 
 from asgi_connector._types import ASGIApp
 from tests.conftest import session_to
+from tests.django_project import django_app_of
 
 ERROR = LookupError("no such user")
 
@@ -161,40 +159,28 @@ async def test_litestar_that_is_told_still_answers_other_errors() -> None:
 
 
 @pytest.fixture
-def django_app(monkeypatch: pytest.MonkeyPatch) -> ASGIApp:
+def django_app() -> Iterator[ASGIApp]:
     async def fail(request: HttpRequest) -> HttpResponse:
         raise ERROR
 
     def fail_in_a_thread(request: HttpRequest) -> HttpResponse:
         raise ERROR
 
-    urls: Any = ModuleType("urls_of_the_failing_django_app")
-    urls.urlpatterns = [path("", fail), path("thread", fail_in_a_thread)]
-    monkeypatch.setitem(sys.modules, urls.__name__, urls)
-    settings: Any = django.conf.settings
-    if not settings.configured:
-        settings.configure(ALLOWED_HOSTS=["*"], ROOT_URLCONF=urls.__name__, SECRET_KEY="x", LOGGING_CONFIG=None)
-    monkeypatch.setattr(settings, "ROOT_URLCONF", urls.__name__)
-    django.setup()
-    app: ASGIApp = ASGIHandler()
-    return app
+    with django_app_of({"": fail, "thread": fail_in_a_thread}) as app:
+        yield app
 
 
 @pytest.mark.parametrize("url", ["/", "/thread"])
-async def test_django_answers_500_unless_it_is_told_to_raise(
-    django_app: ASGIApp, url: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_django_answers_500_unless_it_is_told_to_raise(django_app: ASGIApp, url: str) -> None:
     assert await status_of(django_app, url) == 500
-    monkeypatch.setattr(django.conf.settings, "DEBUG_PROPAGATE_EXCEPTIONS", True)
-    assert await raised_by(django_app, url) is ERROR
+    with override_settings(DEBUG_PROPAGATE_EXCEPTIONS=True):
+        assert await raised_by(django_app, url) is ERROR
 
 
-async def test_django_answers_400_at_a_host_that_is_not_allowed(
-    django_app: ASGIApp, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(django.conf.settings, "ALLOWED_HOSTS", ["other.internal"])
-    monkeypatch.setattr(django.conf.settings, "MIDDLEWARE", ["django.middleware.common.CommonMiddleware"])
-    assert await status_of(ASGIHandler()) == 400
+async def test_django_answers_400_at_a_host_that_is_not_allowed(django_app: ASGIApp) -> None:
+    middleware = ["django.middleware.common.CommonMiddleware"]
+    with override_settings(ALLOWED_HOSTS=["other.internal"], MIDDLEWARE=middleware):
+        assert await status_of(ASGIHandler()) == 400
 
 
 async def test_fastapi_raises_for_a_response_that_does_not_match_its_model() -> None:
