@@ -15,6 +15,7 @@ from aiohttp.connector import Connection
 from aiohttp.helpers import sentinel
 from aiohttp.tracing import Trace
 from typing_extensions import override
+from yarl import URL
 
 from ._aiohttp import (
     ClientProtocol,
@@ -28,6 +29,7 @@ from ._aiohttp import (
 from ._blocks import Block
 from ._callers import current_caller, owners
 from ._cycle import Cycle, logger
+from ._display import printable
 from ._exceptions import LifespanError, UnmountedHostError
 from ._lifespan import Lifespan, Lifespans, Setting, check_setting, raise_all
 from ._mounts import (
@@ -372,15 +374,17 @@ class ASGIRoutingConnector(PoolingConnector):
             traces = [*traces, trace_reuse(exchange.connection_taken)]
         if self._fallback is None:
             raise self._refusal(req)
-        logger.debug("%s %s goes to the fallback, a %s", req.method, req.url, type(self._fallback).__name__)
+        if logger.isEnabledFor(logging.DEBUG):
+            fallback = type(self._fallback).__name__
+            logger.debug("%s %s goes to the fallback, a %s", req.method, _shown(req.url), fallback)
         return await self._fallback.connect(req, traces, timeout)
 
     def _refusal(self, req: ClientRequest) -> UnmountedHostError:
         """The error for a host that is not mounted. It is logged too, because its caller may catch it."""
         problem = f"No app is mounted for {req.url.origin()}, and there is no fallback."
-        error = UnmountedHostError.at(req.connection_key, f"{problem} {self._table.describe(req.host)}")
-        logger.warning("%s %s is refused: %s", req.method, req.url.with_query(None), error)
-        return error
+        text = printable(f"{problem} {self._table.describe(req.host)}")
+        logger.warning("%s %s is refused: %s", req.method, _shown(req.url.with_query(None)), text)
+        return UnmountedHostError.at(req.connection_key, text)
 
     # Who called whom, and what happens when the network fails.
 
@@ -670,8 +674,15 @@ def _hand_out(
         return False
     if logger.isEnabledFor(logging.DEBUG):
         where = "%s %s is answered in this process, by the app at %r"
-        logger.debug(where, req.method, req.url, server.mounted.pattern)
+        logger.debug(where, req.method, _shown(req.url), server.mounted.pattern)
     return True
+
+
+def _shown(url: URL) -> str:
+    """A URL for a log record: without secrets, and safe to print."""
+    from ._redaction import redact_url
+
+    return printable(redact_url(str(url)))
 
 
 class _UnmountedMeanwhile(Exception):

@@ -1,23 +1,18 @@
 """Which context variables an app sees: those of a test that calls it, and none of another service that does."""
 
 import asyncio
-import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from contextvars import ContextVar
-from types import ModuleType
 from typing import Any, Final
 
 import aiohttp
 import anyio.from_thread
-import django.conf
 import pytest
 import pytest_asyncio
 from asgiref.sync import ThreadSensitiveContext, async_to_sync, sync_to_async
 from django.core.handlers.asgi import ASGIHandler
 from django.http import HttpRequest, HttpResponse
-from django.test import override_settings
-from django.urls import path
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse
@@ -25,6 +20,7 @@ from starlette.routing import Route
 
 from asgi_connector import ASGIApplicationConnector, ASGIRoutingConnector, Mount, faults
 from asgi_connector._types import ASGIApp, Receive, Scope, Send
+from tests.django_project import django_app_of
 from tests.servers import IN_PROCESS, UVICORN, serving
 
 MODES: Final = ("outside", "always", "never")
@@ -193,7 +189,7 @@ def starlette_app(at: str, endpoint: Callable[[Request], Any]) -> ASGIApp:
 
 
 @pytest.fixture
-def django_app(monkeypatch: pytest.MonkeyPatch, services: Services, call: Call) -> Iterator[ASGIApp]:
+def django_app(services: Services, call: Call) -> Iterator[ASGIApp]:
     """Sync views, of which two call another service."""
 
     def front(request: HttpRequest) -> HttpResponse:
@@ -206,16 +202,8 @@ def django_app(monkeypatch: pytest.MonkeyPatch, services: Services, call: Call) 
     def back(request: HttpRequest) -> HttpResponse:
         return HttpResponse(f"back, {variable.get('nothing')}")
 
-    urls: Any = ModuleType("urls_of_django_apps_that_call_each_other")
-    urls.urlpatterns = [path("front", front), path("middle", middle), path("back", back)]
-    monkeypatch.setitem(sys.modules, urls.__name__, urls)
-    if not django.conf.settings.configured:
-        django.conf.settings.configure(
-            ALLOWED_HOSTS=["*"], ROOT_URLCONF=urls.__name__, SECRET_KEY="not a secret", LOGGING_CONFIG=None
-        )
-    django.setup()
-    with override_settings(ROOT_URLCONF=urls.__name__, ALLOWED_HOSTS=["*"]):
-        yield ASGIHandler()
+    with django_app_of({"front": front, "middle": middle, "back": back}) as app:
+        yield app
 
 
 @from_a_thread

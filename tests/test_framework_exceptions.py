@@ -8,7 +8,6 @@ from types import SimpleNamespace
 from typing import Any, NoReturn
 
 import blacksheep
-import django.conf
 import fastapi
 import litestar
 import pytest
@@ -20,7 +19,6 @@ from blacksheep.server.routing import Router
 from django.core.handlers.asgi import ASGIHandler
 from django.http import HttpRequest, HttpResponse
 from django.test import override_settings
-from django.urls import path
 from fastapi import FastAPI
 from fastapi.exceptions import ResponseValidationError
 from flask import Flask
@@ -38,6 +36,7 @@ from starlette.websockets import WebSocket
 
 from asgi_connector._types import ASGIApp
 from tests.conftest import session_to
+from tests.django_project import django_app_of
 from tests.reports import Reports
 
 ERROR = LookupError("no such user")
@@ -281,25 +280,14 @@ async def test_litestar_answers_500_after_its_debugger() -> None:
 
 @pytest.fixture
 def django_app() -> Iterator[ASGIApp]:
-    """Django's settings can be configured once in a process. These are for one test."""
-
     async def fail(request: HttpRequest) -> HttpResponse:
         raise ERROR
 
     def fail_in_a_thread(request: HttpRequest) -> HttpResponse:
         raise ERROR
 
-    wanted: Any = django.conf.UserSettingsHolder(django.conf.global_settings)
-    wanted.ALLOWED_HOSTS = ["*"]
-    wanted.LOGGING_CONFIG = None
-    wanted.ROOT_URLCONF = (path("", fail), path("thread", fail_in_a_thread))
-    wanted.SECRET_KEY = "x"
-    settings = django.conf.settings
-    before = settings._wrapped
-    settings._wrapped = wanted
-    django.setup()
-    yield ASGIHandler()
-    settings._wrapped = before
+    with django_app_of({"": fail, "thread": fail_in_a_thread}) as app:
+        yield app
 
 
 @pytest.mark.parametrize("url", ["/", "/thread"])
@@ -311,7 +299,8 @@ async def test_django_answers_500_unless_it_is_told_to_raise(django_app: ASGIApp
 
 @pytest.mark.usefixtures("django_app")
 async def test_django_answers_400_at_a_host_that_is_not_allowed() -> None:
-    with override_settings(ALLOWED_HOSTS=["other.internal"], MIDDLEWARE=["django.middleware.common.CommonMiddleware"]):
+    middleware = ["django.middleware.common.CommonMiddleware"]
+    with override_settings(ALLOWED_HOSTS=["other.internal"], MIDDLEWARE=middleware):
         assert await status_of(ASGIHandler()) == 400
 
 

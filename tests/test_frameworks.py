@@ -1,20 +1,15 @@
 """Web frameworks as they are: each is started, served and stopped."""
 
-import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
-from types import ModuleType
 from typing import Any
 
-import django.conf
 import pytest
 from aiohttp import ClientSession
 from asgi_lifespan import LifespanManager
 from blacksheep import Application as BlackSheep
 from blacksheep.server.routing import Router
-from django.core.handlers.asgi import ASGIHandler
 from django.http import HttpRequest, HttpResponse
-from django.urls import path
 from fastapi import FastAPI, Request
 from litestar import Litestar, get
 from litestar.datastructures import State
@@ -26,6 +21,7 @@ from starlette.routing import Route
 
 from asgi_connector import LifespanError
 from tests.conftest import session_to
+from tests.django_project import django_app_of
 
 Log = list[str]
 
@@ -160,19 +156,12 @@ async def test_a_lifespan_manager_does_it_with_lifespan_off(make_app: Any) -> No
 
 
 @pytest.fixture
-def django_app(monkeypatch: pytest.MonkeyPatch) -> Any:
+def django_app() -> Iterator[Any]:
     async def hello(request: HttpRequest) -> HttpResponse:
         return HttpResponse("hello")
 
-    urls: Any = ModuleType("urls_of_the_django_app")
-    urls.urlpatterns = [path("", hello)]
-    monkeypatch.setitem(sys.modules, urls.__name__, urls)
-    if not django.conf.settings.configured:
-        django.conf.settings.configure(
-            ALLOWED_HOSTS=["*"], ROOT_URLCONF=urls.__name__, SECRET_KEY="not a secret", LOGGING_CONFIG=None
-        )
-    django.setup()
-    return ASGIHandler()
+    with django_app_of({"": hello}) as app:
+        yield app
 
 
 async def test_django_which_has_no_lifespan_is_served(django_app: Any) -> None:

@@ -511,8 +511,8 @@ def check_error(exchange: Exchange, raise_app_exceptions: bool, closed: bool) ->
     if isinstance(exc, asyncio.CancelledError):
         assert exchange.cancelled, exchange
         return
-    if closed and isinstance(exc, RuntimeError) and str(exc) in ("Session is closed", "Connection closed."):
-        return  # aiohttp's own
+    if closed and isinstance(exc, RuntimeError) and str(exc).startswith(("Session is closed", "Connection closed.")):
+        return  # aiohttp's own, or ours if it was the connector that was closed
     if closed and isinstance(exc, AssertionError) and isinstance(exchange.client, Talk):
         frames = list(traceback.walk_tb(exc.__traceback__))
         assert frames[-1][0].f_code.co_name == "_ws_connect", exchange  # aiohttp's own as well: it has no transport
