@@ -252,6 +252,8 @@ class Lifespan:
         return await never
 
     async def _send(self, message: Message) -> None:
+        if self.owner.loop.is_closed():
+            return  # a framework that is finalised reports a failure
         kind = message["type"]
         if self._failure is None and not self._shutdown_completed:
             if self._state is _State.STARTING and kind == "lifespan.startup.complete":

@@ -356,7 +356,12 @@ class MemoryTransport(asyncio.Transport):
             self._gathered = True
             return
         self._scheduled = True
-        self._loop.call_soon(self._deliver, context=self._context)
+        try:
+            self._loop.call_soon(self._deliver, context=self._context)
+        except RuntimeError:
+            # An app that is finalised after its loop has been closed may still write. Nobody can read that.
+            if not self._loop.is_closed():
+                raise
 
     def _deliver(self) -> None:
         """The event loop's callback: hand over to the peer, then hand back what it answered at once."""
@@ -443,7 +448,11 @@ class MemoryTransport(asyncio.Transport):
             return
         self._state = following
         if following is _LOST:
-            self._loop.call_soon(self._connection_lost, exc, context=self._context)
+            try:
+                self._loop.call_soon(self._connection_lost, exc, context=self._context)
+            except RuntimeError:
+                if not self._loop.is_closed():
+                    raise
         peer = self._peer
         peer._drop()
         peer._happen(Event.PEER_ENDED, self._reset)

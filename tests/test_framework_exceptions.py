@@ -4,6 +4,7 @@ The pages in docs/frameworks say so.
 """
 
 from collections.abc import AsyncIterator, Callable, Iterator
+from importlib.metadata import version
 from types import SimpleNamespace
 from typing import Any, NoReturn
 
@@ -236,10 +237,15 @@ async def test_a_framework_that_handles_the_exception_answers_500(make_app: Call
     assert await status_of(make_app()) == 500
 
 
+def is_raised_by_quart(error: BaseException) -> bool:
+    """Since 0.23, which needs Python 3.12, Quart raises the exception in a group."""
+    if tuple(map(int, version("quart").split(".")[:2])) < (0, 23):
+        return error is ERROR
+    return isinstance(error, ExceptionGroup) and error.exceptions == (ERROR,)
+
+
 async def test_quart_that_is_told_raises_a_group() -> None:
-    error = await raised_by(quart_app(PROPAGATE_EXCEPTIONS=True))
-    assert isinstance(error, ExceptionGroup)
-    assert error.exceptions == (ERROR,)
+    assert is_raised_by_quart(await raised_by(quart_app(PROPAGATE_EXCEPTIONS=True)))
 
 
 async def test_litestar_that_is_told_still_answers_other_errors() -> None:
@@ -352,8 +358,7 @@ async def test_the_client_of_a_websocket_is_given_the_group_of_quart(reports: Re
         await raised_before_accept(quart_app(PROPAGATE_EXCEPTIONS=True)),
         await raised_after_accept(quart_app(PROPAGATE_EXCEPTIONS=True)),
     ):
-        assert isinstance(error, ExceptionGroup)
-        assert error.exceptions == (ERROR,)
+        assert is_raised_by_quart(error)
     assert len(reports.all) == 1
 
 
