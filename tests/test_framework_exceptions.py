@@ -237,7 +237,7 @@ async def test_a_framework_that_handles_the_exception_answers_500(make_app: Call
     assert await status_of(make_app()) == 500
 
 
-def is_raised_by_quart(error: BaseException) -> bool:
+def is_raised_by_quart(error: BaseException | None) -> bool:
     """Since 0.23, which needs Python 3.12, Quart raises the exception in a group."""
     if tuple(map(int, version("quart").split(".")[:2])) < (0, 23):
         return error is ERROR

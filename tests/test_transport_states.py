@@ -345,6 +345,24 @@ def test_an_end_that_closes_after_its_peer_has_ended_is_lost_at_once(connection:
     assert state_of(connection) == (State.LOST, State.LOST)
 
 
+def write(end: End) -> None:
+    end.transport.write(b"x")
+
+
+@pytest.mark.parametrize("how", [write, close, cut_by_reset])
+def test_what_an_app_does_after_its_loop_was_closed_does_nothing_and_what_else_the_loop_refuses_is_raised(
+    connection: Connection, how: Callable[[End], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*args: object, **kwargs: object) -> asyncio.Handle:
+        raise RuntimeError("as the loop says")
+
+    monkeypatch.setattr(connection.loop, "call_soon", refuse)
+    how(connection.a)
+    monkeypatch.setattr(connection.loop, "is_closed", lambda: False)
+    with pytest.raises(RuntimeError, match="as the loop says"):
+        how(connection.b)
+
+
 def test_every_event_and_state_has_its_place_in_the_table() -> None:
     assert {state for state, _ in TRANSITIONS} == {State.OPEN, State.CLOSING}
     assert {event for _, event in TRANSITIONS} == set(Event)
