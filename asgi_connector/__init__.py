@@ -3,14 +3,13 @@
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from ._connector import ASGIApplicationConnector, ASGIRoutingConnector
-from ._exceptions import ASGIConnectorError, ASGIProtocolError, LifespanError, UnmountedHostError
-from ._mounts import Mount
-
 if TYPE_CHECKING:
     from . import faults as faults
-    from ._exchange import Content, Exchange, WebSocketMessage
-    from ._journal import Journal
+    from ._connector.routing import ASGIApplicationConnector, ASGIRoutingConnector
+    from ._exceptions import ASGIConnectorError, ASGIProtocolError, LifespanError, UnmountedHostError
+    from ._journal.exchange import Content, Exchange, WebSocketMessage
+    from ._journal.journal import Journal
+    from ._services.mount import Mount
 
     __version__: str
 
@@ -29,32 +28,30 @@ __all__ = [
     "faults",
 ]
 
-# What few programs need is imported when it is first asked for.
-_LATER = {
-    "Content": "._exchange",
-    "Exchange": "._exchange",
-    "Journal": "._journal",
-    "WebSocketMessage": "._exchange",
+# A name is imported when it is first used, so that importing the package costs next to nothing.
+_MODULES = {
+    "ASGIApplicationConnector": "._connector.routing",
+    "ASGIConnectorError": "._exceptions",
+    "ASGIProtocolError": "._exceptions",
+    "ASGIRoutingConnector": "._connector.routing",
+    "Content": "._journal.exchange",
+    "Exchange": "._journal.exchange",
+    "Journal": "._journal.journal",
+    "LifespanError": "._exceptions",
+    "Mount": "._services.mount",
+    "UnmountedHostError": "._exceptions",
+    "WebSocketMessage": "._journal.exchange",
     "faults": ".faults",
 }
-
-# Tracebacks, pickles and help() show the names that users import.
-for _name in __all__:
-    if _name not in _LATER:
-        globals()[_name].__module__ = __name__
 
 
 def __getattr__(name: str) -> Any:
     if name == "__version__":
         return _version()
-    if name not in _LATER:
+    if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    module = importlib.import_module(_LATER[name], __name__)
-    if name == "faults":
-        value: Any = module
-    else:
-        value = getattr(module, name)
-        value.__module__ = __name__
+    module = importlib.import_module(_MODULES[name], __name__)
+    value = module if name == "faults" else getattr(module, name)
     globals()[name] = value
     return value
 

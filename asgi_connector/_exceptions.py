@@ -12,6 +12,8 @@ if TYPE_CHECKING:
 class ASGIConnectorError(Exception):
     """The base of the package's own errors."""
 
+    __module__ = "asgi_connector"
+
 
 class UnmountedHostError(ASGIConnectorError, ClientConnectorError):
     """No app is mounted at the host of a request, and there is no fallback to take it.
@@ -19,6 +21,8 @@ class UnmountedHostError(ASGIConnectorError, ClientConnectorError):
     A `aiohttp.ClientConnectorError`, so code under test treats it as what it stands for: a host that cannot be
     reached. `host`, `port` and `ssl` are those of the request. Neither a resolver nor a socket was touched.
     """
+
+    __module__ = "asgi_connector"
 
     def __init__(self, connection_key: "ConnectionKey", os_error: OSError) -> None:
         ClientConnectorError.__init__(self, connection_key, os_error)
@@ -39,9 +43,13 @@ class ASGIProtocolError(ASGIConnectorError):
     handles it.
     """
 
+    __module__ = "asgi_connector"
+
 
 class LifespanError(ASGIConnectorError):
     """An app failed to start or to shut down, or does not support lifespan though it must.
 
     The app's own message is part of the text, and the exception that it raised is the `__cause__`.
     """
+
+    __module__ = "asgi_connector"

@@ -17,9 +17,9 @@ import pytest_asyncio
 from hypothesis import strategies as st
 
 from asgi_connector import ASGIRoutingConnector, Mount
-from asgi_connector._transport import MemoryTransport
+from asgi_connector._network.transport import MemoryTransport
 from asgi_connector._types import ASGIApp
-from tests.reports import Reports
+from tests.support.reports import Reports
 
 AIOHTTP: Final = tuple(map(int, aiohttp.__version__.split(".")[:3]))
 

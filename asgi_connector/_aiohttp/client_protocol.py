@@ -1,0 +1,240 @@
+"""aiohttp's client protocol, which the server end tells of an app's exception."""
+
+# pyright: reportPrivateUsage=false
+
+from collections.abc import Callable
+from contextvars import Context
+from typing import Any, Protocol, cast
+
+from aiohttp import (
+    ClientError,
+)
+from aiohttp._websocket.reader import WebSocketDataQueue
+from aiohttp.client_exceptions import (
+    ClientPayloadError,
+)
+from aiohttp.client_proto import ResponseHandler
+from aiohttp.http import WebSocketError, WebSocketReader
+from aiohttp.streams import EofStream
+
+from asgi_connector._callers import Caller
+from asgi_connector._display import repr_of
+from asgi_connector._exceptions import ASGIConnectorError
+from asgi_connector._network.transport import MemoryTransport
+from asgi_connector._observer import Observer
+from asgi_connector._services.table import MountedApp
+
+from .close_frames import CloseFrameFinder
+
+
+class ServerEnd(Protocol):
+    """What the client's end of a connection needs to know of the other one."""
+
+    def hand_out(self, context: Context, caller: Caller | None, origin: object, observer: Observer | None) -> bool:
+        """The client is about to send a request; `False` if this connection takes no more of them.
+
+        *context* is for the app to run in, *caller* says inside of which app the request is made.
+        """
+        ...
+
+    used: bool
+    """Whether it has been handed out before."""
+
+    def retire(self, acquired: bool) -> None:
+        """Serve no request after the current one, or the one that it has been handed out for."""
+
+    @property
+    def retired(self) -> bool:
+        """Whether it serves no further request."""
+        ...
+
+    @property
+    def busy(self) -> bool:
+        """Whether a request is unfinished, or a response undelivered."""
+        ...
+
+    @property
+    def receiving(self) -> bool:
+        """Whether this is a WebSocket, whose app is to receive what the client has sent, also when it has gone."""
+        ...
+
+    @property
+    def mounted(self) -> MountedApp:
+        """The app that answers."""
+        ...
+
+    def client_left(self) -> None:
+        """The client is closing its end in the middle of an exchange; the app may know before `connection_lost()`."""
+
+    def failure_undelivered(self, exc: BaseException, *, client_gone: bool) -> None:
+        """The exception could not be raised from any call of the client."""
+
+
+class ClientProtocol(ResponseHandler):
+    """aiohttp's own client protocol, with two things that no socket can do for it.
+
+    It can be told of the exception that ended an app, which the client's call then raises; and closing it in the middle
+    of an exchange resets the connection, so that neither end waits for the other (aiohttp's own `close()` waits until
+    everything is delivered, without a limit). What was sent on a WebSocket is delivered, for its app reads on.
+    """
+
+    server: ServerEnd
+    """The other end, until the connection has been lost: whoever keeps a response keeps this, and not the app too."""
+    on_app_exception: Callable[[object, BaseException], None]
+    """Called with the origin of a request whose call is about to raise the exception."""
+    on_lost: Callable[[], None] | None = None
+    """Called when the connection has been lost, and aiohttp knows it."""
+    on_websocket_closed: Callable[[int], None] | None = None
+    """Called with the code of the close frame that has arrived, or of the error for which aiohttp closes by itself."""
+    _app_exception: BaseException | None = None
+    _app_exception_raised = False
+    _frames_exception: BaseException | None = None
+    _frames_ended = False
+    _frames_queue: WebSocketDataQueue | None = None
+
+    def close(self) -> None:
+        if self._loop.is_closed():
+            return  # a finaliser closes what is left: neither end can be told any more
+        transport = self.transport
+        if transport is not None and transport.is_closing():
+            self._cut_body_off()
+        self._give_up_exception()
+        if transport is not None:
+            server = self.server
+            deliver = server.receiving or not (server.busy or transport.get_write_buffer_size())
+            if cast(MemoryTransport, transport).hang_up(deliver=deliver, at_once=server.retired):
+                server.client_left()
+        super().close()
+
+    def _cut_body_off(self) -> None:
+        """The server has ended the connection. aiohttp, which closes it here, would let its reader wait for ever."""
+        payload = self._payload
+        if payload is not None and self._frames_queue is None and not payload.is_eof() and payload.exception() is None:
+            exc = self._app_exception
+            unfinished = ClientPayloadError("Response payload is not completed")
+            payload.set_exception(unfinished if exc is None else _raisable_from_body(exc))
+
+    def give_up(self, exc: BaseException) -> None:
+        """Close, and let what waits for this connection fail with *exc*; `close()` alone would leave it waiting."""
+        payload, transport = self._payload, self.transport
+        is_websocket = self._frames_queue is not None
+        self.close()  # first, for it forgets what set_exception() was told
+        if is_websocket:
+            pass  # receive() sees the end of the connection, and lets go of it
+        elif payload is not None and not payload.is_eof():
+            payload.set_exception(exc)
+        elif transport is not None:
+            self.set_exception(exc)
+
+    def raise_from_request(self, exc: BaseException, origin: object) -> None:
+        """Raise *exc* from the call that waits for the head of the response to the request *origin*."""
+        self.on_app_exception(origin, exc)
+        self.set_exception(_raisable_from_request(exc))
+        self._app_exception_raised = True
+
+    def raise_from_body(self, exc: BaseException) -> None:
+        """Raise *exc* from reading the body, when all that was written before it has arrived, and the end."""
+        self._app_exception = exc
+
+    def raise_from_frames(self, exc: BaseException) -> None:
+        """Let a WebSocket's `receive()` answer *exc*, when all that was written before it has arrived, and the end."""
+        self._frames_exception = _raisable_from_frames(exc)
+
+    def eof_received(self) -> bool | None:  # type: ignore[override] # as in asyncio.Protocol
+        if self._frames_exception is None:
+            return super().eof_received()
+        # The connection stays open, for the client is to close it: `receive()` keeps the exception only if it can.
+        self._frames_ended = True
+        self._raise_frames_exception()
+        return True
+
+    def set_parser(self, parser: Any, payload: Any, *args: Any, **kwargs: Any) -> None:
+        if self.on_websocket_closed is not None:
+            parser = _WatchedReader(parser, payload, self.on_websocket_closed)
+        super().set_parser(parser, payload, *args, **kwargs)
+        self._frames_queue = payload
+        self._raise_frames_exception()
+
+    def _raise_frames_exception(self) -> None:
+        """Once the end has arrived, and the client has taken over what comes before it."""
+        if self._frames_ended and self._frames_queue is not None and self._frames_exception is not None:
+            self._frames_queue.set_exception(self._frames_exception)
+
+    def set_exception(self, exc: BaseException, *args: Any, **kwargs: Any) -> None:
+        # A write that fails on the connection which the app's exception has just ended comes second.
+        if not self._app_exception_raised:
+            super().set_exception(exc, *args, **kwargs)
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        payload = self._payload
+        if self._app_exception is not None and payload is not None and not payload.is_eof():
+            payload.set_exception(_raisable_from_body(self._app_exception))
+            self._app_exception = None
+            # In the place of what aiohttp makes of a lost connection: it sets that on the body that it finds here.
+            self._payload = None
+        self._give_up_exception()
+        self._frames_exception = self._frames_queue = None
+        super().connection_lost(exc)
+        del self.server
+        if self.on_lost is not None:
+            self.on_lost()
+
+    def _give_up_exception(self) -> None:
+        """The body is complete, or the client goes before it is: nobody will read the exception from it."""
+        if (exc := self._app_exception) is not None:
+            self._app_exception = None
+            complete = self._payload is None or self._payload.is_eof()
+            self.server.failure_undelivered(exc, client_gone=not complete)
+
+
+class _WatchedReader:
+    """aiohttp's reader of frames, in the client of a WebSocket that is recorded, and what it is told of closing.
+
+    aiohttp itself does not keep whether a close frame has arrived.
+    """
+
+    def __init__(self, reader: WebSocketReader, queue: WebSocketDataQueue, on_closed: Callable[[int], None]) -> None:
+        self._reader = reader
+        self._queue = queue
+        self._on_closed = on_closed
+        self._finder = CloseFrameFinder()
+
+    def feed_data(self, data: bytes) -> tuple[bool, bytes]:
+        failed, rest = self._reader.feed_data(data)
+        code = self._finder.feed(data)
+        if failed and isinstance(error := self._queue.exception(), WebSocketError):
+            code = error.code
+        if code is not None:
+            self._on_closed(code)
+        return failed, rest
+
+    def feed_eof(self) -> None:
+        self._reader.feed_eof()
+
+
+def _raisable_from_request(exc: BaseException) -> BaseException:
+    """A future, on which the call waits, takes no `StopIteration`."""
+    if isinstance(exc, StopIteration):
+        return _wrapped(exc, "before its response had started")
+    return exc
+
+
+def _raisable_from_body(exc: BaseException) -> BaseException:
+    """Iterators take these for the end of the body; a truncated one must not pass for whole."""
+    if isinstance(exc, EofStream | StopAsyncIteration | StopIteration):
+        return _wrapped(exc, "while its response was being read")
+    return exc
+
+
+def _raisable_from_frames(exc: BaseException) -> BaseException:
+    """`ClientWebSocketResponse.receive()` swallows or raises these, or takes them for the end."""
+    swallowed = ClientError | EofStream | TimeoutError | WebSocketError | StopAsyncIteration | StopIteration
+    if isinstance(exc, swallowed) or not isinstance(exc, Exception):
+        return _wrapped(exc, "after it had accepted the WebSocket")
+    return exc
+
+
+def _wrapped(exc: BaseException, when: str) -> ASGIConnectorError:
+    wrapped = ASGIConnectorError(f"The app raised {repr_of(exc)} {when}")
+    wrapped.__cause__ = exc
+    return wrapped

@@ -1,0 +1,224 @@
+"""The frames of an accepted WebSocket (RFC 6455, 5 to 7), by aiohttp's own reader and writer: messages, ping, closing.
+
+Knows nothing of ASGI.
+"""
+
+import asyncio
+import enum
+import errno
+import struct
+from contextlib import suppress
+from contextvars import Context
+from typing import Final, Protocol, cast
+
+from aiohttp import ClientConnectionResetError, WSCloseCode, WSMessage, WSMsgType
+from aiohttp.http import WebSocketError
+from aiohttp.streams import EofStream
+
+from asgi_connector._aiohttp.frames import FrameReader, FrameWriter
+from asgi_connector._observer import Observer
+
+MAX_MESSAGE: Final = 16 * 1024 * 1024  # as in uvicorn
+MESSAGES_HIGH_WATER: Final = 64 * 1024
+CLOSE_TIMEOUT: Final = 10.0  # seconds, as in uvicorn
+MAX_REASON: Final = 123  # bytes: what a close frame has room for (RFC 6455, 5.5)
+MAX_CODE: Final = 4999  # RFC 6455, 7.4.2
+NO_CODE: Final = 1005  # a close frame without a code (RFC 6455, 7.1.5)
+
+
+class Owner(Protocol):
+    """The connection, seen from here."""
+
+    write_paused: bool
+
+    async def drain(self) -> None:
+        """Return when `write_paused` is over, or the connection is."""
+
+    def client_left(self) -> None:
+        """There will be no further message from the client, and none to it."""
+
+
+class _State(enum.Enum):
+    OPEN = "open"
+    CLOSING = "this end has sent its last frame, and waits for the client to close"
+    CLOSED = "closed by the client"
+
+
+class Frames:
+    """The server's end of a WebSocket.
+
+    `close_code` and `close_reason` tell how it ended, once `receive()` has returned `None`: those of the close frame
+    that came first, 1005 if it had none, and 1006 if there was no close frame (RFC 6455, 7.1.5).
+    """
+
+    __slots__ = (
+        "_loop",
+        "_observer",
+        "_owner",
+        "_pong_due",
+        "_reader",
+        "_receiving",
+        "_state",
+        "_timer",
+        "_transport",
+        "_writer",
+        "close_code",
+        "close_reason",
+    )
+
+    def __init__(
+        self,
+        owner: Owner,
+        transport: asyncio.Transport,
+        loop: asyncio.AbstractEventLoop,
+        *,
+        compress: int,
+        no_context_takeover: bool,
+        observer: Observer | None,
+    ) -> None:
+        self.close_code: int = WSCloseCode.ABNORMAL_CLOSURE
+        self.close_reason = ""
+        self._owner = owner
+        self._transport = transport
+        self._loop = loop
+        self._observer = observer
+        self._state = _State.OPEN
+        self._pong_due: bytes | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._receiving = asyncio.Lock()
+        self._reader = FrameReader(
+            self,
+            transport,
+            loop,
+            limit=MESSAGES_HIGH_WATER,
+            max_size=MAX_MESSAGE,
+            compress=bool(compress),
+            observer=observer,
+        )
+        self._writer = FrameWriter(
+            self._reader.flow, transport, compress=compress, no_context_takeover=no_context_takeover
+        )
+
+    @property
+    def open(self) -> bool:
+        """Whether neither end has closed."""
+        return self._state is _State.OPEN
+
+    # What the connection reports.
+
+    def feed(self, data: bytes) -> None:
+        """Bytes have arrived."""
+        self._reader.feed(data)
+
+    def writable(self) -> None:
+        """The connection has room again for what is written."""
+        if self._pong_due is not None:
+            payload, self._pong_due = self._pong_due, None
+            self.pinged(payload)
+
+    def read_on(self) -> None:
+        """The client has sent all that it will: it need not wait until the app has received it."""
+        self._reader.read_on()
+
+    def lost(self) -> None:
+        """The connection has ended. Messages that have arrived are still to be received."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        self.read_on()
+        self._reader.feed_eof()
+
+    # What the reader reports.
+
+    def pinged(self, payload: bytes) -> None:
+        """Answer (RFC 6455, 5.5.3); while nobody reads what is written, only the last one, when somebody does."""
+        if self._state is not _State.OPEN:
+            return
+        if self._owner.write_paused:
+            self._pong_due = payload
+        else:
+            self._write_control(payload, WSMsgType.PONG)
+
+    def closed_by_client(self, code: int, reason: str) -> None:
+        """Answer with the same (RFC 6455, 5.5.1), unless this is the answer; then the server is to end it (7.1.1)."""
+        if self._state is _State.OPEN and (code == WSCloseCode.ABNORMAL_CLOSURE or code > MAX_CODE):
+            # Which aiohttp's reader lets pass (RFC 6455, 7.4.1 and 7.4.2).
+            self.failed(WebSocketError(WSCloseCode.PROTOCOL_ERROR, f"Invalid close code: {code}"))
+            return
+        if self._state is _State.OPEN:
+            self._end(code or NO_CODE, reason)
+            self._write_control(_close_payload(code, reason) if code else b"", WSMsgType.CLOSE)
+            self._owner.client_left()
+        self._state = _State.CLOSED
+        self._transport.close()
+
+    def failed(self, exc: BaseException) -> None:
+        """Fail the connection (RFC 6455, 7.1.7)."""
+        if self._state is _State.OPEN:
+            code = exc.code if isinstance(exc, WebSocketError) else WSCloseCode.PROTOCOL_ERROR
+            self.close_now(code, str(exc).encode()[:MAX_REASON].decode(errors="ignore"))
+            self._owner.client_left()
+
+    # What the cycle asks for.
+
+    async def receive(self) -> WSMessage | None:
+        """The next message, or `None` after the last one."""
+        async with self._receiving:
+            try:
+                return cast(WSMessage, await self._reader.read())
+            except EofStream:
+                return None
+
+    async def send(self, payload: bytes, kind: WSMsgType) -> None:
+        """Send a message, when there is room for it; raises `ConnectionResetError` if the client has gone."""
+        await self._wait_until_writable()
+        self._writer.write(payload, kind)
+        if self._observer is not None:
+            self._observer.message(payload.decode() if kind is WSMsgType.TEXT else payload, from_client=False)
+
+    async def close(self, code: int, reason: str) -> None:
+        """Close, when there is room for it; raises `ConnectionResetError` if the client has gone."""
+        await self._wait_until_writable()
+        self.close_now(code, reason)
+
+    async def _wait_until_writable(self) -> None:
+        if self._owner.write_paused:
+            await self._owner.drain()
+        if self._transport.is_closing():
+            self._owner.client_left()  # which connection_lost() is still to tell
+            raise client_gone()
+        if self._state is not _State.OPEN:
+            raise client_gone()
+
+    def close_now(self, code: int, reason: str) -> None:
+        """Close, and give the client some time to do the same: it is to be the first to know (RFC 6455, 7.1.1)."""
+        self._write_control(_close_payload(code, reason), WSMsgType.CLOSE)
+        self._end(code, reason)
+
+    def end_with_exception(self) -> None:
+        """Send no frame any more: the client is to close when it has taken notice of the app's exception."""
+        self._state = _State.CLOSING
+        self._reader.end()
+
+    def _end(self, code: int, reason: str) -> None:
+        self._state = _State.CLOSING
+        self.close_code = code
+        self.close_reason = reason
+        if self._observer is not None:
+            self._observer.closed(code, reason)
+        if not self._transport.is_closing():  # a close frame may be found after the connection has been lost
+            self._timer = self._loop.call_later(CLOSE_TIMEOUT, self._transport.abort, context=Context())
+        self._reader.end()
+
+    def _write_control(self, payload: bytes, kind: WSMsgType) -> None:
+        with suppress(ClientConnectionResetError):  # there is nobody to read it
+            self._writer.write(payload, kind)
+
+
+def _close_payload(code: int, reason: str) -> bytes:
+    return struct.pack("!H", code) + reason.encode()
+
+
+def client_gone() -> ConnectionResetError:
+    """What sending raises then: an `OSError`, as the ASGI spec has it since 2.4."""
+    return ConnectionResetError(errno.ECONNRESET, "The client has closed the WebSocket; nothing can be sent any more")

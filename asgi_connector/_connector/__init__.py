@@ -1,0 +1,1 @@
+"""aiohttp's side: the two connectors, and what their users call. May import every other folder."""

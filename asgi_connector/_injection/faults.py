@@ -1,0 +1,206 @@
+"""What may happen to a connection: descriptions, which say what, and do nothing.
+
+``on="request"`` is the way from the client to the app, ``on="response"`` the way back. ``after=None``: nothing of that
+part arrives; ``after=N``: its head, and N bytes of what follows the head, as they are on the wire. A part that is
+shorter than that arrives whole.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, TypeAlias
+
+from asgi_connector._exceptions import ASGIProtocolError
+from asgi_connector._http1.response import build_head
+from asgi_connector._numbers import check_number, shown
+
+Part = Literal["request", "response"]
+
+
+@dataclass(frozen=True, slots=True)
+class Refuse:
+    """The connection is refused: nobody listens there. `aiohttp.ClientConnectorError`."""
+
+    __module__ = "asgi_connector.faults"
+
+
+@dataclass(frozen=True, slots=True)
+class Unresolvable:
+    """There is no such host. `aiohttp.ClientConnectorDNSError`."""
+
+    __module__ = "asgi_connector.faults"
+
+
+@dataclass(frozen=True, slots=True)
+class Respond:
+    """An answer that is not the app's, as of a proxy in front of it. The app is not called, nor started for it.
+
+    Parameters:
+        status: from 200 to 999.
+        headers: a mapping or pairs, `str` or `bytes`; the framing is added.
+        body: `bytes`, or a `str`, which is sent as UTF-8.
+    """
+
+    __module__ = "asgi_connector.faults"
+
+    status: int
+    # Neither is part of what is shown of a fault: a body may be large, and a header a secret.
+    headers: Mapping[str, str] | Sequence[tuple[str | bytes, str | bytes]] = field(default=(), repr=False, hash=False)
+    body: bytes | str = field(default=b"", repr=False)
+    raw_headers: tuple[tuple[bytes, bytes], ...] = field(init=False, repr=False, compare=False)
+    raw_body: bytes = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.status, int) or isinstance(self.status, bool) or not 200 <= self.status <= 999:
+            raise ValueError(f"status must be an int from 200 to 999, not {shown(self.status)}")
+        if not isinstance(self.body, (bytes, str)):
+            raise TypeError(f"body must be bytes or a str, not {self.body!r}")
+        headers = _encoded_headers(self.headers)
+        try:
+            _, _, length, _ = build_head(self.status, headers, "GET", "1.1", close=False)
+        except ASGIProtocolError as exc:
+            raise ValueError(str(exc)) from None
+        body = self.body.encode() if isinstance(self.body, str) else self.body
+        if self.status in (204, 304):  # RFC 9110, 6.4.1
+            if body:
+                raise ValueError(f"a response of status {self.status} has no body, but this has {body!r}")
+        elif length is None:
+            headers.append((b"content-length", b"%d" % len(body)))
+        elif length != len(body):
+            raise ValueError(f"the Content-Length is {length}, but the body has {len(body)} bytes")
+        object.__setattr__(self, "raw_headers", tuple(headers))
+        object.__setattr__(self, "raw_body", body)
+
+
+@dataclass(frozen=True, slots=True)
+class Hang:
+    """Silence, of which neither end knows. Nothing is lost: what waits goes through when the block ends.
+
+    Parameters:
+        on: ``"request"``, ``"response"`` (the default), or ``"connect"``: there is no answer to a new connection.
+        after: how many bytes behind the head arrive (`int`; all, where there are fewer), or `None`, the default: not
+            even the head.
+    """
+
+    __module__ = "asgi_connector.faults"
+
+    on: Literal["connect", "request", "response"] = "response"
+    after: int | None = None
+
+    def __post_init__(self) -> None:
+        _check_choice("on", self.on, ("connect", "request", "response"))
+        _check_after(self.after)
+        if self.on == "connect" and self.after is not None:
+            raise ValueError(
+                f"after must be left out with on='connect', where there is no head, but is {shown(self.after)}"
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class _Cut:
+    on: Part = "response"
+    after: int | None = None
+
+    def __post_init__(self) -> None:
+        _check_choice("on", self.on, ("request", "response"))
+        _check_after(self.after)
+
+
+class Reset(_Cut):
+    """The connection is cut by a reset (RST), for both ends: the app sees its client gone.
+
+    Parameters:
+        on: ``"request"``: the app does not see the request, or what follows of it. ``"response"`` (the default): the
+            app has done its work, and the answer is lost, or the rest of it.
+        after: how many bytes behind the head arrive (`int`; all, where there are fewer), or `None`, the default: not
+            even the head.
+    """
+
+    __module__ = "asgi_connector.faults"
+
+    __slots__ = ()
+
+
+class Close(_Cut):
+    """The connection is cut as by a server that closes it (FIN), for both ends. Parameters as those of `Reset`."""
+
+    __module__ = "asgi_connector.faults"
+
+    __slots__ = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Latency:
+    """A delay line: each byte arrives late, once, and in order, in however many pieces it is sent.
+
+    Parameters:
+        seconds: the delay.
+        jitter: the delay of a request is drawn between *jitter* less and *jitter* more; 0 by default, and no more than
+            *seconds*.
+        on: ``"request"``, or ``"response"``, the default.
+    """
+
+    __module__ = "asgi_connector.faults"
+
+    seconds: float
+    jitter: float = 0.0
+    on: Part = "response"
+
+    def __post_init__(self) -> None:
+        check_number("seconds", self.seconds)
+        check_number("jitter", self.jitter)
+        _check_choice("on", self.on, ("request", "response"))
+        if not 0 <= self.jitter <= self.seconds:
+            raise ValueError(f"jitter must be from 0 to seconds, {self.seconds!r}, not {self.jitter!r}")
+        check_number("seconds + jitter", self.seconds + self.jitter)
+
+
+@dataclass(frozen=True, slots=True)
+class Throttle:
+    """A slow link: so many bytes a second, head and framing included, in slices.
+
+    Parameters:
+        bytes_per_second: more than 0.
+        on: ``"request"``, or ``"response"``, the default.
+    """
+
+    __module__ = "asgi_connector.faults"
+
+    bytes_per_second: float
+    on: Part = "response"
+
+    def __post_init__(self) -> None:
+        check_number("bytes_per_second", self.bytes_per_second)
+        _check_choice("on", self.on, ("request", "response"))
+        if not self.bytes_per_second > 0:
+            raise ValueError(f"bytes_per_second must be more than 0, not {self.bytes_per_second!r}")
+
+
+Fault: TypeAlias = Refuse | Unresolvable | Respond | Hang | Reset | Close | Latency | Throttle
+
+
+def _encoded_headers(
+    headers: Mapping[str, str] | Sequence[tuple[str | bytes, str | bytes]],
+) -> list[tuple[bytes, bytes]]:
+    try:
+        pairs = headers.items() if isinstance(headers, Mapping) else headers
+        return [(_encoded(name), _encoded(value)) for name, value in pairs]
+    except UnicodeEncodeError as exc:
+        raise ValueError(f"headers must be of Latin-1, not {exc.object!r}") from None
+    except (TypeError, ValueError):
+        raise TypeError(f"headers must be a mapping, or pairs of str or bytes, not {headers!r}") from None
+
+
+def _encoded(value: str | bytes) -> bytes:
+    return value.encode("latin-1") if isinstance(value, str) else value
+
+
+def _check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}, not {value!r}")
+
+
+def _check_after(after: int | None) -> None:
+    if after is not None and (not isinstance(after, int) or isinstance(after, bool)):
+        raise TypeError(f"after must be an int, a number of bytes, or None, not {after!r}")
+    if after is not None and after < 0:
+        raise ValueError(f"after must not be negative, but is {shown(after)}")

@@ -1,0 +1,414 @@
+"""Faults at work: what strikes which request, decided once for each, and what is done about it."""
+
+import asyncio
+import errno
+import itertools
+import math
+import os
+import random
+import socket
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
+from contextvars import Context
+from dataclasses import dataclass
+from types import TracebackType
+from typing import NamedTuple, Self, TypeGuard
+from weakref import WeakValueDictionary
+
+import aiohttp.connector
+from aiohttp import ClientConnectionError, ClientConnectorDNSError, ClientConnectorError, ClientRequest, ClientTimeout
+
+from asgi_connector._aiohttp.client_protocol import ClientProtocol
+from asgi_connector._asgi.in_flight import Connection, Underway
+from asgi_connector._blocks import Block
+from asgi_connector._journal.journal import Journal, RecentJournal
+from asgi_connector._journal.live import LiveExchange
+from asgi_connector._journal.recorder import Recorder
+from asgi_connector._journal.selector import Call, Selector, call_of
+from asgi_connector._network.line import Allowance, CutStage, HangStage, LatencyStage, Line, Stage, ThrottleStage
+from asgi_connector._network.transport import MemoryTransport
+from asgi_connector._numbers import check_int, shown
+from asgi_connector._services.patterns import covers
+from asgi_connector._services.table import MountTable
+from asgi_connector._types import ASGIApp, Receive, Scope, Send
+
+from .faults import Close, Fault, Hang, Latency, Refuse, Reset, Respond, Throttle, Unresolvable
+
+_ByteFault = Hang | Reset | Close | Latency | Throttle
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Odds:
+    """Which of the requests that match are struck; see `ASGIRoutingConnector.inject`."""
+
+    times: int | None
+    skip: int
+    probability: float
+    seed: int | float | str | bytes
+
+    def __post_init__(self) -> None:
+        if self.times is not None:
+            check_int("times", self.times, at_least=1)
+        check_int("skip", self.skip, at_least=0)
+        if not isinstance(self.probability, int | float) or isinstance(self.probability, bool):
+            raise TypeError(f"probability must be an int or a float, not {self.probability!r}")
+        if not 0 < self.probability <= 1:
+            raise ValueError(f"probability must be more than 0, and no more than 1, not {shown(self.probability)}")
+        _check_seed(self.seed)
+
+    @property
+    def certain(self) -> bool:
+        """Whether each is struck."""
+        return self.times is None and not self.skip and self.probability == 1
+
+
+class Injection(Block):
+    """An open `inject()` block.
+
+    Attributes:
+        fault: what it injects.
+        matched: how many requests it was for, by its criteria.
+        struck: how many of them the fault has struck.
+    """
+
+    __module__ = "asgi_connector.faults"
+
+    def __init__(
+        self,
+        owner: "Injections",
+        selector: Selector,
+        fault: Fault,
+        odds: Odds,
+        allow_unused: bool,
+    ) -> None:
+        self.fault = fault
+        self.matched = 0
+        self.struck = 0
+        self.selector = selector
+        self.odds = odds
+        self._owner = owner
+        self._random = random.Random(odds.seed)
+        self._allow_unused = allow_unused
+        self._recording: AbstractContextManager[Journal] | None = None
+        self._journal = RecentJournal()
+        self._stages: WeakValueDictionary[int, Stage] = WeakValueDictionary()  # in the order in which they were made
+        self._numbers = itertools.count()
+        self._waiters: dict[asyncio.Future[None], None] = {}
+        self.over = False
+        super().__init__(f"inject({str(selector.host)!r}, {type(fault).__name__}(...))", "with")
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} of {self.fault!r}, {self.matched} matched, {self.struck} struck>"
+
+    def __enter__(self) -> Self:
+        self._enter()
+        self._recording = self._owner.recorder.record(None, self._journal)
+        self._recording.__enter__()
+        self._owner.open.append(self)
+        self._owner.strike_what_is_open(self)
+        return self
+
+    def __exit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        __tracebackhide__ = True  # pytest shows the block
+        assert self._recording is not None
+        self._owner.open.remove(self)
+        self._recording.__exit__(None, None, None)
+        self.end()
+        if exc_type is None and not self._allow_unused and self._is_unused():
+            raise AssertionError(self._explain())
+
+    def end(self, error: ClientConnectionError | None = None) -> None:
+        """Let go of what it has kept; it does nothing more. What waits for a connection goes on, or fails.
+
+        With an *error* the connector closes: what it has kept goes with its connection, and reaches nobody.
+        """
+        self.over = True
+        if error is None:
+            for stage in list(self._stages.values()):
+                stage.end()
+        for waiter in self._waiters:
+            if waiter.done() or waiter.get_loop().is_closed():
+                continue
+            if error is None:
+                waiter.set_result(None)
+            else:
+                waiter.set_exception(error)
+
+    def draw(self) -> "Strike | None":
+        """A request matches: what strikes it, if anything does. Each takes as much from chance as any other."""
+        self.matched += 1
+        fault, odds = self.fault, self.odds
+        drawn = self._random.random() < odds.probability
+        delay = 0.0
+        if isinstance(fault, Latency):
+            delay = fault.seconds + self._random.uniform(-fault.jitter, fault.jitter)
+        if drawn and self.matched > odds.skip and (odds.times is None or self.struck < odds.times):
+            return Strike(self, fault, delay)
+        return None
+
+    def keep(self, stage: Stage) -> None:
+        self._stages[next(self._numbers)] = stage
+
+    async def wait_over(self, timeout: ClientTimeout) -> None:
+        """Return at the end of the block; raises `TimeoutError` as for a connection that is not answered."""
+        limits = [limit for limit in (timeout.connect, timeout.sock_connect) if limit]
+        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiters[waiter] = None
+        try:
+            async with asyncio.timeout(min(limits, default=None)):
+                await waiter
+        finally:
+            self._waiters.pop(waiter, None)
+
+    def _is_unused(self) -> bool:
+        # That a fault which is left to chance has struck nothing is one of its outcomes.
+        return self.matched == 0 or (self.struck == 0 and self.odds.probability == 1)
+
+    def _explain(self) -> str:
+        found = Journal(each for each in self._journal if each.service is not None and self.selector.matches(each))
+        if self.matched > self.odds.skip:
+            reason = f"a block inside of its own has answered the requests to {self.selector}."
+        elif self.matched:
+            reason = f"it was to skip {self.odds.skip} requests to {self.selector}, and met {self.matched}."
+        else:
+            reason = f"there was no request to {self.selector} while it was injected."
+        text = f"{self.fault!r} has struck nothing: {reason}"
+        hint = "A fault that met no request has tested nothing; allow_unused=True permits it."
+        return f"{self._journal.explain(self.selector, text, found)}\n{hint}"
+
+
+class Strike(NamedTuple):
+    """One fault that strikes one request; *delay* is that of a `Latency`."""
+
+    injection: Injection
+    fault: Fault
+    delay: float
+
+
+class Injections:
+    """The open `inject()` blocks of one connector."""
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        recorder: Recorder,
+        table: MountTable,
+        connections: Iterable[Connection],
+        is_acquired: Callable[[ClientProtocol], bool],
+    ) -> None:
+        self.recorder = recorder
+        self.open: list[Injection] = []  # the innermost last
+        self._loop = loop
+        self._table = table
+        self._connections = connections
+        self._is_acquired = is_acquired
+
+    def inject(self, selector: Selector, fault: Fault, odds: Odds, allow_unused: bool) -> Injection:
+        """A block that is not entered yet; raises for what makes no sense."""
+        if not isinstance(fault, Fault):
+            raise TypeError(f"fault must be one of asgi_connector.faults, such as faults.Reset(), not {fault!r}")
+        if selector.host is None:
+            raise TypeError("host must be a host pattern, not None")
+        if not self._table.answers(selector.host):
+            mounted = self._table.describe(selector.host.host)
+            raise ValueError(f"{str(selector.host)!r} is not mounted, and the fallback cannot be shaken. {mounted}")
+        return Injection(self, selector, fault, odds, allow_unused)
+
+    def end_all(self) -> None:
+        """The connector closes: nothing is kept any longer."""
+        for injection in self.open:
+            injection.end(ClientConnectionError("Connector is closed"))
+
+    def strike(self, exchange: LiveExchange) -> "Strikes":
+        """Decide what strikes a request to an app: one draw of each block that it matches, the innermost first."""
+        call = call_of(exchange)
+        struck: list[Strike] = []
+        answered = refused = False
+        for injection in reversed(self.open):
+            if injection.over or injection.selector.differences_of_call(call):
+                continue
+            strike = injection.draw()
+            if strike is None or refused:
+                continue
+            if isinstance(strike.fault, Refuse | Unresolvable | Respond):
+                if answered:
+                    continue  # by one further inside
+                answered = True
+            if isinstance(strike.fault, Refuse | Unresolvable):
+                refused = True
+                struck = [earlier for earlier in struck if not _acts_on_bytes(earlier.fault)]
+            struck.append(strike)
+        for strike in struck:
+            strike.injection.struck += 1
+        return Strikes(exchange, struck, self._loop)
+
+    def strike_what_is_open(self, injection: Injection) -> None:
+        """A block begins: what it does to the connections that there are."""
+        fault = injection.fault
+        host = injection.selector.host
+        assert host is not None
+        for connection in tuple(self._connections):
+            address = connection.address
+            if not covers(host, address.host, address.port, address.secure):
+                continue
+            if connection.client.transport is None:
+                continue  # its client has gone
+            underway = connection.underway()
+            if underway is not None:
+                if injection.odds.certain and _acts_on_bytes(fault):
+                    self._strike_underway(injection, fault, connection, underway)
+            elif isinstance(fault, Refuse | Unresolvable) or (isinstance(fault, Hang) and fault.on == "connect"):
+                connection.retire(self._is_acquired(connection.client))
+            elif isinstance(fault, Reset | Close) and injection.odds.certain and injection.selector.any_call:
+                connection.transport.cut(_reset() if isinstance(fault, Reset) else None)
+
+    def _strike_underway(self, injection: Injection, fault: Fault, connection: Connection, underway: Underway) -> None:
+        assert isinstance(fault, _ByteFault)
+        exchange = underway.observer if isinstance(underway.observer, LiveExchange) else None
+        address = connection.address
+        call = Call(address.host, address.port, address.secure, underway.caller, underway.method, underway.path)
+        if injection.selector.differences_of_call(call if exchange is None else call_of(exchange)):
+            return
+        strike = injection.draw()
+        assert strike is not None  # for it is not left to anything
+        injection.struck += 1
+        if exchange is not None:
+            exchange.fault = fault
+        server = connection.transport
+        if fault.on == "request":
+            pipe, begun, head_passed = server.peer, underway.request_begun, underway.request_head_passed
+        else:
+            pipe, begun, head_passed = server, underway.response_begun, underway.response_head_passed
+        if isinstance(fault, Reset | Close) and begun and (fault.after is None or (fault.after == 0 and head_passed)):
+            _cut(pipe, fault, exchange)
+            return
+        line = pipe.line
+        stage = _stage_for(strike, fault, pipe, exchange, self._loop, head_passed=head_passed)
+        if isinstance(line, Line):
+            line.add(stage)
+        else:
+            line = Line(pipe)
+            line.add(stage)
+            pipe.use_line(line)
+
+
+class Strikes:
+    """What strikes one request, the innermost first."""
+
+    def __init__(self, exchange: LiveExchange, struck: list[Strike], loop: asyncio.AbstractEventLoop) -> None:
+        self._exchange = exchange
+        self._struck = struck
+        self._loop = loop
+        if struck:
+            exchange.fault = struck[0].fault
+        if any(_keeps_from_app(strike.fault) for strike in struck):
+            exchange.via = "fault"
+
+    async def before_connection(self, req: ClientRequest, timeout: ClientTimeout) -> None:
+        """What is decided before there is a connection; raises what aiohttp raises then."""
+        for injection, fault, _ in self._struck:
+            if injection.over:
+                continue  # while the request waited for another one
+            if isinstance(fault, Refuse):
+                text = f"Connect call failed ({req.host!r}, {req.port})"
+                refused = ConnectionRefusedError(errno.ECONNREFUSED, text)
+                raise ClientConnectorError(req.connection_key, refused) from refused
+            if isinstance(fault, Unresolvable):
+                unknown = socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+                raise ClientConnectorDNSError(req.connection_key, unknown) from unknown
+            if isinstance(fault, Hang) and fault.on == "connect":
+                await injection.wait_over(timeout)
+        for injection, fault, _ in self._struck:
+            if isinstance(fault, Respond) and not injection.over:
+                self._exchange.app = _app_for(fault)
+
+    def act_on(self, connection: aiohttp.connector.Connection) -> None:
+        """Lay the faults into the two ways of the connection, in the place of those of an earlier request."""
+        client = connection.transport
+        assert isinstance(client, MemoryTransport)
+        for pipe in (client, client.peer):
+            if isinstance(pipe.line, Line):
+                pipe.line.remove()
+        lines: dict[MemoryTransport, Line] = {}
+        for strike in self._struck:
+            fault = strike.fault
+            if strike.injection.over or not _acts_on_bytes(fault):
+                continue
+            pipe = client if fault.on == "request" else client.peer
+            line = lines.setdefault(pipe, Line(pipe))
+            line.add(_stage_for(strike, fault, pipe, self._exchange, self._loop, head_passed=False))
+        for pipe, line in lines.items():
+            pipe.use_line(line)
+
+
+def _acts_on_bytes(fault: Fault) -> TypeGuard[_ByteFault]:
+    return isinstance(fault, _ByteFault) and fault.on != "connect"
+
+
+def _keeps_from_app(fault: Fault) -> bool:
+    """Whether the app does not see the request, or not yet."""
+    if isinstance(fault, Hang | Reset | Close):
+        return fault.on != "response" and fault.after is None
+    return isinstance(fault, Refuse | Unresolvable | Respond)
+
+
+def _reset() -> ConnectionResetError:
+    return ConnectionResetError(errno.ECONNRESET, os.strerror(errno.ECONNRESET))
+
+
+def _cut(pipe: MemoryTransport, fault: Reset | Close, exchange: LiveExchange | None) -> None:
+    reset = _reset() if isinstance(fault, Reset) else None
+    if exchange is not None:
+        exchange.cut_off(reset or ConnectionAbortedError(errno.ECONNABORTED, "The connection was closed by a fault"))
+    if isinstance(pipe.line, Line):
+        pipe.line.release()
+    pipe.cut(reset)
+
+
+def _stage_for(
+    strike: Strike,
+    fault: _ByteFault,
+    pipe: MemoryTransport,
+    exchange: LiveExchange | None,
+    loop: asyncio.AbstractEventLoop,
+    *,
+    head_passed: bool,
+) -> Stage:
+    stage: Stage
+    if isinstance(fault, Latency):
+        stage = LatencyStage(loop, strike.delay)
+    elif isinstance(fault, Throttle):
+        stage = ThrottleStage(loop, fault.bytes_per_second)
+    elif isinstance(fault, Hang):
+        stage = HangStage(Allowance(fault.after, head_passed=head_passed))
+    else:
+        # In the next turn of the event loop: a network does not act inside of the call that writes.
+        allowance = Allowance(fault.after, head_passed=head_passed)
+        stage = CutStage(allowance, lambda: loop.call_soon(_cut, pipe, fault, exchange, context=Context()))
+    strike.injection.keep(stage)
+    return stage
+
+
+def _app_for(fault: Respond) -> ASGIApp:
+    """An app that answers as *fault* says, to a request or to a handshake, and looks at neither."""
+
+    async def respond(scope: Scope, receive: Receive, send: Send) -> None:
+        kind = "websocket.http.response" if scope["type"] == "websocket" else "http.response"
+        await send({"type": f"{kind}.start", "status": fault.status, "headers": fault.raw_headers})
+        await send({"type": f"{kind}.body", "body": fault.raw_body})
+
+    return respond
+
+
+def _check_seed(seed: int | float | str | bytes) -> None:
+    """Raise for what gives no chance at all (`random.Random`), or another one in each process."""
+    if not isinstance(seed, int | float | str | bytes) or isinstance(seed, bool):
+        raise TypeError(f"seed must be an int, a float, a str or bytes, not {seed!r}")
+    if isinstance(seed, float) and not math.isfinite(seed):
+        raise ValueError(f"seed must be a finite number, not {seed!r}")
+    try:
+        random.Random(seed)
+    except UnicodeEncodeError:
+        raise ValueError(f"seed must be text that UTF-8 can encode, not {seed!r}") from None

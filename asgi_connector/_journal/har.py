@@ -1,0 +1,283 @@
+"""The journal as an HTTP Archive, HAR 1.2: http://www.softwareishard.com/blog/har-12-spec/.
+
+What HAR has no place for is in fields that begin with an underscore, as the format has it: WebSockets as Chrome writes
+them (``_webSocketMessages``), a failure as Chrome does too (status 0 and ``_error``), and who called (``_caller``).
+"""
+
+import base64
+import json
+import re
+import zlib
+from collections.abc import Iterable
+from datetime import datetime
+from gzip import GzipFile
+from http import HTTPStatus
+from importlib.metadata import version
+from io import BytesIO
+from os import PathLike
+from typing import Any, Final
+from urllib.parse import parse_qsl
+
+from multidict import CIMultiDict
+
+from asgi_connector._display import text_of
+
+from .exchange import NO_HEADERS, Content, Exchange, WebSocketMessage
+from .files import replace_file
+from .forms import Field, read_form
+from .redaction import REDACTED, redact_header, redact_text, redact_url
+
+_NOT_KNOWN: Final = -1
+_DECODED_AT_MOST: Final = 64 * 1024 * 1024  # bytes: a small body must not become a large archive
+_MEMBERS_AT_MOST: Final = 1024  # as in aiohttp
+_SURROGATE: Final = re.compile("[\ud800-\udfff]")
+
+
+def save(exchanges: Iterable[Exchange], path: "str | PathLike[str]", *, sensitive: bool) -> None:
+    text = json.dumps(archive(exchanges, sensitive=sensitive), ensure_ascii=False, indent=2)
+    replace_file(path, f"{text}\n".encode(), private=sensitive)
+
+
+def archive(exchanges: Iterable[Exchange], *, sensitive: bool) -> dict[str, Any]:
+    """The archive; *sensitive* says whether it has cookies and credentials."""
+    creator = {"name": "asgi-connector", "version": version("asgi-connector")}
+    exchanges = list(exchanges)
+    here = set(exchanges)
+    parents = [exchange.parent if exchange.parent in here else None for exchange in exchanges]
+    entries = [_entry(exchange, parent, sensitive) for exchange, parent in zip(exchanges, parents, strict=True)]
+    return {"log": {"version": "1.2", "creator": creator, "entries": entries}}
+
+
+def _entry(exchange: Exchange, parent: Exchange | None, sensitive: bool) -> dict[str, Any]:
+    duration = exchange.duration
+    waited = duration if exchange.waited is None else min(exchange.waited, duration)
+    entry: dict[str, Any] = {
+        "startedDateTime": _iso(exchange.started),
+        "time": _milliseconds(duration),
+        "request": _request(exchange, sensitive),
+        "response": _response(exchange, sensitive),
+        "cache": {},
+        "timings": {"send": 0, "wait": _milliseconds(waited), "receive": _milliseconds(duration - waited)},
+        "_caller": exchange.caller,
+        "_service": exchange.service,
+        "_via": exchange.via,
+        "_state": exchange.state,
+        "_number": exchange.number,
+        "_parent": None if parent is None else parent.number,
+        "_reused": exchange.reused,
+    }
+    if exchange.fault is not None:
+        entry["_fault"] = repr(exchange.fault)
+    if exchange.close_code is not None or exchange.messages or exchange.status == 101:
+        entry["_resourceType"] = "websocket"
+        entry["_webSocketMessages"] = [_message(message) for message in exchange.messages]
+        entry["_webSocketCloseCode"] = exchange.close_code
+        entry["_webSocketMessagesDropped"] = exchange.messages_dropped
+    return entry
+
+
+def _request(exchange: Exchange, sensitive: bool) -> dict[str, Any]:
+    content = exchange.request
+    headers = _readable(content)
+    cookies = [cookie for value in headers.getall("Cookie", []) for cookie in value.split(";")]
+    url = _clean(exchange.url)
+    if not sensitive:
+        url = redact_url(url)
+    request: dict[str, Any] = {
+        "method": exchange.method,
+        "url": url,
+        "httpVersion": content.http_version,
+        "cookies": _cookies(cookies, sensitive),
+        "headers": _headers(headers, sensitive),
+        "queryString": _query(url),
+        "headersSize": _NOT_KNOWN,
+        "bodySize": _body_size(exchange, content),
+    }
+    if content.body:
+        request["postData"] = _post_data(content, headers, sensitive)
+    return request
+
+
+def _post_data(content: Content, headers: CIMultiDict[str], sensitive: bool) -> dict[str, Any]:
+    """The body of a request, and the fields that it has if it is a form.
+
+    HAR 1.2 calls ``text`` and ``params`` mutually exclusive. Both are written, as Chrome does: programs that import
+    archives, Chrome's developer tools among them, look at the text only, and nobody can read the fields of a form whose
+    text is in base64. What is redacted in the fields is redacted in the text too.
+    """
+    body = _decoded(content.body or b"", headers.get("Content-Encoding", ""), content)
+    mime_type = headers.get("Content-Type", "")
+    form = read_form(mime_type, body, redacted=not sensitive)
+    # HAR has no place for the encoding of a request's body.
+    text = _text(body if form is None else form.body, content, "_encoding")
+    return {"mimeType": mime_type, "params": [] if form is None else list(map(_param, form.fields)), **text}
+
+
+def _param(field: Field) -> dict[str, str]:
+    param = {"name": field.name}
+    try:
+        param["value"] = field.value.decode()
+    except UnicodeDecodeError:
+        param["comment"] = f"{len(field.value)} bytes that are no text"
+    if field.file_name is not None:
+        param["fileName"] = field.file_name
+    if field.content_type is not None:
+        param["contentType"] = field.content_type
+    return param
+
+
+def _response(exchange: Exchange, sensitive: bool) -> dict[str, Any]:
+    content = exchange.response or Content(NO_HEADERS, None)
+    headers = _readable(content)
+    cookies = [value.partition(";")[0] for value in headers.getall("Set-Cookie", [])]
+    response: dict[str, Any] = {
+        "status": exchange.status or 0,
+        "statusText": _reason(exchange.status),
+        "httpVersion": content.http_version,
+        "cookies": _cookies(cookies, sensitive),
+        "headers": _headers(headers, sensitive),
+        "content": {"size": content.size, "mimeType": headers.get("Content-Type", "")},
+        "redirectURL": _header_value("Location", headers.get("Location", ""), sensitive),
+        "headersSize": _NOT_KNOWN,
+        "bodySize": _body_size(exchange, content),
+    }
+    sent = content.body
+    if sent is not None and exchange.via != "fallback":
+        body = _decoded(sent, headers.get("Content-Encoding", ""), content)
+        if body is not sent:
+            response["content"] |= {"size": len(body), "compression": len(body) - content.size}
+        response["content"] |= _text(body, content, "encoding")
+    if exchange.state in ("failed", "abandoned"):
+        error = _error(exchange)
+        response["_error"] = error if sensitive else redact_text(error)
+    return response
+
+
+def _reason(status: int | None) -> str:
+    try:
+        return HTTPStatus(status or 0).phrase
+    except ValueError:
+        return ""
+
+
+def _error(exchange: Exchange) -> str:
+    if exchange.error is None:
+        return exchange.state
+    text = text_of(exchange.error)
+    return _clean(f"{exchange.state}: {type(exchange.error).__name__}{text and ': '}{text}")
+
+
+def _body_size(exchange: Exchange, content: Content) -> int:
+    return _NOT_KNOWN if exchange.via == "fallback" else content.size
+
+
+def _decoded(body: bytes, encoding: str, content: Content) -> bytes:
+    """The body as its reader gets it; as it was sent if it is not whole, or in an encoding of another library's."""
+    if content.cut or not body:
+        return body
+    encoding = encoding.strip().lower()
+    decoded: bytes | None = None
+    if encoding in ("gzip", "x-gzip"):
+        decoded = _gunzipped(body)
+    elif encoding == "deflate":
+        decoded = _inflated(body, zlib.MAX_WBITS)
+        if decoded is None:
+            # Without the head and the check sum of zlib, as some servers send it (RFC 9110, 8.4.1.2, note).
+            decoded = _inflated(body, -zlib.MAX_WBITS)
+    return body if decoded is None else decoded
+
+
+def _gunzipped(body: bytes) -> bytes | None:
+    """All members of a gzip file (RFC 1952, 2.2); `None` if it is none, is not whole, or is too large."""
+    try:
+        with GzipFile(fileobj=BytesIO(body)) as file:
+            decoded = file.read(_DECODED_AT_MOST + 1)
+    except (OSError, EOFError, zlib.error):
+        return None
+    return decoded if len(decoded) <= _DECODED_AT_MOST else None
+
+
+def _inflated(body: bytes, wbits: int) -> bytes | None:
+    """One or several streams, as aiohttp's client reads them; `None` if it is none, is not whole, or is too large."""
+    parts: list[bytes] = []
+    size = 0
+    for _ in range(_MEMBERS_AT_MOST):
+        inflating = zlib.decompressobj(wbits)
+        try:
+            parts.append(inflating.decompress(body, _DECODED_AT_MOST + 1 - size))
+        except zlib.error:
+            return None
+        size += len(parts[-1])
+        if not inflating.eof or size > _DECODED_AT_MOST:
+            return None
+        body = inflating.unused_data
+        if not body:
+            return b"".join(parts)
+    return None
+
+
+def _text(body: bytes, content: Content, encoding: str) -> dict[str, Any]:
+    """The body as text, or in base64 where it is none; with a comment if it was cut."""
+    try:
+        text: dict[str, Any] = {"text": body.decode()}
+    except UnicodeDecodeError:
+        text = {"text": base64.b64encode(body).decode("ascii"), encoding: "base64"}
+    if content.cut:
+        text["comment"] = f"the first {content.size - content.cut} of {content.size} bytes"
+    return text
+
+
+def _message(message: WebSocketMessage) -> dict[str, Any]:
+    data = message.data
+    return {
+        "type": "send" if message.from_client else "receive",
+        "time": message.date.timestamp(),
+        "opcode": 1 if message.is_text else 2,
+        "data": base64.b64encode(data).decode("ascii") if isinstance(data, bytes) else data or "",
+        "_size": message.size,
+    }
+
+
+def _readable(content: Content) -> CIMultiDict[str]:
+    return CIMultiDict((_clean(name), _clean(value)) for name, value in content.headers.items())
+
+
+def _clean(value: object) -> str:
+    """Its text, as UTF-8 can have it: bytes that are none are surrogates in aiohttp's headers, and Latin-1 here."""
+    return _SURROGATE.sub(_from_surrogate, str(value))
+
+
+def _from_surrogate(match: re.Match[str]) -> str:
+    byte = ord(match.group()) - 0xDC00
+    return chr(byte) if 0x80 <= byte <= 0xFF else "\N{REPLACEMENT CHARACTER}"
+
+
+def _headers(headers: CIMultiDict[str], sensitive: bool) -> list[dict[str, str]]:
+    return [{"name": name, "value": _header_value(name, value, sensitive)} for name, value in headers.items()]
+
+
+def _header_value(name: str, value: str, sensitive: bool) -> str:
+    return value if sensitive else redact_header(name, value)
+
+
+def _query(url: str) -> list[dict[str, str]]:
+    query = url.partition("#")[0].partition("?")[2]
+    return [{"name": name, "value": value} for name, value in parse_qsl(query, keep_blank_values=True)]
+
+
+def _cookies(cookies: Iterable[str], sensitive: bool) -> list[dict[str, str]]:
+    """Those that have a name, as they are written: one that is malformed takes none of the others with it."""
+    pairs = [cookie.partition("=") for cookie in cookies]
+    return [
+        {"name": name.strip(), "value": value.strip() if sensitive else REDACTED}
+        for name, equals, value in pairs
+        if equals
+    ]
+
+
+def _iso(date: datetime) -> str:
+    return date.isoformat(timespec="microseconds")
+
+
+def _milliseconds(seconds: float) -> float:
+    return round(max(seconds, 0.0) * 1000, 3)

@@ -1,0 +1,284 @@
+"""An exchange that is being followed, from both ends of its connection.
+
+The client's end says what arrived, and when it was over: the same for an app and for the fallback. The server's end, as
+an `Observer`, adds what only it can know: bodies, messages, what the app raised.
+"""
+
+import asyncio
+from collections.abc import Callable
+from typing import Final
+
+from aiohttp import ClientRequest, ClientResponse, ServerTimeoutError
+from aiohttp.connector import Connection
+from multidict import CIMultiDictProxy
+from typing_extensions import override
+
+from asgi_connector._aiohttp.client_protocol import ClientProtocol, ServerEnd
+from asgi_connector._aiohttp.requests import is_closed_by_client, response_of
+from asgi_connector._callers import Caller
+from asgi_connector._types import ASGIApp, Bytes
+
+from .exchange import Clock, Exchange, State, Via, WebSocketMessage, name_of
+
+MESSAGES_KEPT: Final = 10_000  # of one WebSocket
+_SWITCHING_PROTOCOLS: Final = 101
+_ABNORMAL_CLOSURE: Final = 1006  # RFC 6455, 7.1.5
+
+
+class LiveExchange(Exchange):
+    """An exchange that is being followed.
+
+    `on_release` is called when its end can soon be looked at, and `on_end` when that was done. `app` is what answers in
+    the place of the mounted app.
+    """
+
+    __slots__ = (
+        "_closed",
+        "_closed_at_client",
+        "_connection",
+        "_cut_off",
+        "_kept",
+        "_kept_messages",
+        "_last_error",
+        "_last_response",
+        "_released",
+        "_req",
+        "_room",
+        "app",
+        "on_end",
+        "on_release",
+    )
+
+    def __init__(
+        self,
+        req: ClientRequest,
+        caller: Caller | None,
+        clock: Clock,
+        room: int | None,
+        on_release: "Callable[[LiveExchange], None]",
+        on_end: Callable[[], None],
+    ) -> None:
+        super().__init__(req, caller, clock, room)
+        self.app: ASGIApp | None = None
+        self.on_release = on_release
+        self.on_end = on_end
+        self._room = room
+        self._kept_messages: list[WebSocketMessage] | None = None
+        self._kept = 0  # bytes of messages
+        self._req: ClientRequest | None = req
+        self._connection: Connection | None = None
+        self._closed: asyncio.Future[None] | None = None
+        # What the client had when it gave the connection back.
+        self._released = False
+        self._last_response: ClientResponse | None = None
+        self._last_error: BaseException | None = None
+        self._cut_off: BaseException | None = None
+        self._closed_at_client: int | None = None  # the code of the close frame that has arrived there
+
+    # The client's end.
+
+    def not_connected(self, exc: BaseException) -> None:
+        """There was no connection to be had."""
+        self._note_end()
+        if not isinstance(exc, asyncio.CancelledError):
+            self._error = exc
+        self._keep_request_headers()
+        self._finish("abandoned" if isinstance(exc, asyncio.CancelledError | TimeoutError) else "failed")
+
+    def leaves(self, via: Via) -> None:
+        """No app is asked, so nothing will be known of its bodies."""
+        self.via = via
+        self.service = None
+        self.request.keep_no_body()
+        self._response.keep_no_body()
+
+    def handed_to(self, server: ServerEnd) -> None:
+        """An app is asked, on this connection."""
+        self.reused = server.used
+        self.service = server.mounted.pattern
+
+    def connection_taken(self, reused: bool) -> None:
+        self.reused = reused
+
+    def connected(self, connection: Connection) -> None:
+        """The request is about to be sent on *connection*."""
+        protocol = connection.protocol
+        assert protocol is not None
+        self._connection = connection
+        connection.add_callback(self._release)
+        if isinstance(protocol, ClientProtocol) and self.via != "fallback":
+            protocol.on_lost = self._release
+            protocol.on_websocket_closed = self._websocket_closed
+        elif (closed := protocol.closed) is not None:
+            # The future is made by asking for it, and it outlives this exchange on a connection that is kept alive.
+            closed.remove_done_callback(_retrieve_exception)
+            closed.add_done_callback(_retrieve_exception, context=self._clock.context)
+            closed.add_done_callback(self._connection_lost, context=self._clock.context)
+            self._closed = closed
+
+    def cut_off(self, exc: BaseException) -> None:
+        """A fault has ended the connection."""
+        self._cut_off = exc
+
+    def _connection_lost(self, closed: "asyncio.Future[None]") -> None:
+        if not closed.cancelled():  # by who waited for it
+            self._release()
+
+    def _websocket_closed(self, code: int) -> None:
+        """The client has got a close frame, or has itself failed the WebSocket."""
+        self._closed_at_client = code
+
+    def _release(self) -> None:
+        """The client has done with the connection, or it was lost.
+
+        What became of the response is not known before this step of the caller has gone on: a response that arrives at
+        once gives the connection back before it tells its status. So it is found out later, or when somebody asks.
+        """
+        if self._released or self._state != "running":
+            return
+        self._released = True
+        self._last_response = self._client_response()
+        if self._started_to_answer is None:
+            self._keep_request_headers()
+        assert self._connection is not None
+        protocol = self._connection.protocol
+        assert protocol is not None  # who is told of a release is told before it
+        self._last_error = protocol.exception()
+        if isinstance(protocol, ClientProtocol) and self.via != "fallback":
+            protocol.on_lost = protocol.on_websocket_closed = None
+        self._note_end()
+        self.on_release(self)
+
+    def _note_end(self) -> None:
+        self._end = self._clock.time()
+        self._end_order = self._clock.next_order()
+
+    def _client_response(self) -> ClientResponse | None:
+        """What the client has of the response; a request that is sent a second time has another one later."""
+        if self._last_response is not None:
+            return self._last_response
+        response = None if self._req is None else response_of(self._req)
+        return None if response is None or response.connection is not self._connection else response
+
+    @override
+    def _settle(self) -> None:
+        if self._state != "running":
+            return
+        if self._released:
+            self.conclude()
+        else:
+            self._look_at(self._client_response())
+
+    def _look_at(self, response: ClientResponse | None) -> None:
+        # Until the head has arrived aiohttp's response has no status.
+        status: int | None = None if response is None else response.status
+        if self._status is None and response is not None and status is not None:
+            self._status = status
+            self._response.headers = response.headers
+            self._response.http_version = name_of(response.version)
+
+    def conclude(self) -> None:
+        """Find out how it has ended."""
+        if self._state != "running":
+            return
+        response, error = self._last_response, self._last_error
+        self._look_at(response)
+        if self._status == _SWITCHING_PROTOCOLS:
+            self._conclude_websocket()
+        elif self._is_complete(response):
+            self._finish("done")
+        else:
+            if self._status is not None and response is not None:
+                error = response.content.exception() or error
+            self._conclude_failure(error)
+
+    def _is_complete(self, response: ClientResponse | None) -> bool:
+        if self._status is None or response is None or not response.content.is_eof():
+            return False
+        failure = response.content.exception()
+        if failure is not None and not is_closed_by_client(failure):
+            return False
+        if self._cut_off is None and self._error is None:
+            return True
+        # A response that does not itself tell where it ends (RFC 9112, 6.3) only looks whole.
+        headers = response.headers
+        return "Content-Length" in headers or "Transfer-Encoding" in headers or not self._response.size
+
+    def _conclude_failure(self, error: BaseException | None) -> None:
+        given_up = error is None or is_closed_by_client(error)
+        if self._error is None and self._cut_off is None and given_up:
+            self._finish("abandoned")
+            return
+        if self._error is None:
+            self._error = self._cut_off if given_up else error
+        self._finish("abandoned" if isinstance(error, ServerTimeoutError) else "failed")
+
+    def _conclude_websocket(self) -> None:
+        if self.via == "fallback":  # what its frames were is not known
+            self._finish("done")
+            return
+        # What counts is what the client got: a close frame of the app, or the app's answer to its own, may be lost.
+        self._close_code = self._closed_at_client or _ABNORMAL_CLOSURE
+        if self._error is None and self._closed_at_client is not None:
+            self._finish("done")
+            return
+        if self._error is None:
+            self._error = self._cut_off
+        self._finish("abandoned" if self._error is None else "failed")
+
+    def _finish(self, state: State) -> None:
+        self._state = state
+        if self._closed is not None:
+            self._closed.remove_done_callback(self._connection_lost)
+        self._req = self._connection = self._closed = self._last_response = self._last_error = None
+        self.on_end()
+
+    # The server's end: see `Observer`.
+
+    def app_called(self) -> None:
+        self.via = "app"
+
+    def request_body(self, data: bytes) -> None:
+        self.request.add(data)
+
+    def response_started(self) -> None:
+        self._started_to_answer = self._clock.time()
+        if self._state == "running":
+            self._last_response = self._client_response()
+            self._keep_request_headers()
+
+    def _keep_request_headers(self) -> None:
+        """The request is its user's to change from now on, and to send again."""
+        self.request.headers = CIMultiDictProxy(self.request.headers.copy())
+
+    def response_body(self, data: Bytes) -> None:
+        self._response.add(data)
+
+    def message(self, data: str | bytes, *, from_client: bool) -> None:
+        if self._kept_messages is None:
+            self.messages = self._kept_messages = []
+        if len(self._kept_messages) == MESSAGES_KEPT:
+            self.messages_dropped += 1
+            return
+        is_text = isinstance(data, str)
+        size = len(data.encode()) if isinstance(data, str) else len(data)
+        kept = self._room is not None and self._kept + size <= self._room
+        if kept:
+            self._kept += size
+        date = self._clock.date_of(self._clock.time())
+        order = self._clock.next_order()
+        self._kept_messages.append(WebSocketMessage(from_client, is_text, size, data if kept else None, date, order))
+
+    def closed(self, code: int, reason: str) -> None:
+        if self._state == "running":
+            self._close_code = code
+
+    def app_failed(self, exc: BaseException) -> None:
+        if self._state == "running":
+            self._error = exc
+
+
+def _retrieve_exception(closed: "asyncio.Future[None]") -> None:
+    """What a connection was lost with is told elsewhere; asyncio must not log that nobody has asked for it."""
+    if not closed.cancelled():
+        closed.exception()

@@ -1,0 +1,84 @@
+"""The open recordings of a connector."""
+
+import asyncio
+from types import TracebackType
+
+from aiohttp import ClientRequest
+
+from asgi_connector._blocks import Block
+from asgi_connector._callers import current_caller
+
+from .exchange import Clock
+from .journal import Journal, News
+from .live import LiveExchange
+
+
+class Recording(Block):
+    """A `record()` block, which is open while it is entered."""
+
+    def __init__(self, recorder: "Recorder", journal: Journal, max_body_size: int | None) -> None:
+        self.journal = journal
+        self.max_body_size = max_body_size
+        self._recorder = recorder
+        super().__init__("record()", "with")
+
+    def __enter__(self) -> Journal:
+        self._enter()
+        self._recorder.begin_recording(self)
+        return self.journal
+
+    def __exit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._recorder.end_recording(self)
+
+
+class Recorder:
+    """The open recordings of one connector."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.clock = Clock(loop)
+        self.recording = False
+        self._loop = loop
+        self._news = News()
+        self._open: list[Recording] = []
+        self._room: int | None = None  # for a body: the largest that is asked for
+        self._released: list[LiveExchange] = []  # whose end is to be looked at
+
+    def record(self, max_body_size: int | None, journal: Journal | None = None) -> "Recording":
+        """Record what starts from the begin to the end of the block; with bodies, unless *max_body_size* is `None`."""
+        return Recording(self, Journal(news=self._news) if journal is None else journal, max_body_size)
+
+    def begin_recording(self, recording: "Recording") -> None:
+        self._set([*self._open, recording])
+
+    def end_recording(self, recording: "Recording") -> None:
+        self._set([other for other in self._open if other is not recording])
+
+    def _set(self, recordings: "list[Recording]") -> None:
+        self.conclude()
+        self._open = recordings
+        self.recording = bool(recordings)
+        sizes = [recording.max_body_size for recording in recordings if recording.max_body_size is not None]
+        self._room = max(sizes, default=None)
+
+    def begin(self, req: ClientRequest) -> LiveExchange:
+        """A request starts: write it down."""
+        if self._released:
+            self.conclude()
+        exchange = LiveExchange(req, current_caller.get(), self.clock, self._room, self._release, self._news.tell)
+        for recording in self._open:
+            recording.journal.add(exchange)
+        return exchange
+
+    def _release(self, exchange: LiveExchange) -> None:
+        """The end of *exchange* can be looked at from the next turn of the event loop on; then, if somebody waits."""
+        self._released.append(exchange)
+        if self._news.awaited or not self.recording:
+            self._loop.call_soon(self.conclude, context=self.clock.context)
+
+    def conclude(self) -> None:
+        """Let go of what has ended."""
+        released, self._released = self._released, []
+        for exchange in released:
+            exchange.conclude()

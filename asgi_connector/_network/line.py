@@ -1,0 +1,430 @@
+"""A network that is not perfect: what the faults do to the bytes on their way, one stage for each.
+
+A `Line` lies between `write()` at one end of an in-memory connection and the delivery at the other. Its stages stand in
+the order in which they make sense together: first what delays, then what is silent, then what cuts.
+"""
+
+import asyncio
+from abc import ABC, abstractmethod
+from collections import deque
+from collections.abc import Callable
+from contextvars import Context
+from typing import Final, Generic, Protocol, TypeVar
+
+from .transport import MemoryTransport
+
+# What may be on its way through a delay: as much as Linux lets a TCP connection have (tcp_wmem), lest a link that is
+# only late were also slow.
+DELAY_WINDOW: Final = 4 * 1024 * 1024
+_SLICES_A_SECOND: Final = 20
+T = TypeVar("T")
+
+
+class Sink(Protocol):
+    """Where a stage passes on what it lets through."""
+
+    def carry(self, data: bytes) -> None: ...
+
+    def carry_eof(self) -> None: ...
+
+
+class _Arrival:
+    """Behind the last stage: the end of the way."""
+
+    def __init__(self, transport: MemoryTransport) -> None:
+        self._transport = transport
+        self._last: list[bytes] | None = None  # what comes through to a cut, and arrives with it
+
+    def carry(self, data: bytes) -> None:
+        if self._last is None:
+            self._transport.arrive(data)
+        else:
+            self._last.append(data)
+
+    def hold(self) -> None:
+        """Keep what comes through until `release()`."""
+        if self._last is None:
+            self._last = []
+
+    def release(self) -> None:
+        last, self._last = self._last, None
+        for data in last or ():
+            self._transport.arrive(data)
+
+    def carry_eof(self) -> None:
+        self._transport.arrive_eof()
+
+    def drop(self) -> None:
+        if self._last is not None:
+            self._last.clear()
+
+
+class Stage(ABC):
+    """What one fault does to one way of one connection, until `end()`."""
+
+    rank: int  # its place among others
+    window = 0  # bytes that may be on their way here, beside what the transport allows
+
+    def __init__(self) -> None:
+        self.over = False
+        self.line: Line | None = None  # and what comes next in it
+        self.next: Sink | None = None
+
+    @property
+    @abstractmethod
+    def idle(self) -> bool:
+        """Whether it keeps nothing."""
+        ...
+
+    @abstractmethod
+    def carry(self, data: bytes) -> None: ...
+
+    @abstractmethod
+    def carry_eof(self) -> None: ...
+
+    @abstractmethod
+    def flush(self) -> None:
+        """Let go of what it keeps."""
+
+    @abstractmethod
+    def drop(self) -> None:
+        """What it keeps is lost."""
+
+    def end(self) -> None:
+        """The fault is over: let everything through from now on."""
+        self.over = True
+        self.flush()
+        self._tidy()
+
+    def _tidy(self) -> None:
+        if self.over and self.idle and self.line is not None:
+            self.line.tidy()
+
+    def _pass(self, data: bytes | None) -> None:
+        """Pass on bytes, or, with `None`, the end of them."""
+        assert self.next is not None
+        if data is None:
+            self.next.carry_eof()
+        else:
+            self.next.carry(data)
+
+
+class _Delay(Stage, Generic[T]):
+    """Keeps what is carried in a queue until its time has come."""
+
+    rank = 0
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__()
+        self._loop = loop
+        self._queue: deque[T] = deque()
+        self._timer: asyncio.TimerHandle | None = None
+
+    @property
+    def idle(self) -> bool:
+        return not self._queue
+
+    def drop(self) -> None:
+        self._queue.clear()
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    @abstractmethod
+    def _due(self) -> float:
+        """When the first entry of the queue, or a slice of it, is passed on."""
+        ...
+
+    @abstractmethod
+    def _pass_first(self) -> None:
+        """Pass on the first entry of the queue, or a slice of it."""
+
+    def _keep(self, entry: T) -> None:
+        self._queue.append(entry)
+        if self._timer is None:
+            self._set_timer()
+
+    def _set_timer(self) -> None:
+        self._timer = self._loop.call_at(self._due(), self._on_time, context=Context())
+
+    def _on_time(self) -> None:
+        self._timer = None
+        # A timer may be early, by less than the clock can tell.
+        now = max(self._loop.time(), self._due())
+        while self._queue and self._due() <= now:
+            self._pass_first()
+        if self._queue:
+            self._set_timer()
+        else:
+            self._tidy()
+
+
+class LatencyStage(_Delay[tuple[float, bytes | None]]):
+    window = DELAY_WINDOW
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, seconds: float) -> None:
+        super().__init__(loop)
+        self._seconds = seconds
+        self._last = 0.0
+
+    def carry(self, data: bytes) -> None:
+        self._carry(data)
+
+    def carry_eof(self) -> None:
+        self._carry(None)
+
+    def flush(self) -> None:
+        waiting = list(self._queue)
+        self.drop()
+        for _, data in waiting:
+            self._pass(data)
+
+    def end(self) -> None:
+        self.over = True
+        self._seconds = 0.0  # what is on its way arrives when it would have
+        self._tidy()
+
+    def _carry(self, data: bytes | None) -> None:
+        if not self._seconds and not self._queue:
+            self._pass(data)
+        else:
+            self._last = max(self._last, self._loop.time() + self._seconds)
+            self._keep((self._last, data))
+
+    def _due(self) -> float:
+        return self._queue[0][0]
+
+    def _pass_first(self) -> None:
+        self._pass(self._queue.popleft()[1])
+
+
+class ThrottleStage(_Delay[memoryview]):
+    """Passes on a slice at a time. A slice is cut off when its time comes, so a large write is one entry until then."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, bytes_per_second: float) -> None:
+        super().__init__(loop)
+        self._rate = bytes_per_second
+        self._slice = max(1, int(bytes_per_second / _SLICES_A_SECOND))
+        self._free_at = 0.0  # when the link has carried the slice before
+        self._ends = False  # an end of file follows the last slice at once
+
+    def carry(self, data: bytes) -> None:
+        if self.over:
+            self._pass(data)
+            return
+        if not self._queue:
+            self._free_at = max(self._free_at, self._loop.time())
+        self._keep(memoryview(data))
+
+    def carry_eof(self) -> None:
+        if self._queue:
+            self._ends = True
+        else:
+            self._pass(None)
+
+    def flush(self) -> None:
+        rest = b"".join(self._queue)
+        ends = self._ends
+        self.drop()
+        if rest:
+            self._pass(rest)
+        if ends:
+            self._pass(None)
+
+    def drop(self) -> None:
+        super().drop()
+        self._ends = False
+
+    def _due(self) -> float:
+        return self._free_at + min(len(self._queue[0]), self._slice) / self._rate
+
+    def _pass_first(self) -> None:
+        self._free_at = self._due()
+        data = self._queue.popleft()
+        if len(data) > self._slice:
+            self._queue.appendleft(data[self._slice :])
+        self._pass(bytes(data[: self._slice]))
+        if self._ends and not self._queue:
+            self._ends = False
+            self._pass(None)
+
+
+class Allowance:
+    """How much of a part may pass: nothing (`None`), or its head, and *after* bytes behind it.
+
+    What is no part of it, for it comes before, passes too: a ``100 Continue``.
+    """
+
+    def __init__(self, after: int | None, *, head_passed: bool) -> None:
+        self._after = after
+        self._left = after or 0
+        self._head_passed = head_passed
+        self._tail = b""  # the end of what has passed of the head
+
+    @property
+    def used_up(self) -> bool:
+        return self._after is not None and self._head_passed and not self._left
+
+    @property
+    def silent(self) -> bool:
+        """Whether nothing more may pass, not even the end."""
+        return self._after is None or self.used_up
+
+    def split(self, data: bytes) -> tuple[bytes, bytes]:
+        """What of *data* may pass, and what may not."""
+        if not self._head_passed and not self._tail and data.startswith(b"HTTP/1.1 100 "):
+            return data, b""
+        if self._after is None:
+            self._head_passed = True
+            return b"", data
+        at = 0
+        if not self._head_passed:
+            found = (self._tail + data).find(b"\r\n\r\n")
+            if found < 0:
+                self._tail = (self._tail + data)[-3:]
+                return data, b""
+            at = found + 4 - len(self._tail)
+            self._head_passed = True
+        passes = data[: at + self._left]
+        self._left -= len(passes) - at
+        return passes, data[len(passes) :]
+
+
+class HangStage(Stage):
+    rank = 1
+
+    def __init__(self, allowance: Allowance) -> None:
+        super().__init__()
+        self._allowance = allowance
+        self._kept: list[bytes | None] = []
+
+    @property
+    def idle(self) -> bool:
+        return not self._kept
+
+    def carry(self, data: bytes) -> None:
+        if self.over:
+            self._pass(data)
+            return
+        passes, rest = self._allowance.split(data)
+        if passes:
+            self._pass(passes)
+        if rest:
+            self._kept.append(rest)
+
+    def carry_eof(self) -> None:
+        if not self.over and (self._kept or self._allowance.silent):
+            self._kept.append(None)
+        else:
+            self._pass(None)
+
+    def flush(self) -> None:
+        kept, self._kept = self._kept, []
+        for data in kept:
+            self._pass(data)
+
+    def drop(self) -> None:
+        self._kept.clear()
+
+
+class CutStage(Stage):
+    """Passes on what may pass, and calls *cut* when more comes, or when that was all."""
+
+    rank = 2
+
+    def __init__(self, allowance: Allowance, cut: Callable[[], object]) -> None:
+        super().__init__()
+        self._allowance = allowance
+        self._cut = cut
+        self._struck = False
+
+    @property
+    def idle(self) -> bool:
+        return True
+
+    def carry(self, data: bytes) -> None:
+        if self._struck:
+            return
+        if self.over:
+            self._pass(data)
+            return
+        line = self.line
+        assert line is not None  # it is part of one as long as anything is carried
+        passes, rest = self._allowance.split(data)
+        if rest or self._allowance.used_up:
+            self._struck = True
+            line.hold()
+        if passes:
+            self._pass(passes)
+        if self._struck and not line.broken:
+            line.broken = True
+            self._cut()
+
+    def carry_eof(self) -> None:
+        if not self._struck:
+            self._pass(None)
+
+    def flush(self) -> None:
+        """It keeps nothing."""
+
+    def drop(self) -> None:
+        """It keeps nothing."""
+
+
+class Line:
+    """The stages of one way of a connection: from what is written to *transport* to its delivery."""
+
+    def __init__(self, transport: MemoryTransport) -> None:
+        self._transport = transport
+        self._arrival = _Arrival(transport)
+        self._stages: list[Stage] = []
+        self._first: Sink = self._arrival
+        self.broken = False  # there is a cut, or there soon will be
+
+    @property
+    def idle(self) -> bool:
+        return all(stage.idle for stage in self._stages)
+
+    def add(self, stage: Stage) -> None:
+        """One more stage, behind those that come before it, or are of its kind."""
+        stage.line = self
+        self._stages.append(stage)
+        self._stages.sort(key=lambda each: each.rank)
+        sinks: list[Sink] = [*self._stages, self._arrival]
+        for each, following in zip(self._stages, sinks[1:], strict=True):
+            each.next = following
+        self._first = sinks[0]
+        self._transport.widen(stage.window)
+
+    def tidy(self) -> None:
+        """A stage is over: when all of them are, the transport carries by itself again."""
+        if all(stage.over and stage.idle for stage in self._stages):
+            self.remove()
+
+    def remove(self) -> None:
+        """The transport carries by itself again; let go of what is still here."""
+        stages, self._stages = self._stages, []
+        self._transport.use_line(None)
+        for stage in stages:
+            stage.line = None
+            stage.flush()
+            self._transport.widen(-stage.window)
+        self.release()
+
+    def hold(self) -> None:
+        """A cut is near: what still comes through arrives with it, lest it be answered before."""
+        self._arrival.hold()
+
+    def release(self) -> None:
+        self._arrival.release()
+
+    def carry(self, data: bytes) -> None:
+        self._first.carry(data)
+
+    def carry_eof(self) -> None:
+        self._first.carry_eof()
+
+    def drop(self) -> None:
+        for stage in self._stages:
+            stage.drop()
+        self._arrival.drop()

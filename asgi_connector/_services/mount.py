@@ -1,0 +1,119 @@
+"""`Mount`: an app with its own settings, and the checks of these settings."""
+
+from dataclasses import KW_ONLY, dataclass
+from typing import Final, Literal, get_args
+
+from asgi_connector._types import ASGIApp
+
+from .apps import check_app
+from .lifespan import Setting, check_setting
+
+
+class Inherit:
+    """The type of `INHERIT`: "what the connector says"."""
+
+    def __repr__(self) -> str:
+        return "<as the connector>"
+
+    def __reduce__(self) -> str:
+        """A copy, also one that was pickled, is `INHERIT` itself: it is found by its name."""
+        return "INHERIT"
+
+
+INHERIT: Final = Inherit()
+
+ClientAddress = tuple[str, int] | None
+InheritContext = Literal["outside", "always", "never"]
+
+
+@dataclass(frozen=True, slots=True)
+class Mount:
+    """An app with its own settings, for the host -> app table of an `ASGIRoutingConnector`.
+
+    Parameters:
+        app: the ASGI 3 application, an ``async`` callable of ``(scope, receive, send)``.
+        root_path: ``scope["root_path"]`` (`str`), see the ASGI spec, *HTTP connection scope*.
+        client: ``scope["client"]``, a ``(host, port)`` pair, or `None` for "not known".
+        raise_app_exceptions: whether an exception that the app does not handle is raised from the client's call
+            (`True`), or becomes what a real server makes of it (`False`).
+        lifespan: ``"auto"``, ``"on"`` or ``"off"``: whether the app is started and shut down, see
+            `ASGIRoutingConnector`.
+        inherit_context: ``"outside"``, ``"always"`` or ``"never"``: which calls run the app in a copy of the caller's
+            `contextvars.Context`, see `ASGIRoutingConnector`.
+
+    What is left out is as the connector says.
+
+    Raises:
+        TypeError: for what is no ASGI application, such as a class, a function that makes an app, a coroutine or a
+            WSGI application, or for a setting of the wrong type.
+        ValueError: for a ``root_path`` that does not start with a slash, or an unknown ``lifespan`` or
+            ``inherit_context``.
+    """
+
+    __module__ = "asgi_connector"
+
+    app: ASGIApp
+    _: KW_ONLY
+    root_path: str | Inherit = INHERIT
+    client: ClientAddress | Inherit = INHERIT
+    raise_app_exceptions: bool | Inherit = INHERIT
+    lifespan: Setting | Inherit = INHERIT
+    inherit_context: InheritContext | Inherit = INHERIT
+
+    def __post_init__(self) -> None:
+        check_app(self.app)
+        if not isinstance(self.root_path, Inherit):
+            check_root_path(self.root_path)
+        if not isinstance(self.client, Inherit):
+            check_client(self.client)
+        if not isinstance(self.raise_app_exceptions, Inherit):
+            check_raise_app_exceptions(self.raise_app_exceptions)
+        if not isinstance(self.lifespan, Inherit):
+            check_setting(self.lifespan)
+        if not isinstance(self.inherit_context, Inherit):
+            check_inherit_context(self.inherit_context)
+
+
+def check_root_path(root_path: str) -> None:
+    if not isinstance(root_path, str):
+        raise TypeError(f"root_path must be a str, not {root_path!r}")
+    if root_path and not root_path.startswith("/"):
+        raise ValueError(f"root_path must be empty or start with a slash, not {root_path!r}")
+
+
+def check_client(client: ClientAddress) -> None:
+    if client is None:
+        return
+    if not (isinstance(client, tuple) and [type(part) for part in client] == [str, int]):
+        raise TypeError(f"client must be a (host, port) tuple of str and int, or None, not {client!r}")
+
+
+def check_raise_app_exceptions(raise_app_exceptions: bool) -> None:
+    if not isinstance(raise_app_exceptions, bool):
+        raise TypeError(f"raise_app_exceptions must be a bool, not {raise_app_exceptions!r}")
+
+
+def check_inherit_context(inherit_context: InheritContext) -> None:
+    if inherit_context not in get_args(InheritContext):
+        raise ValueError(f"inherit_context must be one of 'outside', 'always' and 'never', not {inherit_context!r}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MountDefaults:
+    """What a `Mount` inherits from its connector."""
+
+    root_path: str
+    client: ClientAddress
+    raise_app_exceptions: bool
+    lifespan: Setting
+    inherit_context: InheritContext
+
+
+def as_mount(pattern: str, app: ASGIApp | Mount) -> Mount:
+    """*app* with its settings; `TypeError`, which begins with the pattern, if it is no app."""
+    if isinstance(app, Mount):
+        return app
+    try:
+        return Mount(app)
+    except TypeError as exc:
+        raise TypeError(f"{pattern!r}: {exc}") from None

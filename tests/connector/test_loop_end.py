@@ -1,0 +1,355 @@
+"""A loop that ends with a session open: nothing is reported but that the session was not closed."""
+
+import asyncio
+import gc
+import inspect
+import logging
+import signal
+import sys
+import warnings
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import aiohttp
+import pytest
+from fastapi import FastAPI, WebSocket
+
+from asgi_connector import ASGIConnectorError, ASGIRoutingConnector, LifespanError
+from asgi_connector._types import Receive, Scope, Send
+from tests.conftest import LOOPS, session_to
+from tests.support.programs import run_until_interrupted
+from tests.support.reports import Reports, records
+
+every_loop = pytest.mark.parametrize("new_loop", LOOPS.values(), ids=LOOPS)
+
+NewLoop = Callable[[], asyncio.AbstractEventLoop]
+
+
+def framework() -> FastAPI:
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        yield
+
+    app = FastAPI(lifespan=lifespan)
+
+    @app.get("/hang")
+    async def hang() -> None:
+        await asyncio.Event().wait()
+
+    @app.websocket("/chat")
+    async def chat(websocket: WebSocket) -> None:
+        await websocket.accept()
+        await websocket.receive_text()
+
+    return app
+
+
+async def raw(scope: Scope, receive: Receive, send: Send) -> None:
+    await receive()
+    if scope["type"] == "lifespan":
+        await send({"type": "lifespan.startup.complete"})
+        await receive()
+        await send({"type": "lifespan.shutdown.complete"})
+        return
+    if scope["type"] == "websocket":
+        await send({"type": "websocket.accept"})
+    elif scope["path"] == "/polite":
+        await receive()  # the disconnect
+        return
+    elif scope["path"] in ("/body", "/background"):
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        more = scope["path"] == "/body"
+        await send({"type": "http.response.body", "body": b"x", "more_body": more})
+    await asyncio.Event().wait()
+
+
+async def get(session: aiohttp.ClientSession, url: str) -> bytes:
+    async with session.get(url) as response:
+        return await response.read()
+
+
+async def open_much(**settings: Any) -> list[Any]:
+    """A session with much under way, which is not closed."""
+    connector = ASGIRoutingConnector({"raw.internal": raw, "framework.internal": framework()}, **settings)
+    session = aiohttp.ClientSession(connector=connector)
+    opened: list[Any] = [session, await get(session, "http://raw.internal/background")]
+    for host in ("raw.internal", "framework.internal"):
+        opened.append(await session.ws_connect(f"http://{host}/chat"))
+        opened.append(asyncio.create_task(get(session, f"http://{host}/hang")))
+    opened.append(await session.get("http://raw.internal/body"))
+    opened.append(asyncio.create_task((await session.ws_connect("http://raw.internal/chat")).receive()))
+    for _ in range(20):
+        await asyncio.sleep(0)
+    return opened
+
+
+def assert_only_the_session_is_reported(caplog: pytest.LogCaptureFixture) -> None:
+    assert records(caplog) == []
+    messages = [record.getMessage().splitlines()[0] for record in caplog.records if record.levelno > logging.INFO]
+    assert set(messages) <= {f"Unclosed {what}" for what in ("client session", "connector", "connection")}, messages
+    assert messages, "that the session was not closed has to be said"
+    assert messages.count("Unclosed client session") <= 1, messages  # none if the connector is collected first
+
+
+def run_and_forget(run: Callable[[], list[Any]]) -> None:
+    """What is left is collected here, where aiohttp's `ResourceWarning`s are expected."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)
+        opened = run()
+        opened.clear()
+        gc.collect()
+
+
+@every_loop
+@pytest.mark.parametrize("raise_app_exceptions", [True, False])
+def test_a_runner_that_ends_with_a_session_open_reports_the_session_only(
+    new_loop: NewLoop, raise_app_exceptions: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    def run() -> list[Any]:
+        with asyncio.Runner(loop_factory=new_loop) as runner:
+            return runner.run(open_much(raise_app_exceptions=raise_app_exceptions))
+
+    run_and_forget(run)
+    assert_only_the_session_is_reported(caplog)
+
+
+@every_loop
+def test_a_runner_that_cancels_in_a_way_of_its_own_reports_the_session_only(
+    new_loop: NewLoop, caplog: pytest.LogCaptureFixture
+) -> None:
+    def run() -> list[Any]:
+        loop = new_loop()
+        opened = loop.run_until_complete(open_much())
+        tasks = asyncio.all_tasks(loop)
+        for task in tasks:
+            task.cancel()
+        loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
+        loop.close()
+        return opened
+
+    run_and_forget(run)
+    assert_only_the_session_is_reported(caplog)
+
+
+@every_loop
+@pytest.mark.parametrize("close", [True, False])
+def test_a_loop_that_cancels_nothing_reports_the_session_and_the_tasks_of_its_user(
+    new_loop: NewLoop, close: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    own: list[asyncio.Task[Any]] = []
+
+    async def main() -> list[Any]:
+        opened = await open_much()
+        own.extend(each for each in opened if isinstance(each, asyncio.Task))
+        return opened
+
+    def run() -> list[Any]:
+        loop = new_loop()
+        opened = loop.run_until_complete(main())
+        for task in own:
+            task.cancel()
+        loop.run_until_complete(asyncio.gather(*own, return_exceptions=True))
+        own.clear()
+        if close:
+            loop.close()
+        return opened
+
+    gc.collect()
+    run_and_forget(run)
+    assert_only_the_session_is_reported(caplog)
+
+
+def test_cleaning_up_while_the_loop_ends_reports_nothing(caplog: pytest.LogCaptureFixture) -> None:
+    """A task that closes its session meanwhile: what that starts is not cancelled, and sees no failure either."""
+    ends: list[object] = []
+
+    async def worker(started: asyncio.Event) -> None:
+        connector = ASGIRoutingConnector({"framework.internal": framework(), "raw.internal": raw})
+        async with connector, aiohttp.ClientSession(connector=connector) as session:
+            started.set()
+            await get(session, "http://raw.internal/polite")
+
+    async def main() -> None:
+        started = asyncio.Event()
+        task = asyncio.create_task(worker(started))
+        task.add_done_callback(ends.append)
+        await started.wait()
+        for _ in range(20):
+            await asyncio.sleep(0)
+
+    for _ in range(10):  # the order in which tasks are cancelled differs
+        asyncio.run(main())
+    assert len(ends) == 10
+    assert [task.cancelled() for task in ends if isinstance(task, asyncio.Task)] == 10 * [True]
+    assert caplog.records == []
+
+
+def test_a_request_that_is_made_while_the_loop_ends_is_answered() -> None:
+    """By an app that is cancelled too: it must not wait for an answer that nothing gives."""
+    results: list[object] = []
+
+    async def worker(session: aiohttp.ClientSession) -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            calls = [get(session, "http://raw.internal/late") for _ in range(2)]
+            results.extend(await asyncio.gather(*calls, return_exceptions=True))
+
+    async def late(scope: Scope, receive: Receive, send: Send) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        task.cancel()
+        await asyncio.Event().wait()
+
+    async def main() -> None:
+        session = aiohttp.ClientSession(connector=ASGIRoutingConnector({"*": late}, lifespan="off"))
+        tasks.append(asyncio.create_task(worker(session)))
+        await asyncio.sleep(0)
+
+    tasks: list[asyncio.Task[None]] = []
+
+    def run() -> list[Any]:
+        asyncio.run(main())
+        return tasks
+
+    run_and_forget(run)
+    assert results == [b"Internal Server Error"] * 2
+
+
+def test_a_startup_that_the_end_of_the_loop_cancels_is_no_failure_of_the_app(caplog: pytest.LogCaptureFixture) -> None:
+    results: list[str] = []
+
+    async def starts_slowly(scope: Scope, receive: Receive, send: Send) -> None:
+        await receive()
+        await asyncio.Event().wait()
+
+    async def worker(session: aiohttp.ClientSession) -> None:
+        starting = asyncio.ensure_future(get(session, "http://app.internal/"))
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ends = await asyncio.gather(starting, get(session, "http://app.internal/"), return_exceptions=True)
+            results.extend(map(repr, ends))  # their tracebacks would keep the session
+
+    async def main() -> list[Any]:
+        session = aiohttp.ClientSession(connector=ASGIRoutingConnector({"app.internal": starts_slowly}))
+        task = asyncio.create_task(worker(session))
+        for _ in range(20):
+            await asyncio.sleep(0)
+        return [session, task]
+
+    run_and_forget(lambda: asyncio.run(main()))
+    assert results[0].startswith("CancelledError(")
+    assert results[1] == repr(LifespanError("The app at 'app.internal' failed to start: the event loop ends"))
+    assert_only_the_session_is_reported(caplog)
+
+
+async def test_an_app_that_is_forgotten_with_its_session_is_silent(caplog: pytest.LogCaptureFixture) -> None:
+    """While the loop goes on: the garbage collector ends what nothing can reach any more."""
+
+    async def leave_behind() -> None:
+        connector = ASGIRoutingConnector({"framework.internal": framework(), "raw.internal": raw})
+        session = aiohttp.ClientSession(connector=connector)
+        await connector.__aenter__()
+        session.detach()
+
+    await leave_behind()
+    gc.collect()
+    assert [record.getMessage() for record in caplog.records if record.levelno > logging.INFO] == []
+
+
+@pytest.mark.parametrize("exc", [GeneratorExit, asyncio.CancelledError])
+async def test_an_app_that_ends_itself_so_is_reported(exc: type[BaseException], reports: Reports) -> None:
+    for wait in (False, True):
+
+        async def app(scope: Scope, receive: Receive, send: Send, *, wait: bool = wait) -> None:
+            if wait:
+                await asyncio.sleep(0)
+            raise exc
+
+        async with session_to(app) as session:
+            with pytest.raises(ASGIConnectorError if exc is asyncio.CancelledError else exc):
+                await session.get("/")
+
+
+async def test_an_app_that_is_cancelled_by_itself_in_its_websocket_is_reported(
+    reports: Reports, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "websocket.accept"})
+        task = asyncio.current_task()
+        assert task is not None
+        task.cancel()
+        await asyncio.Event().wait()
+
+    async with session_to(app) as session, session.ws_connect("/") as ws:
+        message = await ws.receive()
+        assert isinstance(message.data, ASGIConnectorError)
+        report = await reports.one()
+        assert isinstance(report["exception"], ASGIConnectorError)
+    (record,) = records(caplog)
+    assert record.levelno == logging.ERROR
+
+
+# Ctrl-C.
+
+
+def interrupted_program(main: Callable[..., Awaitable[object]]) -> str:
+    """A program that runs *main*, which may use what this module defines, and interrupts itself."""
+    source = inspect.getsource(main).replace("INTERRUPT", "os.kill(os.getpid(), signal.SIGINT)")
+    return f"import os\nfrom tests.connector.test_loop_end import *\n{source}\nasyncio.run({main.__name__}())\n"
+
+
+INTERRUPT: object = None
+
+
+async def leaves_everything_open() -> None:
+    opened = await open_much()
+    INTERRUPT  # noqa: B018
+    await asyncio.Event().wait()
+    opened.clear()
+
+
+async def closes_its_session() -> None:
+    connector = ASGIRoutingConnector({"framework.internal": framework(), "raw.internal": raw})
+    async with connector, aiohttp.ClientSession(connector=connector) as session:
+        asyncio.get_running_loop().call_later(0.05, lambda: INTERRUPT)
+        await get(session, "http://raw.internal/polite")
+
+
+async def is_interrupted_twice() -> None:
+    connector = ASGIRoutingConnector({"raw.internal": raw}, shutdown_timeout=60)
+    async with connector, aiohttp.ClientSession(connector=connector) as session:
+        await get(session, "http://raw.internal/background")
+        asyncio.get_running_loop().call_later(0.05, lambda: INTERRUPT)
+        asyncio.get_running_loop().call_later(0.15, lambda: INTERRUPT)
+        await asyncio.Event().wait()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGINT that a process could send to itself alone")
+@pytest.mark.parametrize("main", [leaves_everything_open, closes_its_session, is_interrupted_twice])
+def test_an_interrupted_program_ends_as_python_does_and_says_nothing_else(
+    main: Callable[..., Awaitable[object]],
+) -> None:
+    finished = run_until_interrupted(interrupted_program(main))
+    assert finished.returncode == -signal.SIGINT
+    lines = finished.stderr.splitlines()
+    unexpected = [line for line in lines if line and not line.startswith(EXPECTED)]
+    assert unexpected == [], finished.stderr
+    assert lines.count("KeyboardInterrupt") == 1, finished.stderr
+    assert "asgi_connector" not in finished.stderr.replace(f"{asyncio.__file__}", ""), finished.stderr
+
+
+EXPECTED = (
+    "Traceback (most recent call last)",
+    " ",
+    "asyncio.exceptions.CancelledError",
+    "KeyboardInterrupt",
+    "During handling of the above exception",
+    "Unclosed client session",
+    "client_session: ",
+    "Unclosed connector",
+    "connector: ",
+    "connections: ",
+)

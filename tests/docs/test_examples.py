@@ -1,0 +1,116 @@
+"""Each example runs by itself, warns of nothing, and prints what its reader came for."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from tests.support.programs import ROOT, run_python
+
+# What each example is to print, in this order: regular expressions, each of which is found in a line of its own.
+TELLING_LINES = {
+    "single_app.py": [
+        r"^200 \{'broadcast': \"Application says 'hello'!\"\}$",
+    ],
+    "microservices.py": [
+        r"^Place an order",
+        r"POST http://orders\.internal/orders .*'orders\.internal'",
+        r"GET http://users\.internal/users/1 .*'users\.internal'",
+        r"POST http://payments\.internal/payments .*'payments\.internal'",
+        r'200 \{"customer":"Ada","paid":4200\}',
+        r"^Stream a report",
+        r"GET http://payments\.internal/report\.csv .*'payments\.internal'",
+        r"^  b'payer,cents\\n'",
+        r"^  b'Ada,4200\\n'",
+        r"^Upload a file",
+        r"PUT http://users\.internal/users/1/photo .*'users\.internal'",
+        r'200 \{"filename":"ada\.png","size":2000000\}',
+        r"^Without a fallback",
+        r"UnmountedHostError: .*http://user\.internal,.* Did you mean 'users\.internal'\?",
+        r"^With a fallback",
+        r"GET http://127\.0\.0\.1:\d+/rates/EUR .*fallback.*TCPConnector",
+        r'200 \{"EUR":1\.25\}',
+    ],
+    "hybrid.py": [
+        r"^The shop is in this process",
+        r"GET http://shop\.internal/offers/tea .*'shop\.internal'",
+        r"GET http://127\.0\.0\.1:\d+/prices/tea .*fallback.*TCPConnector",
+        r'200 \{"article":"tea","cents":250\}',
+        r"^For a block",
+        r"GET http://127\.0\.0\.1:\d+/prices/tea .*'http://127\.0\.0\.1:\d+'",
+        r'200 \{"article":"tea","cents":1\}',
+        r"^Afterwards",
+        r"GET http://127\.0\.0\.1:\d+/prices/tea .*fallback.*TCPConnector",
+        r'200 \{"article":"tea","cents":250\}',
+    ],
+    "lifespan.py": [
+        r"^A session is open; the app has not been started$",
+        r"^Two first requests at the same time",
+        r"^  startup: the database is opened$",
+        r"^  request: add 'Emma'$",
+        r'^  201 \{"title":"Emma","year":1815\}$',
+        r"^The next request finds the same database open$",
+        r"^  request: find 'Emma'$",
+        r'^  200 \{"title":"Emma","year":1815\}$',
+        r"^The session closes",
+        r"^  shutdown: the database is closed$",
+        r"^Another session",
+        r"^  startup: the database is opened$",
+        r"^  request: find 'Persuasion'$",
+        r'^  200 \{"title":"Persuasion","year":1817\}$',
+        r"^  shutdown: the database is closed$",
+    ],
+    "chat.py": [
+        r"^Ada joins the room",
+        r"^  Ada hears: Ada joins$",
+        r"^  Ada hears: Grace joins$",
+        r"^  Grace hears: Grace joins$",
+        r"^They talk",
+        r"^  Ada hears: Ada: Does it compile\?$",
+        r"^  Grace hears: Ada: Does it compile\?$",
+        r"^  Ada hears: Grace: It does\.$",
+        r"^  Grace hears: Grace: It does\.$",
+        r"^A second Grace is turned away",
+        r"^  403 ",
+        r"^Grace leaves",
+        r"^  Ada hears: Grace leaves, to build a compiler$",
+    ],
+    "resilience.py": [
+        r"^All is well$",
+        r'^  order 1: 201 \{"number":1,"cents":4200\}$',
+        r"^The payments are slow",
+        r'^  order 2: 201 \{"number":2,"cents":4200\}$',
+        r"^  2 calls, 1 of them slow; the ledger: \{'order-1': 4200, 'order-2': 4200\}$",
+        r"^The payments are down",
+        r'^  order 3: 502 \{"detail":"the payment failed"\}$',
+        r"^It is open",
+        r'^  order 4: 503 \{"detail":"the payments are down, please come back later"\}$',
+        r"^The payments are back",
+        r'^  order 5: 201 \{"number":5,"cents":4200\}$',
+        r"^Who called whom$",
+        r"^POST http://orders\.internal/orders: 201 in \d+ ms$",
+        r"^  orders\.internal -> POST http://payments\.internal/charges: 201 in \d+ ms$",
+        r"^  orders\.internal -> POST http://payments\.internal/charges: abandoned .*\[Latency\(",
+        r"^  orders\.internal -> POST http://payments\.internal/charges: 201 in \d+ ms$",
+        *[r"^  orders\.internal -> POST .*: failed \(ClientConnectorError: .*via fault \[Refuse\(\)\]"] * 3,
+        r"^POST http://orders\.internal/orders: 503 in \d+ ms$",
+        r"^  orders\.internal -> POST http://payments\.internal/charges: 201 in \d+ ms$",
+        r"^The diagram is in .*orders\.mmd$",
+        r"^The HAR is in .*orders\.har$",
+    ],
+}
+
+
+def test_every_example_is_tested() -> None:
+    assert {path.name for path in (ROOT / "examples").glob("*.py")} == set(TELLING_LINES)
+
+
+@pytest.mark.parametrize("name", TELLING_LINES)
+def test_an_example_prints_what_it_promises_and_warns_of_nothing(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TMPDIR", str(tmp_path))  # for what it writes
+    output = run_python("-X", "dev", ROOT / "examples" / name)
+    lines = iter(output.splitlines())
+    for expected in TELLING_LINES[name]:
+        assert any(re.search(expected, line) for line in lines), f"{expected!r} is missing in:\n{output}"

@@ -1,0 +1,48 @@
+"""Run a Python program as a reader of the README would: in a process of its own, with warnings as errors."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent.parent
+
+
+# On Python 3.11 Django leaves the body of a request whose view raises to the garbage collector.
+_DJANGOS_OWN = ("-W", "ignore:Unclosed file <tempfile.SpooledTemporaryFile:ResourceWarning")
+
+
+def run_python(*arguments: str | Path) -> str:
+    """What the program prints; it must succeed, and have nothing to complain about."""
+    finished = subprocess.run(
+        [sys.executable, "-W", "error", *_DJANGOS_OWN, *arguments],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=50,
+    )
+    # How fast the machine is, in which asyncio's debug mode takes an interest, is no concern of any test. A host that
+    # is refused is a warning in the log, which Python prints where no logging is configured.
+    harmless = re.compile("Executing <|[A-Z]+ http[^ ]+ is refused: No app is mounted for ")
+    complaints = [line for line in finished.stderr.splitlines() if not harmless.match(line)]
+    assert (finished.returncode, complaints) == (0, []), finished.stdout + finished.stderr
+    return finished.stdout
+
+
+def run_until_interrupted(program: str) -> subprocess.CompletedProcess[str]:
+    """Run the source of a program that sends itself a SIGINT, as Ctrl-C does, and look at how it ended."""
+    return try_python("-c", program)
+
+
+def try_python(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    """Run a program with Python's own settings, however it ends."""
+    return subprocess.run(
+        [sys.executable, *arguments],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=50,
+    )
