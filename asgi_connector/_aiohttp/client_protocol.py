@@ -79,7 +79,7 @@ class ClientProtocol(ResponseHandler):
     """
 
     server: ServerEnd
-    """The other end, until the connection has been lost: whoever keeps a response keeps this, and not the app too."""
+    """The server end. It is deleted when the connection is lost, so that a kept response does not keep the app."""
     on_app_exception: Callable[[object, BaseException], None]
     """Called with the origin of a request whose call is about to raise the exception."""
     on_lost: Callable[[], None] | None = None

@@ -258,7 +258,7 @@ class ServerProtocol(asyncio.Protocol):
         self._end_write_pause()
         self._running.connections.pop(self, None)
         self.mounted.release(self)
-        self._transport.set_protocol(_NO_PROTOCOL)  # as asyncio's transports do: whoever keeps it keeps no app
+        self._transport.set_protocol(_NO_PROTOCOL)  # so that a kept transport does not keep the app
 
     def pause_writing(self) -> None:
         self.write_paused = True

@@ -89,7 +89,7 @@ class ASGIRoutingConnector(PoolingConnector):
             from outside every app, such as a test's, runs the app in a copy of the caller's context; a call from inside
             an app or a lifespan runs it in a copy of the context in which it was mounted, as its lifespan does, because
             over a network nothing of the caller's context arrives. ``"always"``: in a copy of the caller's context,
-            whoever calls. ``"never"``: always in a copy of the context in which it was mounted.
+            also from inside an app. ``"never"``: always in a copy of the context in which it was mounted.
         limit: connections in use at the same time; 0, the default, is no limit, for services call each other.
         limit_per_host: the same for each (host, port, scheme); 0, the default, is no limit.
         keepalive_timeout: seconds that an idle connection is kept for; 15 by default, as in aiohttp.

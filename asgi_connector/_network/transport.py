@@ -46,7 +46,7 @@ class Event(enum.Enum):
     DELIVERED = "the peer has read everything that was written here, and its end"
     PEER_ENDED = "the peer reads nothing any more"
     END_READ = "the peer has ended, and everything that it wrote has been read here"
-    UNWRITABLE = "the peer is lost, its end has arrived unread, and a write waits here that nobody will read"
+    UNWRITABLE = "the peer is lost, its end has arrived unread, and a write waits here that will never be read"
     ABORT = "abort() was called at either end, the network has cut the connection, or a protocol has failed"
 
 
@@ -359,7 +359,7 @@ class MemoryTransport(asyncio.Transport):
         try:
             self._loop.call_soon(self._deliver, context=self._context)
         except RuntimeError:
-            # An app that is finalised after its loop has been closed may still write. Nobody can read that.
+            # An app that is finalised after its loop has been closed may still write. It cannot be delivered.
             if not self._loop.is_closed():
                 raise
 
