@@ -273,7 +273,7 @@ async def check_that_nothing_is_left(session: ClientSession, connector: ASGIRout
     if others := asyncio.all_tasks() - {asyncio.current_task()}:
         _, running = await asyncio.wait(others, timeout=LONGEST)
         assert not running
-    # Over a slow line the server learns late of a client that has left, and a WebSocket has time for its close handshake.
+    # Over a slow line the server learns late of a client that has left, and a WebSocket may take time to close.
     await asyncio.sleep(CLOSE_TIMEOUT + 1)
     assert not connector._acquired
     assert connector._running.is_idle()
