@@ -3,6 +3,18 @@
 import math
 import sys
 
+from typing_extensions import TypeIs
+
+
+def is_int(value: object) -> TypeIs[int]:
+    """Whether *value* is an `int`. A `bool` is none, though it is one to Python."""
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def is_number(value: object) -> TypeIs[int | float]:
+    """Whether *value* is an `int` or a `float`, and no `bool`."""
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
 
 def check_number(name: str, value: object, *, unlimited: bool = False) -> None:
     """Raise unless *value* is an `int` or a `float` that is not negative; infinity is one only if *unlimited*.
@@ -10,7 +22,7 @@ def check_number(name: str, value: object, *, unlimited: bool = False) -> None:
     Raises `TypeError` for another type, `bool` too, and `ValueError` for a negative number, for NaN, and for an `int`
     that no `float` can hold: event loops and clocks count in floats.
     """
-    if not isinstance(value, int | float) or isinstance(value, bool):
+    if not is_number(value):
         raise TypeError(f"{name} must be an int or a float, not {value!r}")
     try:
         number = float(value)
@@ -24,7 +36,7 @@ def check_number(name: str, value: object, *, unlimited: bool = False) -> None:
 
 def check_int(name: str, value: object, *, at_least: int) -> None:
     """Raise `TypeError` unless *value* is an `int` and no `bool`, and `ValueError` if it is less than *at_least*."""
-    if not isinstance(value, int) or isinstance(value, bool):
+    if not is_int(value):
         raise TypeError(f"{name} must be an int, not {value!r}")
     if value < at_least:
         raise ValueError(f"{name} must be {at_least} or more, not {shown(value)}")

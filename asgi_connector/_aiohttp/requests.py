@@ -10,6 +10,7 @@ import aiohttp.client
 from aiohttp import (
     ClientRequest,
     ClientResponse,
+    ClientTimeout,
 )
 from aiohttp.client_exceptions import (
     ClientConnectionError,
@@ -18,6 +19,19 @@ from aiohttp.client_exceptions import (
     ServerDisconnectedError,
 )
 from aiohttp.tracing import Trace, TraceConfig
+
+from asgi_connector._services.address import Address
+
+
+def address_of(req: ClientRequest) -> Address:
+    """Where *req* goes, by its URL, and not by its ``Host`` header."""
+    return Address(req.host or "", req.port, req.is_ssl())
+
+
+def connect_timeout(timeout: ClientTimeout) -> float | None:
+    """The seconds in which a connection has to be made; `None` for no limit."""
+    limits = [limit for limit in (timeout.connect, timeout.sock_connect) if limit]
+    return min(limits, default=None)
 
 
 def response_of(req: ClientRequest) -> ClientResponse | None:

@@ -446,7 +446,7 @@ class ServerProtocol(asyncio.Protocol):
         )
         self._keep_alive = not close
         if hold:
-            self._transport.hold()
+            self._transport.hold_writes()
         self._transport.write(head)
         if self._observer is not None:
             self._observer.response_started()
@@ -502,7 +502,7 @@ class ServerProtocol(asyncio.Protocol):
             self._tail_written += 5
 
     def release_response(self) -> None:
-        self._transport.release()
+        self._transport.release_writes()
 
     def complete_response(self) -> None:
         cycle, self._cycle = self._cycle, None
@@ -585,7 +585,7 @@ class ServerProtocol(asyncio.Protocol):
             response = plain_response(500, "Internal Server Error", to_head=to_head)
             self._write_plain_response(response, self._cycle.observer)
         self._phase = _CLOSED
-        self._transport.release()
+        self._transport.release_writes()
         self._transport.close()
 
     def _write_plain_response(self, response: bytes, observer: Observer | None) -> None:

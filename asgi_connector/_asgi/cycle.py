@@ -5,14 +5,15 @@ about *messages* is a cycle's, every rule about *bytes* is the wire's.
 """
 
 import asyncio
-import logging
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
-from typing import Final, Protocol
+from typing import Protocol
 
 from asgi_connector._callers import Caller
 from asgi_connector._exceptions import ASGIConnectorError, ASGIProtocolError
 from asgi_connector._http1.request import RequestLine
+from asgi_connector._log import logger
+from asgi_connector._numbers import is_int
 from asgi_connector._observer import Observer
 from asgi_connector._services.table import MountedApp
 from asgi_connector._tasks import ends_with_loop, is_discarded
@@ -20,8 +21,6 @@ from asgi_connector._types import ASGIApp, Bytes, Message, Scope, is_bytes
 
 from .frames import Frames
 from .scope import Address
-
-logger: Final = logging.getLogger("asgi_connector")
 
 
 class Wire(Protocol):
@@ -249,7 +248,7 @@ class Cycle(ABC):
 def checked_status(message: Message) -> int:
     """The status of a response: a final one, for after another its client would wait on (RFC 9110, 15.2)."""
     status = message.get("status")
-    if type(status) is not int and (not isinstance(status, int) or isinstance(status, bool)):
+    if not is_int(status):
         raise ASGIProtocolError(f"Expected the 'status' of '{message['type']}' to be an int, but got {status!r}.")
     if not 200 <= status <= 999:
         raise ASGIProtocolError(

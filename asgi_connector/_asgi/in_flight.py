@@ -9,6 +9,7 @@ from typing import Final, NamedTuple, Protocol
 
 from asgi_connector._aiohttp.client_protocol import ClientProtocol
 from asgi_connector._callers import Caller, current_caller
+from asgi_connector._log import logger
 from asgi_connector._network.transport import MemoryTransport
 from asgi_connector._observer import Observer
 from asgi_connector._services.lifespan import CANCEL_PATIENCE
@@ -16,7 +17,7 @@ from asgi_connector._services.table import MountedApp
 from asgi_connector._tasks import discard_silently, where_it_waits
 from asgi_connector._types import ASGIApp
 
-from .cycle import Cycle, logger
+from .cycle import Cycle
 from .scope import Address
 
 NOTICEABLE: Final = 0.5

@@ -1,27 +1,12 @@
 """A parsed request and the address that it was sent to -> an ASGI scope. Pure functions."""
 
-from dataclasses import dataclass
 from typing import Any
 from urllib.parse import unquote
 
 from asgi_connector._http1.request import Fields, RequestLine
+from asgi_connector._services.address import Address
 from asgi_connector._services.table import MountedApp
 from asgi_connector._types import Scope
-
-
-@dataclass(frozen=True, slots=True)
-class Address:
-    """Where the client's URL points to."""
-
-    host: str
-    port: int | None
-    secure: bool
-
-    def __str__(self) -> str:
-        """The beginning of a URL, as people write it: without the port that its scheme has anyway."""
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        scheme, default_port = ("https", 443) if self.secure else ("http", 80)
-        return f"{scheme}://{host}" if self.port in (None, default_port) else f"{scheme}://{host}:{self.port}"
 
 
 def http_scope(line: RequestLine, fields: Fields, address: Address, mounted: MountedApp) -> Scope:

@@ -8,11 +8,13 @@ from aiohttp import WSCloseCode, WSMsgType
 
 from asgi_connector._exceptions import ASGIProtocolError
 from asgi_connector._http1.request import RequestLine
+from asgi_connector._log import logger
+from asgi_connector._numbers import is_int
 from asgi_connector._observer import Observer
 from asgi_connector._services.table import MountedApp
 from asgi_connector._types import Message, Scope, is_bytes
 
-from .cycle import Cycle, Wire, checked_body, checked_status, logger
+from .cycle import Cycle, Wire, checked_body, checked_status
 from .frames import MAX_REASON, Frames, client_gone
 from .scope import Address
 
@@ -238,7 +240,7 @@ def _content(message: Message) -> tuple[bytes, WSMsgType]:
 def _closing(message: Message) -> tuple[int, str]:
     """The code and the reason to close with, which must be fit to be sent (RFC 6455, 5.5.1 and 7.4)."""
     code, reason = message.get("code", WSCloseCode.OK), message.get("reason") or ""
-    if not isinstance(code, int) or isinstance(code, bool) or not (code in _DEFINED_CODES or code in _OWN_CODES):
+    if not is_int(code) or not (code in _DEFINED_CODES or code in _OWN_CODES):
         raise ASGIProtocolError(
             "Expected the 'code' of 'websocket.close' to be an int that may be sent, from 1000 to 1003, from 1007 to "
             f"1014 or from 3000 to 4999 (RFC 6455, 7.4), but got {code!r}."

@@ -15,6 +15,7 @@ from asgi_connector._journal.journal import Journal
 from asgi_connector._journal.live import LiveExchange
 from asgi_connector._journal.recorder import Recorder
 from asgi_connector._journal.selector import Selector
+from asgi_connector._numbers import is_int
 from asgi_connector._services.table import MountTable
 
 
@@ -36,7 +37,7 @@ class Observation:
     def record(self, bodies: bool, max_body_size: int) -> AbstractContextManager[Journal]:
         if not isinstance(bodies, bool):
             raise TypeError(f"bodies must be a bool, not {bodies!r}")
-        if not isinstance(max_body_size, int) or isinstance(max_body_size, bool):
+        if not is_int(max_body_size):
             raise TypeError(f"max_body_size must be an int, a number of bytes, not {max_body_size!r}")
         if max_body_size < 0:
             raise ValueError(f"max_body_size must not be negative, but is {max_body_size}")

@@ -22,13 +22,14 @@ from asgi_connector._aiohttp.pool import PoolingConnector, close_now, loop_of, r
 from asgi_connector._aiohttp.requests import take_proxy, trace_reuse
 from asgi_connector._aiohttp.retries import Replays
 from asgi_connector._asgi.connection import ServerProtocol
-from asgi_connector._asgi.cycle import Cycle, logger
+from asgi_connector._asgi.cycle import Cycle
 from asgi_connector._asgi.in_flight import Running
 from asgi_connector._asgi.scope import Address
 from asgi_connector._blocks import Block
 from asgi_connector._callers import current_caller, owners
 from asgi_connector._display import printable
 from asgi_connector._exceptions import LifespanError, UnmountedHostError
+from asgi_connector._log import logger
 from asgi_connector._network.transport import connect_pair
 from asgi_connector._numbers import check_int, check_number
 from asgi_connector._services.lifespan import Lifespan, Lifespans, Setting, check_setting, raise_all

@@ -11,7 +11,7 @@ from typing import Literal, TypeAlias
 
 from asgi_connector._exceptions import ASGIProtocolError
 from asgi_connector._http1.response import build_head
-from asgi_connector._numbers import check_number, shown
+from asgi_connector._numbers import check_number, is_int, shown
 
 Part = Literal["request", "response"]
 
@@ -50,7 +50,7 @@ class Respond:
     raw_body: bytes = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        if not isinstance(self.status, int) or isinstance(self.status, bool) or not 200 <= self.status <= 999:
+        if not is_int(self.status) or not 200 <= self.status <= 999:
             raise ValueError(f"status must be an int from 200 to 999, not {shown(self.status)}")
         if not isinstance(self.body, (bytes, str)):
             raise TypeError(f"body must be bytes or a str, not {self.body!r}")
@@ -200,7 +200,7 @@ def _check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
 
 
 def _check_after(after: int | None) -> None:
-    if after is not None and (not isinstance(after, int) or isinstance(after, bool)):
+    if after is not None and not is_int(after):
         raise TypeError(f"after must be an int, a number of bytes, or None, not {after!r}")
     if after is not None and after < 0:
         raise ValueError(f"after must not be negative, but is {shown(after)}")

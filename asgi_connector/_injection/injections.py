@@ -25,9 +25,17 @@ from asgi_connector._journal.journal import Journal, RecentJournal
 from asgi_connector._journal.live import LiveExchange
 from asgi_connector._journal.recorder import Recorder
 from asgi_connector._journal.selector import Call, Selector, call_of
-from asgi_connector._network.line import Allowance, CutStage, HangStage, LatencyStage, Line, Stage, ThrottleStage
+from asgi_connector._network.impairments import (
+    Allowance,
+    CutStage,
+    HangStage,
+    Impairments,
+    LatencyStage,
+    Stage,
+    ThrottleStage,
+)
 from asgi_connector._network.transport import MemoryTransport
-from asgi_connector._numbers import check_int, shown
+from asgi_connector._numbers import check_int, is_number, shown
 from asgi_connector._services.patterns import covers
 from asgi_connector._services.table import MountTable
 from asgi_connector._types import ASGIApp, Receive, Scope, Send
@@ -50,7 +58,7 @@ class Odds:
         if self.times is not None:
             check_int("times", self.times, at_least=1)
         check_int("skip", self.skip, at_least=0)
-        if not isinstance(self.probability, int | float) or isinstance(self.probability, bool):
+        if not is_number(self.probability):
             raise TypeError(f"probability must be an int or a float, not {self.probability!r}")
         if not 0 < self.probability <= 1:
             raise ValueError(f"probability must be more than 0, and no more than 1, not {shown(self.probability)}")
@@ -127,7 +135,7 @@ class Injection(Block):
         self.over = True
         if error is None:
             for stage in list(self._stages.values()):
-                stage.end()
+                stage.end_fault()
         for waiter in self._waiters:
             if waiter.done() or waiter.get_loop().is_closed():
                 continue
@@ -284,14 +292,14 @@ class Injections:
         if isinstance(fault, Reset | Close) and begun and (fault.after is None or (fault.after == 0 and head_passed)):
             _cut(pipe, fault, exchange)
             return
-        line = pipe.line
+        medium = pipe.medium
         stage = _stage_for(strike, fault, pipe, exchange, self._loop, head_passed=head_passed)
-        if isinstance(line, Line):
-            line.add(stage)
+        if isinstance(medium, Impairments):
+            medium.add(stage)
         else:
-            line = Line(pipe)
-            line.add(stage)
-            pipe.use_line(line)
+            impairments = Impairments(pipe)
+            impairments.add(stage)
+            pipe.use_medium(impairments)
 
 
 class Strikes:
@@ -329,18 +337,18 @@ class Strikes:
         client = connection.transport
         assert isinstance(client, MemoryTransport)
         for pipe in (client, client.peer):
-            if isinstance(pipe.line, Line):
-                pipe.line.remove()
-        lines: dict[MemoryTransport, Line] = {}
+            if isinstance(pipe.medium, Impairments):
+                pipe.medium.remove()
+        impaired: dict[MemoryTransport, Impairments] = {}
         for strike in self._struck:
             fault = strike.fault
             if strike.injection.over or not _acts_on_bytes(fault):
                 continue
             pipe = client if fault.on == "request" else client.peer
-            line = lines.setdefault(pipe, Line(pipe))
-            line.add(_stage_for(strike, fault, pipe, self._exchange, self._loop, head_passed=False))
-        for pipe, line in lines.items():
-            pipe.use_line(line)
+            impairments = impaired.setdefault(pipe, Impairments(pipe))
+            impairments.add(_stage_for(strike, fault, pipe, self._exchange, self._loop, head_passed=False))
+        for pipe, impairments in impaired.items():
+            pipe.use_medium(impairments)
 
 
 def _acts_on_bytes(fault: Fault) -> TypeGuard[_ByteFault]:
@@ -362,8 +370,8 @@ def _cut(pipe: MemoryTransport, fault: Reset | Close, exchange: LiveExchange | N
     reset = _reset() if isinstance(fault, Reset) else None
     if exchange is not None:
         exchange.cut_off(reset or ConnectionAbortedError(errno.ECONNABORTED, "The connection was closed by a fault"))
-    if isinstance(pipe.line, Line):
-        pipe.line.release()
+    if isinstance(pipe.medium, Impairments):
+        pipe.medium.release_arrivals()
     pipe.cut(reset)
 
 

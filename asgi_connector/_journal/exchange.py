@@ -13,6 +13,7 @@ from aiohttp import ClientRequest, HttpVersion
 from multidict import CIMultiDict, CIMultiDictProxy
 from yarl import URL
 
+from asgi_connector._aiohttp.requests import address_of
 from asgi_connector._callers import Caller
 from asgi_connector._display import printable, text_of
 from asgi_connector._types import Bytes
@@ -183,9 +184,10 @@ class Exchange:
         self.number = clock.next_number()
         self.caller = None if caller is None else caller.name
         self.parent: Exchange | None = observer if isinstance(observer, Exchange) else None
-        self.host: str = req.host or ""
-        self.port: int | None = req.port
-        self.secure: bool = req.is_ssl()
+        address = address_of(req)
+        self.host = address.host
+        self.port = address.port
+        self.secure = address.secure
         self.method: str = req.method
         self.url: URL = req.url
         self.service: str | None = None

@@ -7,38 +7,14 @@ from typing import Any, Final, overload
 
 from typing_extensions import override
 
-from asgi_connector._numbers import check_number
+from asgi_connector._numbers import check_number, is_int
+from asgi_connector._waiters import Waiters
 
 from .exchange import Exchange
 from .selector import Caller, Path, Selector
 
 _SHOWN: Final = 10  # calls in the message of a failing assertion
 _RECENT: Final = 100
-
-
-class News:
-    """Wakes those who wait for an exchange to end."""
-
-    def __init__(self) -> None:
-        self._waiters: dict[asyncio.Future[None], None] = {}
-
-    @property
-    def awaited(self) -> bool:
-        return bool(self._waiters)
-
-    def tell(self) -> None:
-        """An exchange has ended."""
-        for waiter in self._waiters:
-            if not waiter.done():
-                waiter.set_result(None)
-
-    async def wait(self) -> None:
-        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiters[waiter] = None
-        try:
-            await waiter
-        finally:
-            self._waiters.pop(waiter, None)
 
 
 class Journal(Sequence[Exchange]):
@@ -62,9 +38,9 @@ class Journal(Sequence[Exchange]):
 
     __module__ = "asgi_connector"
 
-    def __init__(self, exchanges: Iterable[Exchange] = (), *, news: News | None = None) -> None:
+    def __init__(self, exchanges: Iterable[Exchange] = (), *, waiters: Waiters | None = None) -> None:
         self._exchanges = list(exchanges)
-        self._news = News() if news is None else news
+        self._waiters = Waiters() if waiters is None else waiters  # for an exchange to end
 
     @overload
     def __getitem__(self, index: int) -> Exchange: ...
@@ -75,7 +51,7 @@ class Journal(Sequence[Exchange]):
     @override
     def __getitem__(self, index: int | slice) -> "Exchange | Journal":
         if isinstance(index, slice):
-            return Journal(self._exchanges[index], news=self._news)
+            return Journal(self._exchanges[index], waiters=self._waiters)
         return self._exchanges[index]
 
     @override
@@ -207,7 +183,7 @@ class Journal(Sequence[Exchange]):
             running = [each for each in looked_at if not each.ended]
             if matched >= needed:
                 return
-            await self._news.wait()
+            await self._waiters.wait()
 
     def to_mermaid(self) -> str:
         """A Mermaid sequence diagram of the calls: who called whom, in order, and what was answered.
@@ -243,10 +219,10 @@ class Journal(Sequence[Exchange]):
         self._exchanges.append(exchange)
 
     def _select(self, selector: Selector) -> "Journal":
-        return Journal(filter(selector.matches, self), news=self._news)
+        return Journal(filter(selector.matches, self), waiters=self._waiters)
 
     def _select_ended(self, selector: Selector) -> "Journal":
-        return Journal((each for each in self if each.ended and selector.matches(each)), news=self._news)
+        return Journal((each for each in self if each.ended and selector.matches(each)), waiters=self._waiters)
 
     def explain(self, selector: Selector, text: str, found: "Journal") -> str:
         """*text*, the calls that were *found*, and the others, the nearest first, each with what differs."""
@@ -288,7 +264,7 @@ def count(number: int, noun: str) -> str:
 
 
 def _check_times(times: int | None) -> None:
-    if times is not None and (not isinstance(times, int) or isinstance(times, bool)):
+    if times is not None and not is_int(times):
         raise TypeError(f"times must be an int or None, not {times!r}")
     if times is not None and times < 0:
         raise ValueError(f"times must not be negative, but is {times}")

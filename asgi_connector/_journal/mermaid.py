@@ -9,6 +9,8 @@ from collections.abc import Iterable, Iterator
 from typing import Final
 from urllib.parse import quote, unquote
 
+from asgi_connector._services.address import Address
+
 from .exchange import Exchange, WebSocketMessage
 from .redaction import redact_url
 
@@ -35,8 +37,7 @@ def sequence_diagram(exchanges: Iterable[Exchange]) -> str:
 def _callee(exchange: Exchange) -> str:
     if exchange.service is not None:
         return exchange.service
-    host = f"[{exchange.host}]" if ":" in exchange.host else exchange.host
-    return host if exchange.url.is_default_port() else f"{host}:{exchange.port}"
+    return Address(exchange.host, exchange.port, exchange.secure).authority
 
 
 def _events(exchange: Exchange, names: dict[str | None, str]) -> Iterator[tuple[int, str]]:

@@ -7,9 +7,10 @@ from aiohttp import ClientRequest
 
 from asgi_connector._blocks import Block
 from asgi_connector._callers import current_caller
+from asgi_connector._waiters import Waiters
 
 from .exchange import Clock
-from .journal import Journal, News
+from .journal import Journal
 from .live import LiveExchange
 
 
@@ -40,14 +41,14 @@ class Recorder:
         self.clock = Clock(loop)
         self.recording = False
         self._loop = loop
-        self._news = News()
+        self._waiters = Waiters()  # for an exchange to end
         self._open: list[Recording] = []
         self._room: int | None = None  # for a body: the largest that is asked for
         self._released: list[LiveExchange] = []  # whose end is to be looked at
 
     def record(self, max_body_size: int | None, journal: Journal | None = None) -> "Recording":
         """Record what starts from the begin to the end of the block; with bodies, unless *max_body_size* is `None`."""
-        return Recording(self, Journal(news=self._news) if journal is None else journal, max_body_size)
+        return Recording(self, Journal(waiters=self._waiters) if journal is None else journal, max_body_size)
 
     def begin_recording(self, recording: "Recording") -> None:
         self._set([*self._open, recording])
@@ -66,7 +67,7 @@ class Recorder:
         """A request starts: write it down."""
         if self._released:
             self.conclude()
-        exchange = LiveExchange(req, current_caller.get(), self.clock, self._room, self._release, self._news.tell)
+        exchange = LiveExchange(req, current_caller.get(), self.clock, self._room, self._release, self._waiters.wake)
         for recording in self._open:
             recording.journal.add(exchange)
         return exchange
@@ -74,7 +75,7 @@ class Recorder:
     def _release(self, exchange: LiveExchange) -> None:
         """The end of *exchange* can be looked at from the next turn of the event loop on; then, if somebody waits."""
         self._released.append(exchange)
-        if self._news.awaited or not self.recording:
+        if self._waiters or not self.recording:
             self._loop.call_soon(self.conclude, context=self.clock.context)
 
     def conclude(self) -> None:

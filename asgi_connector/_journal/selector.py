@@ -9,6 +9,8 @@ from urllib.parse import unquote
 from yarl import URL
 
 from asgi_connector._display import repr_of
+from asgi_connector._numbers import is_int
+from asgi_connector._services.address import Address
 from asgi_connector._services.patterns import Pattern, covers, parse_pattern
 
 from .exchange import Exchange
@@ -23,16 +25,15 @@ _URL: Final = re.compile(r"(?P<scheme>(?:[^/?#]*://)?)(?P<authority>[^/?#]*)(?P<
 class Call(NamedTuple):
     """What is known of an exchange from its start."""
 
-    host: str
-    port: int | None
-    secure: bool
+    address: Address
     caller: str | None
     method: str
     path: str
 
 
 def call_of(exchange: Exchange) -> Call:
-    return Call(exchange.host, exchange.port, exchange.secure, exchange.caller, exchange.method, exchange.path)
+    address = Address(exchange.host, exchange.port, exchange.secure)
+    return Call(address, exchange.caller, exchange.method, exchange.path)
 
 
 class Selector:
@@ -71,7 +72,7 @@ class Selector:
             raise TypeError(f"path must be a str or a compiled pattern of str, not {path!r}")
         if isinstance(path, str) and ("?" in path or not path.startswith("/")):
             raise ValueError(f"path must start with a slash and be without a query, not {path!r}")
-        if not (status is None or (isinstance(status, int) and not isinstance(status, bool))):
+        if not (status is None or is_int(status)):
             raise TypeError(f"status must be an int, not {status!r}")
         if not (where is None or callable(where)):
             raise TypeError(f"where must be a function of an Exchange, not {where!r}")
@@ -103,8 +104,8 @@ class Selector:
 
     def differences_of_call(self, call: Call) -> list[str]:
         differences: list[str] = []
-        if self.host is not None and not covers(self.host, call.host, call.port, call.secure):
-            differences.append(f"host is {call.host!r}, port {call.port}")
+        if self.host is not None and not covers(self.host, call.address):
+            differences.append(f"host is {call.address.host!r}, port {call.address.port}")
         if not isinstance(self._caller, EllipsisType) and not self._is_caller(call.caller):
             differences.append(f"caller is {call.caller!r}")
         if self._method is not None and call.method != self._method.upper():

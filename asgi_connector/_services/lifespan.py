@@ -6,7 +6,6 @@ be held from one to the other.
 
 import asyncio
 import enum
-import logging
 from collections.abc import Collection, Generator, Iterable
 from contextlib import contextmanager, suppress
 from contextvars import Context
@@ -15,10 +14,9 @@ from typing import Any, Final, Literal, get_args
 
 from asgi_connector._callers import Caller, current_caller, owners
 from asgi_connector._exceptions import ASGIProtocolError, LifespanError
+from asgi_connector._log import logger
 from asgi_connector._tasks import discard_silently, ends_with_loop, is_discarded, where_it_waits
 from asgi_connector._types import ASGIApp, Message
-
-logger = logging.getLogger("asgi_connector")
 
 Setting = Literal["auto", "on", "off"]
 

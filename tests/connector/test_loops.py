@@ -616,7 +616,7 @@ def test_journal_and_faults_are_imported_when_they_are_first_used() -> None:
 import sys, asgi_connector
 asgi_connector.ASGIRoutingConnector, asgi_connector.Mount, asgi_connector.LifespanError
 loaded = {name.removeprefix("asgi_connector.") for name in sys.modules if name.startswith("asgi_connector.")}
-later = ("_connector.instruments", "_injection", "_journal", "_network.line", "faults")
+later = ("_connector.instruments", "_injection", "_journal", "_network.impairments", "faults")
 assert not [name for name in loaded if name.startswith(later)], loaded
 asgi_connector.Journal, asgi_connector.Exchange, asgi_connector.Content, asgi_connector.WebSocketMessage
 asgi_connector.faults

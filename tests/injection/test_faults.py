@@ -598,7 +598,7 @@ async def test_frames_wait_while_a_websocket_is_silent() -> None:
             await until_it_stops(lambda: len(app.texts))
             assert app.texts == ["one", "two"]
         assert await ws.receive_str() == "three"
-        assert all(transport.line is None for transport in transports(session))
+        assert all(transport.medium is None for transport in transports(session))
 
 
 # Silence.
@@ -620,7 +620,7 @@ async def test_a_request_that_hangs_reaches_the_app_when_the_block_ends(after: i
         assert app.body == b"abcdef"
         assert (journal[0].via, journal[0].state, journal[0].error) == ("app", "done", None)
         assert journal[0].fault == faults.Hang("request", after)
-        assert all(transport.line is None for transport in transports(session))
+        assert all(transport.medium is None for transport in transports(session))
 
 
 @pytest.mark.parametrize(("headers", "pieces"), [row[1:3] for row in FRAMED], ids=[row[0] for row in FRAMED])
@@ -796,7 +796,7 @@ async def test_an_answer_is_late_once_however_many_pieces_it_has(pieces: tuple[b
             assert await post(session) == BODY
             assert now() == 1.0
         assert [exchange.reused for exchange in journal] == [False, True]
-        assert all(transport.line is None for transport in transports(session))
+        assert all(transport.medium is None for transport in transports(session))
         assert await post(session) == BODY
         assert now() == 1.0
 
@@ -901,7 +901,7 @@ async def test_what_is_on_its_way_when_the_block_ends_arrives_when_it_would_have
             await asyncio.sleep(4)
         assert await request == BODY
         assert now() == 10
-        assert all(transport.line is None for transport in transports(session))
+        assert all(transport.medium is None for transport in transports(session))
 
 
 @in_virtual_time
@@ -930,7 +930,7 @@ async def test_a_slow_answer_arrives_by_the_schedule_of_its_rate(pieces: tuple[b
                 found = [(now(), piece) async for piece in response.content.iter_any()]
         start = len(HEAD) / 10
         assert found == [(round(start + (n + 1) / 10, 4), b"%d" % n) for n in range(10)]
-        assert all(transport.line is None for transport in transports(session))
+        assert all(transport.medium is None for transport in transports(session))
 
 
 @in_virtual_time
@@ -1038,7 +1038,7 @@ async def test_a_stream_that_is_open_hangs_until_the_block_ends() -> None:
             assert not reading.done()
         assert await reading == b"56789"
         assert block.struck == 1
-        assert all(transport.line is None for transport in transports(session))
+        assert all(transport.medium is None for transport in transports(session))
 
 
 async def test_the_end_of_a_stream_hangs_too_where_it_is_the_end_of_its_connection() -> None:
@@ -1391,7 +1391,7 @@ async def test_a_pooled_connection_works_plainly_after_the_block(fault: faults.F
             with inject(session, fault):
                 async with session.post("/", data=b"abcdef") as response:
                     await response.read()
-            assert all(transport.line is None for transport in transports(session))
+            assert all(transport.medium is None for transport in transports(session))
             assert await post(session) == BODY
             limits = {transport.get_write_buffer_limits() for transport in transports(session)}
         assert [exchange.reused for exchange in journal] == [False, True]
@@ -1405,7 +1405,7 @@ async def test_a_request_that_does_not_match_is_unharmed_on_the_connection_of_on
         with connector_of(session).record() as journal, inject(session, faults.Throttle(1e9), method="POST"):
             assert await post(session) == BODY
             assert await get(session) == BODY
-            assert all(transport.line is None for transport in transports(session))
+            assert all(transport.medium is None for transport in transports(session))
         assert [exchange.fault for exchange in journal] == [faults.Throttle(1e9), None]
         assert [exchange.reused for exchange in journal] == [False, True]
 

@@ -22,7 +22,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from asgi_connector import ASGIRoutingConnector, Exchange, Journal, faults
-from asgi_connector._network.transport import HIGH_WATER, MemoryTransport
+from asgi_connector._network.flow import HIGH_WATER
+from asgi_connector._network.transport import MemoryTransport
 from asgi_connector._types import Message, Receive, Scope, Send
 from tests.conftest import LOOPS
 
@@ -633,7 +634,7 @@ async def check_that_all_is_well(
     for client in pooled:
         assert isinstance(client, MemoryTransport)
         for end in (client, client.peer):
-            assert end.line is None
+            assert end.medium is None
             assert end.get_write_buffer_limits() == (HIGH_WATER // 4, HIGH_WATER)
 
 
@@ -650,7 +651,7 @@ async def check_that_nothing_is_left(connector: WatchedConnector) -> None:
         assert end.get_write_buffer_size() == 0, end
         assert not end._chunks, end
         assert not end._kept, end
-        assert end.line is None or end.line.idle, end
+        assert end.medium is None or end.medium.idle, end
     timers = [
         handle
         for handle in getattr(asyncio.get_running_loop(), "_scheduled", ())

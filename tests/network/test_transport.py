@@ -21,7 +21,8 @@ import pytest_asyncio
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from asgi_connector._network.transport import HIGH_WATER, SLICE, MemoryTransport, connect_pair
+from asgi_connector._network.flow import HIGH_WATER
+from asgi_connector._network.transport import SLICE, MemoryTransport, connect_pair
 
 KIB = 1024
 MIB = 1024 * 1024
@@ -1447,14 +1448,14 @@ async def test_an_end_tells_its_state(memory: Pair) -> None:
 
 async def test_what_is_held_is_not_delivered_until_it_is_released(memory: Pair) -> None:
     server = end_of(memory.b.transport)
-    server.hold()
+    server.hold_writes()
     server.write(b"one")
     await turns()
     server.write(b"two")
     await turns()
     assert memory.a.calls == ["made"]
     assert server.get_write_buffer_size() == 6
-    server.release()
+    server.release_writes()
     assert memory.a.calls == ["made"]
     await memory.a.until_received(6)
     assert memory.a.pieces == [b"onetwo"]
@@ -1463,10 +1464,10 @@ async def test_what_is_held_is_not_delivered_until_it_is_released(memory: Pair) 
 
 
 async def test_a_hold_keeps_nothing_of_the_other_direction(memory: Pair) -> None:
-    end_of(memory.b.transport).hold()
+    end_of(memory.b.transport).hold_writes()
     memory.a.transport.write(b"x")
     await memory.b.until_received(1)
-    end_of(memory.b.transport).release()
+    end_of(memory.b.transport).release_writes()
     await turns()
     assert memory.a.pieces == []
 
@@ -1474,11 +1475,11 @@ async def test_a_hold_keeps_nothing_of_the_other_direction(memory: Pair) -> None
 async def test_what_is_written_after_a_hold_does_not_leave_with_what_was_written_before_it(memory: Pair) -> None:
     server = end_of(memory.b.transport)
     server.write(b"before")
-    server.hold()
+    server.hold_writes()
     server.write(b"after")
     await turns()
     assert b"after" not in memory.a.received
-    server.release()
+    server.release_writes()
     await memory.a.until_received(11)
     assert memory.a.received == b"beforeafter"
 
@@ -1487,7 +1488,7 @@ async def test_what_is_held_from_within_a_delivery_stays_held_after_it(memory: P
     server = end_of(memory.b.transport)
 
     def answer() -> None:
-        server.hold()
+        server.hold_writes()
         server.write(b"answer")
 
     memory.b.reactions["data"] = answer
@@ -1495,7 +1496,7 @@ async def test_what_is_held_from_within_a_delivery_stays_held_after_it(memory: P
     await memory.b.until_received(8)
     await turns()
     assert memory.a.pieces == []
-    server.release()
+    server.release_writes()
     await memory.a.until_received(6)
 
 
@@ -1505,9 +1506,9 @@ async def test_what_is_released_from_within_the_delivery_that_held_it_is_handed_
 
     def answer() -> None:
         asyncio.get_running_loop().call_soon(journal.append, "the next callback")
-        server.hold()
+        server.hold_writes()
         server.write(b"answer")
-        server.release()
+        server.release_writes()
 
     memory.b.reactions["data"] = answer
     memory.a.reactions["data"] = lambda: journal.append("the answer")
@@ -1520,23 +1521,23 @@ async def test_what_is_released_from_within_the_delivery_that_held_it_is_handed_
 @pytest.mark.parametrize("end", ["write_eof", "close"])
 async def test_an_end_that_comes_while_bytes_are_held_follows_them(memory: Pair, end: str) -> None:
     server = end_of(memory.b.transport)
-    server.hold()
+    server.hold_writes()
     server.write(b"x")
     getattr(server, end)()
     await turns()
     assert memory.a.calls == ["made"]
     assert "lost" not in memory.b.calls
-    server.release()
+    server.release_writes()
     await memory.a.until_called("lost")
     assert memory.a.calls == ["made", "data", "eof", "lost"]
 
 
 async def test_an_abort_drops_what_is_held(memory: Pair) -> None:
     server = end_of(memory.b.transport)
-    server.hold()
+    server.hold_writes()
     server.write(b"x")
     server.abort()
-    server.release()
+    server.release_writes()
     await memory.a.until_called("lost")
     await turns()
     assert memory.a.calls == ["made", "lost"]
@@ -1545,22 +1546,22 @@ async def test_an_abort_drops_what_is_held(memory: Pair) -> None:
 
 async def test_a_client_that_closes_ends_a_connection_of_which_bytes_are_held(memory: Pair) -> None:
     server = end_of(memory.b.transport)
-    server.hold()
+    server.hold_writes()
     server.write(b"x")
     memory.a.transport.close()
     await memory.b.until_called("lost")
-    server.release()
+    server.release_writes()
     await turns()
     assert memory.a.calls == ["made", "lost"]
 
 
 async def test_what_is_held_counts_against_the_marks(memory: Pair) -> None:
     server = end_of(memory.b.transport)
-    server.hold()
+    server.hold_writes()
     size = fill(memory.b)
     await turns()
     assert memory.b.flow == ["pause"]
-    server.release()
+    server.release_writes()
     await memory.a.until_received(size)
     assert memory.b.flow == ["pause", "resume"]
 
@@ -1569,10 +1570,10 @@ async def test_what_is_held_counts_against_the_marks(memory: Pair) -> None:
 async def test_held_bytes_reach_a_reader_that_was_paused_meanwhile(memory: Pair, resumed: str) -> None:
     server = end_of(memory.b.transport)
     memory.a.transport.pause_reading()
-    server.hold()
+    server.hold_writes()
     server.write(b"x")
     await turns()
-    steps = [server.release, memory.a.transport.resume_reading]
+    steps = [server.release_writes, memory.a.transport.resume_reading]
     for step in reversed(steps) if resumed == "before the release" else steps:
         assert memory.a.pieces == []
         step()
@@ -1582,23 +1583,23 @@ async def test_held_bytes_reach_a_reader_that_was_paused_meanwhile(memory: Pair,
 
 async def test_a_second_hold_keeps_what_the_first_one_kept(memory: Pair) -> None:
     server = end_of(memory.b.transport)
-    server.hold()
+    server.hold_writes()
     server.write(b"one")
-    server.hold()
+    server.hold_writes()
     server.write(b"two")
     await turns()
     assert memory.a.pieces == []
-    server.release()
+    server.release_writes()
     await memory.a.until_received(6)
     assert memory.a.received == b"onetwo"
 
 
 async def test_a_release_without_a_hold_does_nothing(memory: Pair) -> None:
     server = end_of(memory.b.transport)
-    server.release()
+    server.release_writes()
     server.write(b"x")
-    server.release()
-    server.release()
+    server.release_writes()
+    server.release_writes()
     await memory.a.until_received(1)
     await turns()
     assert memory.a.pieces == [b"x"]
@@ -1656,7 +1657,7 @@ class Chaos:
             transport.set_write_buffer_limits(high=size)
         elif operation == "hold":
             self.held = not self.held
-            transport.hold() if self.held else transport.release()
+            transport.hold_writes() if self.held else transport.release_writes()
 
     def write(self, size: int) -> None:
         if self.ended:
@@ -1670,7 +1671,7 @@ class Chaos:
 
     def settle(self) -> None:
         end_of(self.recorder.transport).resume_reading()
-        end_of(self.recorder.transport).release()
+        end_of(self.recorder.transport).release_writes()
 
     @property
     def progress(self) -> tuple[object, ...]:

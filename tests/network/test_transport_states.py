@@ -17,8 +17,17 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from typing_extensions import override
 
-from asgi_connector._network.line import Allowance, CutStage, HangStage, LatencyStage, Line, Stage, ThrottleStage
-from asgi_connector._network.transport import TRANSITIONS, Event, MemoryTransport, State, connect_pair
+from asgi_connector._network.impairments import (
+    Allowance,
+    CutStage,
+    HangStage,
+    Impairments,
+    LatencyStage,
+    Stage,
+    ThrottleStage,
+)
+from asgi_connector._network.states import TRANSITIONS, Event, State
+from asgi_connector._network.transport import MemoryTransport, connect_pair
 
 KIB = 1024
 PATTERN = bytes(range(251)) * 1300  # no two places within a period are alike
@@ -176,24 +185,24 @@ class Connection:
 
     def lay(self, end: End, stage: Stage) -> None:
         """Let what *end* writes from now on go through one more stage."""
-        line = end.transport.line
-        if isinstance(line, Line):
-            line.add(stage)
+        medium = end.transport.medium
+        if isinstance(medium, Impairments):
+            medium.add(stage)
         else:
-            line = Line(end.transport)
-            line.add(stage)
-            end.transport.use_line(line)
+            impairments = Impairments(end.transport)
+            impairments.add(stage)
+            end.transport.use_medium(impairments)
 
     def cut(self, end: End, reset: BaseException | None) -> None:
         """As a fault does: what the line has let through so far arrives with the cut."""
-        if isinstance(end.transport.line, Line):
-            end.transport.line.release()
+        if isinstance(end.transport.medium, Impairments):
+            end.transport.medium.release_arrivals()
         end.transport.cut(reset)
 
     def end_has_arrived(self, end: End) -> bool:
         """Whether nothing keeps the end of *end* from its peer but the peer itself."""
         transport = end.transport
-        return transport._kept is None and (transport.line is None or transport.line.idle)
+        return transport._kept is None and (transport.medium is None or transport.medium.idle)
 
 
 @pytest.fixture
@@ -261,7 +270,7 @@ def test_a_writer_that_does_not_read_learns_of_a_client_that_hung_up_when_its_li
 def test_a_client_that_hangs_up_over_a_line_lets_go_of_what_it_held(connection: Connection) -> None:
     a, b = connection.a, connection.b
     connection.lay(b, LatencyStage(connection.loop, 1))
-    b.transport.hold()
+    b.transport.hold_writes()
     b.write(100)
     b.transport.hang_up(deliver=True)
     connection.loop.advance(1)
@@ -405,9 +414,9 @@ class TwoEndsAndALine(RuleBasedStateMachine):
     def hold_or_release(self, name: str) -> None:
         transport = self.end(name).transport
         if transport._kept is None:
-            transport.hold()
+            transport.hold_writes()
         else:
-            transport.release()
+            transport.release_writes()
 
     @rule(name=ends, reaction=st.sampled_from(["answer", "pause", "close", "abort", "hang up", "keep open"]))
     def react(self, name: str, reaction: str) -> None:
@@ -465,10 +474,10 @@ class TwoEndsAndALine(RuleBasedStateMachine):
     @rule(number=st.integers(0, 3), remove=st.booleans())
     def end_fault(self, number: int, remove: bool) -> None:
         stage = self.stages.pop(number % len(self.stages))
-        if remove and stage.line is not None:
-            stage.line.remove()
+        if remove and stage.impairments is not None:
+            stage.impairments.remove()
         else:
-            stage.end()
+            stage.end_fault()
 
     @rule(what=st.sampled_from(["turn", "settle", "settle", "wait"]))
     def go_on(self, what: str) -> None:
@@ -501,7 +510,7 @@ class TwoEndsAndALine(RuleBasedStateMachine):
                 assert size == 0  # nobody will read it
             elif end.state is not State.LOST:
                 assert size == len(end.written) - len(peer.received)
-            elif end.transport.line is None:
+            elif end.transport.medium is None:
                 assert size == sum(map(len, end.transport._chunks))  # what still arrives
 
     @invariant()
@@ -527,10 +536,10 @@ class TwoEndsAndALine(RuleBasedStateMachine):
             end.on_data = None
             end.keep_open = True
             if end.transport._kept is not None:
-                end.transport.release()
+                end.transport.release_writes()
             end.transport.resume_reading()
         for stage in self.stages:
-            stage.end()
+            stage.end_fault()
         connection.loop.advance(60)
         states = state_of(connection)
         assert states in ((State.OPEN, State.OPEN), (State.LOST, State.LOST)), states

@@ -1,7 +1,7 @@
-"""A network that is not perfect: what the faults do to the bytes on their way, one stage for each.
+"""An imperfect network: what the faults do to the bytes on their way, one stage for each fault.
 
-A `Line` lies between `write()` at one end of an in-memory connection and the delivery at the other. Its stages stand in
-the order in which they make sense together: first what delays, then what is silent, then what cuts.
+`Impairments` are what lies between `write()` at one end of an in-memory connection and the delivery at the other. The
+stages are sorted: first those that delay, then those that are silent, then those that cut.
 """
 
 import asyncio
@@ -13,8 +13,8 @@ from typing import Final, Generic, Protocol, TypeVar
 
 from .transport import MemoryTransport
 
-# What may be on its way through a delay: as much as Linux lets a TCP connection have (tcp_wmem), lest a link that is
-# only late were also slow.
+# Bytes that may be on their way through a delay: as many as Linux lets a TCP connection have (tcp_wmem). With fewer, a
+# link with latency would be slow too.
 DELAY_WINDOW: Final = 4 * 1024 * 1024
 _SLICES_A_SECOND: Final = 20
 T = TypeVar("T")
@@ -29,11 +29,11 @@ class Sink(Protocol):
 
 
 class _Arrival:
-    """Behind the last stage: the end of the way."""
+    """The end of the way, after the last stage."""
 
     def __init__(self, transport: MemoryTransport) -> None:
         self._transport = transport
-        self._last: list[bytes] | None = None  # what comes through to a cut, and arrives with it
+        self._last: list[bytes] | None = None  # bytes that arrive together with a cut
 
     def carry(self, data: bytes) -> None:
         if self._last is None:
@@ -60,20 +60,20 @@ class _Arrival:
 
 
 class Stage(ABC):
-    """What one fault does to one way of one connection, until `end()`."""
+    """What one fault does to one direction of one connection, until `end_fault()`."""
 
-    rank: int  # its place among others
-    window = 0  # bytes that may be on their way here, beside what the transport allows
+    rank: int  # its place among the stages
+    window = 0  # bytes that may be on their way here, beside those that the transport allows
 
     def __init__(self) -> None:
         self.over = False
-        self.line: Line | None = None  # and what comes next in it
+        self.impairments: Impairments | None = None  # that it is part of
         self.next: Sink | None = None
 
     @property
     @abstractmethod
     def idle(self) -> bool:
-        """Whether it keeps nothing."""
+        """Whether it keeps no bytes."""
         ...
 
     @abstractmethod
@@ -84,21 +84,21 @@ class Stage(ABC):
 
     @abstractmethod
     def flush(self) -> None:
-        """Let go of what it keeps."""
+        """Pass on everything that it keeps."""
 
     @abstractmethod
     def drop(self) -> None:
-        """What it keeps is lost."""
+        """Lose everything that it keeps."""
 
-    def end(self) -> None:
-        """The fault is over: let everything through from now on."""
+    def end_fault(self) -> None:
+        """Let everything through from now on."""
         self.over = True
         self.flush()
         self._tidy()
 
     def _tidy(self) -> None:
-        if self.over and self.idle and self.line is not None:
-            self.line.tidy()
+        if self.over and self.idle and self.impairments is not None:
+            self.impairments.tidy()
 
     def _pass(self, data: bytes | None) -> None:
         """Pass on bytes, or, with `None`, the end of them."""
@@ -179,9 +179,9 @@ class LatencyStage(_Delay[tuple[float, bytes | None]]):
         for _, data in waiting:
             self._pass(data)
 
-    def end(self) -> None:
+    def end_fault(self) -> None:
         self.over = True
-        self._seconds = 0.0  # what is on its way arrives when it would have
+        self._seconds = 0.0  # bytes that are on their way arrive when they would have
         self._tidy()
 
     def _carry(self, data: bytes | None) -> None:
@@ -250,16 +250,16 @@ class ThrottleStage(_Delay[memoryview]):
 
 
 class Allowance:
-    """How much of a part may pass: nothing (`None`), or its head, and *after* bytes behind it.
+    """How much of a message may pass: nothing (`None`), or its head and *after* bytes that follow the head.
 
-    What is no part of it, for it comes before, passes too: a ``100 Continue``.
+    A ``100 Continue`` passes too, because it comes before the message.
     """
 
     def __init__(self, after: int | None, *, head_passed: bool) -> None:
         self._after = after
         self._left = after or 0
         self._head_passed = head_passed
-        self._tail = b""  # the end of what has passed of the head
+        self._tail = b""  # the last bytes that have passed of the head
 
     @property
     def used_up(self) -> bool:
@@ -267,11 +267,11 @@ class Allowance:
 
     @property
     def silent(self) -> bool:
-        """Whether nothing more may pass, not even the end."""
+        """Whether nothing more may pass, not even the end of the message."""
         return self._after is None or self.used_up
 
     def split(self, data: bytes) -> tuple[bytes, bytes]:
-        """What of *data* may pass, and what may not."""
+        """Split *data* into the bytes that may pass and those that may not."""
         if not self._head_passed and not self._tail and data.startswith(b"HTTP/1.1 100 "):
             return data, b""
         if self._after is None:
@@ -328,7 +328,7 @@ class HangStage(Stage):
 
 
 class CutStage(Stage):
-    """Passes on what may pass, and calls *cut* when more comes, or when that was all."""
+    """Passes on the bytes that may pass, then calls *cut*."""
 
     rank = 2
 
@@ -336,32 +336,32 @@ class CutStage(Stage):
         super().__init__()
         self._allowance = allowance
         self._cut = cut
-        self._struck = False
+        self._reached = False
 
     @property
     def idle(self) -> bool:
         return True
 
     def carry(self, data: bytes) -> None:
-        if self._struck:
+        if self._reached:
             return
         if self.over:
             self._pass(data)
             return
-        line = self.line
-        assert line is not None  # it is part of one as long as anything is carried
+        impairments = self.impairments
+        assert impairments is not None  # a stage that carries is part of some
         passes, rest = self._allowance.split(data)
         if rest or self._allowance.used_up:
-            self._struck = True
-            line.hold()
+            self._reached = True
+            impairments.hold_arrivals()
         if passes:
             self._pass(passes)
-        if self._struck and not line.broken:
-            line.broken = True
+        if self._reached and not impairments.broken:
+            impairments.broken = True
             self._cut()
 
     def carry_eof(self) -> None:
-        if not self._struck:
+        if not self._reached:
             self._pass(None)
 
     def flush(self) -> None:
@@ -371,23 +371,23 @@ class CutStage(Stage):
         """It keeps nothing."""
 
 
-class Line:
-    """The stages of one way of a connection: from what is written to *transport* to its delivery."""
+class Impairments:
+    """The stages of one direction of a connection: between a write to *transport* and its delivery."""
 
     def __init__(self, transport: MemoryTransport) -> None:
         self._transport = transport
         self._arrival = _Arrival(transport)
         self._stages: list[Stage] = []
         self._first: Sink = self._arrival
-        self.broken = False  # there is a cut, or there soon will be
+        self.broken = False  # there is a cut, or there will be one in the next turn of the event loop
 
     @property
     def idle(self) -> bool:
         return all(stage.idle for stage in self._stages)
 
     def add(self, stage: Stage) -> None:
-        """One more stage, behind those that come before it, or are of its kind."""
-        stage.line = self
+        """Add a stage, after those of the same rank."""
+        stage.impairments = self
         self._stages.append(stage)
         self._stages.sort(key=lambda each: each.rank)
         sinks: list[Sink] = [*self._stages, self._arrival]
@@ -397,25 +397,25 @@ class Line:
         self._transport.widen(stage.window)
 
     def tidy(self) -> None:
-        """A stage is over: when all of them are, the transport carries by itself again."""
+        """Remove all stages if all of them are over."""
         if all(stage.over and stage.idle for stage in self._stages):
             self.remove()
 
     def remove(self) -> None:
-        """The transport carries by itself again; let go of what is still here."""
+        """Let the transport deliver by itself again, and pass on everything that is kept here."""
         stages, self._stages = self._stages, []
-        self._transport.use_line(None)
+        self._transport.use_medium(None)
         for stage in stages:
-            stage.line = None
+            stage.impairments = None
             stage.flush()
             self._transport.widen(-stage.window)
-        self.release()
+        self.release_arrivals()
 
-    def hold(self) -> None:
-        """A cut is near: what still comes through arrives with it, lest it be answered before."""
+    def hold_arrivals(self) -> None:
+        """A cut is near. Bytes that still come through arrive with it, so that they are not answered before it."""
         self._arrival.hold()
 
-    def release(self) -> None:
+    def release_arrivals(self) -> None:
         self._arrival.release()
 
     def carry(self, data: bytes) -> None:

@@ -12,18 +12,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from typing_extensions import override
 
-from asgi_connector._network.line import (
+from asgi_connector._network.impairments import (
     DELAY_WINDOW,
     Allowance,
     CutStage,
     HangStage,
+    Impairments,
     LatencyStage,
-    Line,
     Stage,
     ThrottleStage,
 )
-from asgi_connector._network.transport import Line as AnyLine
-from asgi_connector._network.transport import MemoryTransport
+from asgi_connector._network.transport import Medium, MemoryTransport
 
 HEAD = b"HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\n"
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
@@ -88,8 +87,8 @@ class Ground(MemoryTransport):
         return sum(data is None for _, data in self.arrivals)
 
     @override
-    def use_line(self, line: AnyLine | None) -> None:
-        self.line = line
+    def use_medium(self, medium: Medium | None) -> None:
+        self.medium = medium
 
     @override
     def arrive(self, data: bytes) -> None:
@@ -112,12 +111,12 @@ class Way:
     def __init__(self, *make: Callable[["Way"], Stage]) -> None:
         self.clock = FakeClock()
         self.ground = Ground(self.clock)
-        self.line = Line(self.ground)
+        self.impairments = Impairments(self.ground)
         self.cuts = 0
         self.stages = [each(self) for each in make]
         for stage in self.stages:
-            self.line.add(stage)
-        self.ground.use_line(self.line)
+            self.impairments.add(stage)
+        self.ground.use_medium(self.impairments)
 
     @property
     def data(self) -> bytes:
@@ -125,29 +124,29 @@ class Way:
 
     def lies(self) -> bool:
         """Whether the transport still carries by it."""
-        return self.ground.line is self.line
+        return self.ground.medium is self.impairments
 
     def write(self, data: bytes) -> None:
         """As a transport does: by its line, as long as it has one."""
-        if self.ground.line is None:
+        if self.ground.medium is None:
             self.ground.arrive(data)
         else:
-            self.ground.line.carry(data)
+            self.ground.medium.carry(data)
 
     def write_eof(self) -> None:
-        if self.ground.line is None:
+        if self.ground.medium is None:
             self.ground.arrive_eof()
         else:
-            self.ground.line.carry_eof()
+            self.ground.medium.carry_eof()
 
     def cut(self) -> None:
         self.cuts += 1
-        self.line.release()
-        self.line.drop()
+        self.impairments.release_arrivals()
+        self.impairments.drop()
 
     def end(self) -> None:
         for stage in self.stages:
-            stage.end()
+            stage.end_fault()
 
 
 def latency(seconds: float) -> Callable[[Way], Stage]:
@@ -344,7 +343,7 @@ def test_what_delays_comes_first_then_what_is_silent_then_what_cuts_whatever_the
     way.write(b"abc")
     way.clock.advance(10)
     assert way.data == b""
-    way.stages[1].end()
+    way.stages[1].end_fault()
     assert way.data == b"ab"
     assert way.cuts == 1
 
@@ -368,10 +367,10 @@ def test_the_first_of_two_cuts_is_the_last_thing_that_happens() -> None:
 def test_a_line_stays_until_the_last_of_its_stages_is_over() -> None:
     way = Way(hang(None), latency(1))
     way.write(b"abc")
-    way.stages[1].end()
+    way.stages[1].end_fault()
     way.clock.advance(2)
     assert way.lies()
-    way.stages[0].end()
+    way.stages[0].end_fault()
     assert not way.lies()
     assert way.data == b"abc"
 
@@ -382,7 +381,7 @@ def test_a_line_that_is_removed_lets_go_of_all_at_once_in_order() -> None:
         way.write(data)
         way.clock.advance(1)
     way.write_eof()
-    way.line.remove()
+    way.impairments.remove()
     assert way.data == b"abc"
     assert way.ground.ends == 1
     assert not way.lies()
@@ -397,8 +396,8 @@ def test_what_is_dropped_does_not_arrive_and_leaves_no_timer() -> None:
     way.write(b"abcdef")
     way.clock.advance(1.75)
     assert way.data == b"a"
-    way.line.drop()
-    assert way.line.idle
+    way.impairments.drop()
+    assert way.impairments.idle
     assert way.clock.pending == 0
     way.end()
     way.clock.advance(100)
@@ -408,8 +407,8 @@ def test_what_is_dropped_does_not_arrive_and_leaves_no_timer() -> None:
 def test_what_waits_for_a_cut_is_dropped_too() -> None:
     way = Way(lambda way: CutStage(Allowance(3, head_passed=True), lambda: None))
     way.write(b"abc")
-    way.line.drop()
-    way.line.release()
+    way.impairments.drop()
+    way.impairments.release_arrivals()
     assert way.data == b""
 
 
@@ -493,7 +492,7 @@ def test_what_is_cut_is_cut_at_its_place_whatever_delays_it(
         way.write(data)
         way.clock.advance(0.25)
     for stage in way.stages[1:]:
-        stage.end()
+        stage.end_fault()
     way.clock.advance(1000)
     written = b"".join(pieces)
     expected = allowed(written, after, head_passed=head_passed)
@@ -503,7 +502,7 @@ def test_what_is_cut_is_cut_at_its_place_whatever_delays_it(
         after is not None and expected != b"" and expected == allowed(written + b"x", after, head_passed=head_passed)
     )
     assert way.cuts == reached
-    assert way.line.idle
+    assert way.impairments.idle
     assert way.clock.pending == 0
 
 
@@ -516,12 +515,12 @@ def test_a_line_may_be_dropped_or_removed_at_any_time(
     written = act(way, actions)
     arrived = way.data
     if what == "drop":
-        way.line.drop()
+        way.impairments.drop()
         assert way.data == arrived
     else:
-        way.line.remove()
+        way.impairments.remove()
         assert way.data == written
-    assert way.line.idle
+    assert way.impairments.idle
     assert way.clock.pending == 0
     for data in more:
         way.write(data)

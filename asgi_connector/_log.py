@@ -1,0 +1,6 @@
+"""The one logger of the package."""
+
+import logging
+from typing import Final
+
+logger: Final = logging.getLogger("asgi_connector")

@@ -1,0 +1,32 @@
+"""Coroutines that wait until something happens."""
+
+import asyncio
+
+
+class Waiters:
+    """Coroutines that wait for the same thing, in the order in which they came."""
+
+    def __init__(self) -> None:
+        self._futures: dict[asyncio.Future[None], None] = {}
+
+    def __bool__(self) -> bool:
+        return bool(self._futures)
+
+    async def wait(self) -> None:
+        """Return at the next `wake()`, or raise what it was given."""
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._futures[future] = None
+        try:
+            await future
+        finally:
+            self._futures.pop(future, None)
+
+    def wake(self, exc: BaseException | None = None) -> None:
+        """Wake current waiters, or let them fail with *exc*; later ones wait as usual."""
+        for future in self._futures:
+            if future.done() or future.get_loop().is_closed():
+                continue
+            if exc is None:
+                future.set_result(None)
+            else:
+                future.set_exception(exc)
