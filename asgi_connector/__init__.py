@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from . import faults as faults
-    from ._connector.routing import ASGIApplicationConnector, ASGIRoutingConnector
+    from ._connector.application import ASGIApplicationConnector
+    from ._connector.routing import ASGIRoutingConnector
     from ._exceptions import ASGIConnectorError, ASGIProtocolError, LifespanError, UnmountedHostError
     from ._journal.exchange import Content, Exchange, WebSocketMessage
     from ._journal.journal import Journal
@@ -30,7 +31,7 @@ __all__ = [
 
 # A name is imported when it is first used, so that importing the package costs next to nothing.
 _MODULES = {
-    "ASGIApplicationConnector": "._connector.routing",
+    "ASGIApplicationConnector": "._connector.application",
     "ASGIConnectorError": "._exceptions",
     "ASGIProtocolError": "._exceptions",
     "ASGIRoutingConnector": "._connector.routing",

@@ -2,6 +2,8 @@
 
 import inspect
 import warnings
+from contextlib import AbstractAsyncContextManager
+from types import TracebackType
 from typing import Any
 
 _PACKAGE = __name__.partition(".")[0]
@@ -38,6 +40,23 @@ class Block:
             place = f"{self._filename}:{self._line}"
             text = f"{self._call} at {place} was never entered, so it did nothing: write '{example}'"
             _warnings.warn_explicit(text, RuntimeWarning, self._filename, self._line, source=self)
+
+
+class AsyncBlock(Block):
+    """A `Block` for ``async with``, around another context manager."""
+
+    def __init__(self, call: str, block: AbstractAsyncContextManager[None]) -> None:
+        self._block = block
+        super().__init__(call, "async with")
+
+    async def __aenter__(self) -> None:
+        self._enter()
+        await self._block.__aenter__()
+
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> bool | None:
+        return await self._block.__aexit__(exc_type, exc, traceback)
 
 
 def _line_outside() -> tuple[str, int]:

@@ -40,7 +40,7 @@ class Caller:
         self._parent = parent
         return parent
 
-    def end(self) -> None:
+    def app_returned(self) -> None:
         """Its app has returned."""
         self.owner = None
         self._parent = self.parent

@@ -2,9 +2,8 @@
 
 # pyright: reportPrivateUsage=false
 
-from collections.abc import Callable
-from contextvars import Context
-from typing import Any, Protocol, cast
+from collections.abc import Callable, Set
+from typing import Any, cast
 
 from aiohttp import (
     ClientError,
@@ -17,57 +16,12 @@ from aiohttp.client_proto import ResponseHandler
 from aiohttp.http import WebSocketError, WebSocketReader
 from aiohttp.streams import EofStream
 
-from asgi_connector._callers import Caller
 from asgi_connector._display import repr_of
 from asgi_connector._exceptions import ASGIConnectorError
 from asgi_connector._network.transport import MemoryTransport
-from asgi_connector._observer import Observer
-from asgi_connector._services.table import MountedApp
+from asgi_connector._services.server_end import Origin, ServerEnd
 
 from .close_frames import CloseFrameFinder
-
-
-class ServerEnd(Protocol):
-    """What the client's end of a connection needs to know of the other one."""
-
-    def hand_out(self, context: Context, caller: Caller | None, origin: object, observer: Observer | None) -> bool:
-        """The client is about to send a request; `False` if this connection takes no more of them.
-
-        *context* is for the app to run in, *caller* says inside of which app the request is made.
-        """
-        ...
-
-    used: bool
-    """Whether it has been handed out before."""
-
-    def retire(self, acquired: bool) -> None:
-        """Serve no request after the current one, or the one that it has been handed out for."""
-
-    @property
-    def retired(self) -> bool:
-        """Whether it serves no further request."""
-        ...
-
-    @property
-    def busy(self) -> bool:
-        """Whether a request is unfinished, or a response undelivered."""
-        ...
-
-    @property
-    def receiving(self) -> bool:
-        """Whether this is a WebSocket, whose app is to receive what the client has sent, also when it has gone."""
-        ...
-
-    @property
-    def mounted(self) -> MountedApp:
-        """The app that answers."""
-        ...
-
-    def client_left(self) -> None:
-        """The client is closing its end in the middle of an exchange; the app may know before `connection_lost()`."""
-
-    def failure_undelivered(self, exc: BaseException, *, client_gone: bool) -> None:
-        """The exception could not be raised from any call of the client."""
 
 
 class ClientProtocol(ResponseHandler):
@@ -80,7 +34,9 @@ class ClientProtocol(ResponseHandler):
 
     server: ServerEnd
     """The server end. It is deleted when the connection is lost, so that a kept response does not keep the app."""
-    on_app_exception: Callable[[object, BaseException], None]
+    acquired: Set[object] = frozenset()
+    """The protocols that the pool has given away, and not got back."""
+    on_app_exception: Callable[[Origin, BaseException], None]
     """Called with the origin of a request whose call is about to raise the exception."""
     on_lost: Callable[[], None] | None = None
     """Called when the connection has been lost, and aiohttp knows it."""
@@ -91,6 +47,16 @@ class ClientProtocol(ResponseHandler):
     _frames_exception: BaseException | None = None
     _frames_ended = False
     _frames_queue: WebSocketDataQueue | None = None
+
+    @property
+    def connected(self) -> bool:
+        """Whether the client has not closed its end."""
+        return self.transport is not None
+
+    @property
+    def in_use(self) -> bool:
+        """Whether the pool has given this connection away, and not got it back."""
+        return self in self.acquired
 
     def close(self) -> None:
         if self._loop.is_closed():
@@ -126,7 +92,7 @@ class ClientProtocol(ResponseHandler):
         elif transport is not None:
             self.set_exception(exc)
 
-    def raise_from_request(self, exc: BaseException, origin: object) -> None:
+    def raise_from_request(self, exc: BaseException, origin: Origin) -> None:
         """Raise *exc* from the call that waits for the head of the response to the request *origin*."""
         self.on_app_exception(origin, exc)
         self.set_exception(_raisable_from_request(exc))

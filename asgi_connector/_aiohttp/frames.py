@@ -22,6 +22,11 @@ from aiohttp.streams import EofStream
 
 from asgi_connector._observer import Observer
 
+MAX_MESSAGE: Final = 16 * 1024 * 1024
+"""Bytes, as in uvicorn."""
+MESSAGES_HIGH_WATER: Final = 64 * 1024
+"""Bytes of messages that may wait for the app before reading stops."""
+
 
 class ReadingFlow(BaseProtocol):
     """What a `WebSocketDataQueue` pauses and resumes; it is the protocol of no transport."""
@@ -31,8 +36,8 @@ class ReadingFlow(BaseProtocol):
         self.transport = transport
         self._upgraded = True  # since 3.14: there is no parser of HTTP to pause
 
-    def release(self) -> None:
-        """Read on, whatever the queue says from now on."""
+    def stop_pausing(self) -> None:
+        """Read on, and ignore the queue from now on."""
         if self._reading_paused:
             self.resume_reading()
         self.transport = None
@@ -54,8 +59,8 @@ class FrameListener(Protocol):
 class FrameReader(WebSocketDataQueue):
     """aiohttp's reader of frames, and the queue of messages that it fills.
 
-    At more than *limit* bytes of messages it stops reading from *transport*. Control frames do not wait in the queue:
-    they are the *listener*'s as they arrive.
+    At more than `MESSAGES_HIGH_WATER` bytes of messages it stops reading from *transport*. Control frames do not wait
+    in the queue: the *listener* gets them as they arrive.
     """
 
     def __init__(
@@ -63,20 +68,17 @@ class FrameReader(WebSocketDataQueue):
         listener: FrameListener,
         transport: asyncio.Transport,
         loop: asyncio.AbstractEventLoop,
-        *,
-        limit: int,
-        max_size: int,
         compress: bool,
         observer: Observer | None,
     ) -> None:
         self._listener = listener
         self._observer = observer
-        self._max_size = max_size
         self._kept: deque[WSMessage] = deque()
         self._ended = False
         self.flow = ReadingFlow(loop, transport)
-        super().__init__(self.flow, limit // 2, loop=loop)  # it doubles it
-        self._parser = WebSocketReader(self, max_size + 1, compress, **_DECODE_TEXT)  # the first size that is too big
+        super().__init__(self.flow, MESSAGES_HIGH_WATER // 2, loop=loop)  # it doubles it
+        first_size_too_big = MAX_MESSAGE + 1
+        self._parser = WebSocketReader(self, first_size_too_big, compress, **_DECODE_TEXT)
 
     def feed(self, data: bytes) -> None:
         """Bytes have arrived."""
@@ -84,9 +86,9 @@ class FrameReader(WebSocketDataQueue):
 
     def read_on(self) -> None:
         """Do not stop reading any more, however much there is: the client has sent all that it will."""
-        self.flow.release()
+        self.flow.stop_pausing()
 
-    def end(self) -> None:
+    def end_messages(self) -> None:
         """Take no further message; those that have arrived are still to be read.
 
         They are moved out of aiohttp's way: its reader stops before the client's close frame while it has too many.
@@ -103,16 +105,16 @@ class FrameReader(WebSocketDataQueue):
             try:
                 return await super().read()
             except EofStream:
-                if not self._kept:  # end() may have come while it waited
+                if not self._kept:  # end_messages() may have come while it waited
                     raise
         return self._kept.popleft()
 
     def feed_data(self, data: Any, size: int) -> None:
         message: WSMessage = data
         if message.type is WSMsgType.TEXT or message.type is WSMsgType.BINARY:
-            if size > self._max_size:  # inflated, it may be larger by one than aiohttp's reader is told to take
+            if size > MAX_MESSAGE:  # inflated, it may be larger by one than aiohttp's reader is told to take
                 self.set_exception(
-                    WebSocketError(WSCloseCode.MESSAGE_TOO_BIG, f"Message size {size} exceeds limit {self._max_size}")
+                    WebSocketError(WSCloseCode.MESSAGE_TOO_BIG, f"Message size {size} exceeds limit {MAX_MESSAGE}")
                 )
             elif not self._ended:
                 super().feed_data(message, size)

@@ -15,6 +15,8 @@ from aiohttp import (
 from aiohttp.connector import Connection
 from aiohttp.tracing import Trace
 
+from asgi_connector._services.server_end import ClientEnd
+
 from .client_protocol import ClientProtocol
 
 
@@ -50,25 +52,23 @@ class PoolingConnector(BaseConnector):
     async def _create_connection(
         self, req: ClientRequest, traces: list[Trace], timeout: ClientTimeout
     ) -> ClientProtocol:
-        return self._open_connection(req)
+        protocol = self._open_connection(req)
+        protocol.acquired = self._acquired
+        return protocol
 
     async def _reuse(self, req: ClientRequest, traces: list[Trace]) -> Connection | None:
         """An idle connection from the pool, if there is one: how `connect()` begins, without the rest of it."""
         return await self._get(req.connection_key, traces)
 
-    def _close_forgotten(self, protocols: Iterable[ClientProtocol]) -> None:
+    def _close_forgotten(self, protocols: Iterable[ClientEnd]) -> None:
         """Close what the pool has lost: when a trace raises or is cancelled, `connect()` drops the connection it has.
 
         It may be that one which is being connected by another call is closed too; that call takes another one.
         """
-        pooled = {protocol for connections in self._conns.values() for protocol, _ in connections}
+        pooled: set[object] = {protocol for connections in self._conns.values() for protocol, _ in connections}
         for protocol in protocols:
-            if protocol not in pooled and protocol not in self._acquired:
+            if protocol not in pooled and not protocol.in_use:
                 protocol.close()
-
-    def _has_acquired(self, protocol: ClientProtocol) -> bool:
-        """Whether the pool has given this connection away, and not got it back."""
-        return protocol in self._acquired
 
     def _close_pool(self, *, abort_ssl: bool = False) -> list[Awaitable[object]]:
         """Close every connection that is pooled or in use; `closed` is true from now on."""

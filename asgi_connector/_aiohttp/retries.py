@@ -5,14 +5,16 @@ The app must not run twice. So the second `connect()` of the same call of the se
 
 import asyncio
 from contextvars import Context
-from typing import Any, cast
+from typing import Any
 
 from aiohttp import ClientRequest
+
+from asgi_connector._services.server_end import Origin
 
 from .requests import calling_task, failure_of, is_replay, let_fail_again, makes_aiohttp_replay
 
 
-class Replays:
+class Retries:
     """The exceptions of apps that aiohttp would replay a request for, by the task that made the request.
 
     One is kept until aiohttp's second try, or any other `connect()` of the task, or the end of the task: nothing else
@@ -23,9 +25,9 @@ class Replays:
         self.expected = False
         self._failed: dict[asyncio.Task[Any], tuple[ClientRequest, BaseException]] = {}
 
-    def remember(self, origin: object, exc: BaseException) -> None:
+    def remember(self, origin: Origin, exc: BaseException) -> None:
         """The request *origin* is about to fail with *exc*, an app's."""
-        req, task = cast("tuple[ClientRequest, asyncio.Task[Any] | None]", origin)
+        req, task = origin
         key = calling_task(req) or task
         if key is not None and makes_aiohttp_replay(req, exc):
             key.remove_done_callback(self._forget)  # there may be one for another request that the same call has made

@@ -1,123 +1,85 @@
-"""What every exchange with an app has in common, over HTTP or a WebSocket: its task, its end, who learns of a failure.
+"""What every exchange with an app has in common, over HTTP or a WebSocket: its end, and who learns of a failure.
 
-A cycle stands between an app (`receive()`, `send()`, and how its task ends) and the connection (`Wire`). Every rule
-about *messages* is a cycle's, every rule about *bytes* is the wire's.
+A cycle is between an app (`receive()`, `send()`, and how the app ends) and a connection. Every rule about *messages* is
+a cycle's. Every rule about *bytes* is the connection's, or that of its reader and its writer.
 """
 
 import asyncio
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Iterable
 from typing import Protocol
 
-from asgi_connector._callers import Caller
 from asgi_connector._exceptions import ASGIConnectorError, ASGIProtocolError
 from asgi_connector._http1.request import RequestLine
 from asgi_connector._log import logger
 from asgi_connector._numbers import is_int
-from asgi_connector._observer import Observer
-from asgi_connector._services.table import MountedApp
-from asgi_connector._tasks import ends_with_loop, is_discarded
-from asgi_connector._types import ASGIApp, Bytes, Message, Scope, is_bytes
+from asgi_connector._services.address import Address
+from asgi_connector._services.in_flight import AppRequest, InFlight
+from asgi_connector._services.mounted import MountedApp
+from asgi_connector._services.server_end import ClientCall, Origin
+from asgi_connector._tasks import ends_with_loop
+from asgi_connector._types import Bytes, Message, Scope, is_bytes
 
+from .flow import WriteFlow
 from .frames import Frames
-from .scope import Address
+from .writer import ResponseWriter
 
 
-class Wire(Protocol):
-    """What a cycle needs of its connection."""
+class Connection(Protocol):
+    """What a cycle asks of its connection, beside what it writes."""
 
-    write_paused: bool
-
-    def send_continue(self) -> None:
-        """Answer an ``Expect: 100-continue``."""
+    in_flight: InFlight
+    writer: ResponseWriter
+    flow: WriteFlow
+    mounted: MountedApp
+    address: Address
 
     def resume_request(self) -> None:
         """Read on: the app has taken what was buffered of the request's body."""
 
-    def start_response(self, status: int, headers: Iterable[Iterable[bytes]], hold: bool) -> None:
-        """Write the head; with *hold*, keep it and what follows back until `release_response()`."""
-
-    def write_body(self, body: Bytes, more_body: bool) -> None:
-        """Write a piece of the body, or the last one."""
-
-    def release_response(self) -> None:
-        """Let a held response go."""
-
     def complete_response(self) -> None:
-        """The exchange is over; go on with the next one, or close."""
+        """The exchange is over: go on with the next one, or close."""
 
     def upgrade(self, subprotocol: str | None, headers: Iterable[Iterable[bytes]]) -> Frames:
-        """Write the head that accepts a WebSocket; what follows it, in both directions, is frames."""
+        """Write the head that accepts a WebSocket. In both directions frames follow it."""
         ...
 
     def forget_cycle(self) -> None:
-        """The app has closed its WebSocket: that the client does the same is no news to it."""
+        """The app has closed its WebSocket. It need not hear that the client does the same."""
+
+    def websocket_app_ended(self) -> None:
+        """The app of a WebSocket has returned."""
 
     def raise_from_client(self, exc: BaseException) -> bool:
-        """Cut the response off, and raise *exc* from the client's call; `False` if there is none to raise it from."""
+        """Cut the response off, and raise *exc* from the client's call; `False` if there is no such call."""
         ...
 
     def raise_from_frames(self, exc: BaseException) -> None:
-        """Let the client's `receive()` answer *exc*, after what was sent before it."""
+        """Let the client's `receive()` return *exc*, after what was sent before it."""
 
     def answer_500(self) -> None:
-        """Do as a real server does when an app failed: a plain 500 if nothing was written yet, else cut it off."""
-
-    def cycle_ended(self, cycle: "Cycle") -> None:
-        """The app's task has come to its end."""
-
-    async def drain(self) -> None:
-        """Return when `write_paused` is over, or the connection is."""
+        """Do what a real server does when an app fails: a plain 500 if no response has started, else cut it off."""
 
 
-class Cycle(ABC):
-    """One request of a client, from its head to the end of the app's task."""
+class Cycle(AppRequest):
+    """One request of a client, from its head to the end of its app."""
 
-    __slots__ = (
-        "_address",
-        "_line",
-        "_loop",
-        "_news",
-        "_wire",
-        "caller",
-        "disconnected_at",
-        "ended",
-        "mounted",
-        "observer",
-        "origin",
-        "scope",
-        "task",
-    )
+    __slots__ = ("_connection", "_flow", "_line", "_loop", "_news", "_writer", "origin")
 
-    def __init__(
-        self,
-        wire: Wire,
-        scope: Scope,
-        line: RequestLine,
-        address: Address,
-        loop: asyncio.AbstractEventLoop,
-        mounted: MountedApp,
-        origin: object,
-        observer: Observer | None,
-    ) -> None:
-        self.scope = scope
-        self.mounted = mounted
-        self.task: asyncio.Task[None] | None = None
-        self.origin = origin  # what the client knows this request by
-        self.observer = observer
-        self.caller: Caller | None = None  # what it is to those whom its app calls
-        self.ended = False
-        self.disconnected_at: float | None = None
-        self._wire = wire
+    def __init__(self, connection: Connection, line: RequestLine, scope: Scope, call: ClientCall) -> None:
+        super().__init__(scope, connection.mounted, call.observer)
+        self.origin: Origin | None = call.origin
+        self._connection = connection
+        self._writer = connection.writer
+        self._flow = connection.flow
         self._line = line
-        self._address = address
-        self._loop = loop
+        self._loop = connection.in_flight.loop
         self._news: asyncio.Event | None = None  # made when receive() first has to wait
 
     @property
     def url(self) -> str:
         """The URL of the request, for people to read; the scope is the app's to change."""
-        return f"{self._address}{self._line.target.decode('ascii')}"
+        return f"{self._connection.address}{self._line.target.decode('ascii')}"
 
     @property
     def method(self) -> str:
@@ -129,14 +91,6 @@ class Cycle(ABC):
             self.disconnected_at = self._loop.time()
             self._wake()
 
-    # What the app calls.
-
-    @abstractmethod
-    async def receive(self) -> Message: ...
-
-    @abstractmethod
-    async def send(self, message: Message) -> None: ...
-
     async def _wait_for_news(self) -> None:
         if self._news is None:
             self._news = asyncio.Event()
@@ -147,42 +101,13 @@ class Cycle(ABC):
         if self._news is not None:
             self._news.set()
 
-    # The app's task.
+    # How the app ends.
 
-    async def run(self, app: ASGIApp) -> None:
-        """Call the app, and see to it that the client learns how it ended."""
-        try:
-            result = await app(self.scope, self.receive, self.send)
-        except (KeyboardInterrupt, SystemExit) as exc:
-            if self.disconnected_at is None:
-                self._cut_off(exc)
-            raise
-        except BaseException as exc:
-            if is_discarded(exc, self.task, self._loop):
-                self.task = None  # the connector is garbage too: there is nothing to tell it
-                return
-            self._fail(exc)
-        else:
-            self._check_return(result)
-        finally:
-            self._end()
-            if self.task is not None:
-                self._wire.cycle_ended(self)
+    def end(self) -> None:
+        super().end()
+        self.origin = None  # the app may have left something that refers to the cycle, by `receive` or `send`
 
-    def task_done(self) -> None:
-        """A task that was cancelled before its first step has ended without `run()`."""
-        if not self.ended:
-            self._fail(asyncio.CancelledError())
-            self._end()
-            self._wire.cycle_ended(self)
-
-    def _end(self) -> None:
-        self.ended = True
-        self.origin = None  # the app may have left something behind that refers to the cycle, by `receive` or `send`
-        assert self.caller is not None
-        self.caller.end()
-
-    def _check_return(self, result: object) -> None:
+    def app_returned(self, result: object) -> None:
         if self.disconnected_at is not None:
             return
         if result is not None:
@@ -190,9 +115,9 @@ class Cycle(ABC):
         else:
             problem = self._finish()
         if problem is not None:
-            self._fail(ASGIProtocolError(f"{problem} ({self.method} {self.url})"))
+            self.app_failed(ASGIProtocolError(f"{problem} ({self.method} {self.url})"))
 
-    def _fail(self, exc: BaseException) -> None:
+    def app_failed(self, exc: BaseException) -> None:
         if self.disconnected_at is not None:
             self.report(exc, client_gone=True)
         elif ends_with_loop(exc, self._loop):
@@ -201,6 +126,10 @@ class Cycle(ABC):
             self._raise(exc)
         else:
             self._log(exc, "in an app")
+            self._cut_off(exc)
+
+    def app_interrupted(self, exc: BaseException) -> None:
+        if self.disconnected_at is None:
             self._cut_off(exc)
 
     @abstractmethod

@@ -7,35 +7,25 @@ import asyncio
 import enum
 import errno
 import struct
+from collections.abc import Callable
 from contextlib import suppress
 from contextvars import Context
-from typing import Final, Protocol, cast
+from typing import Final, cast
 
 from aiohttp import ClientConnectionResetError, WSCloseCode, WSMessage, WSMsgType
 from aiohttp.http import WebSocketError
 from aiohttp.streams import EofStream
 
 from asgi_connector._aiohttp.frames import FrameReader, FrameWriter
+from asgi_connector._http1.handshake import Handshake
 from asgi_connector._observer import Observer
 
-MAX_MESSAGE: Final = 16 * 1024 * 1024  # as in uvicorn
-MESSAGES_HIGH_WATER: Final = 64 * 1024
+from .flow import WriteFlow
+
 CLOSE_TIMEOUT: Final = 10.0  # seconds, as in uvicorn
 MAX_REASON: Final = 123  # bytes: what a close frame has room for (RFC 6455, 5.5)
 MAX_CODE: Final = 4999  # RFC 6455, 7.4.2
 NO_CODE: Final = 1005  # a close frame without a code (RFC 6455, 7.1.5)
-
-
-class Owner(Protocol):
-    """The connection, seen from here."""
-
-    write_paused: bool
-
-    async def drain(self) -> None:
-        """Return when `write_paused` is over, or the connection is."""
-
-    def client_left(self) -> None:
-        """There will be no further message from the client, and none to it."""
 
 
 class _State(enum.Enum):
@@ -52,9 +42,10 @@ class Frames:
     """
 
     __slots__ = (
+        "_client_left",
+        "_flow",
         "_loop",
         "_observer",
-        "_owner",
         "_pong_due",
         "_reader",
         "_receiving",
@@ -68,17 +59,18 @@ class Frames:
 
     def __init__(
         self,
-        owner: Owner,
         transport: asyncio.Transport,
         loop: asyncio.AbstractEventLoop,
-        *,
-        compress: int,
-        no_context_takeover: bool,
+        flow: WriteFlow,
+        handshake: Handshake,
         observer: Observer | None,
+        client_left: Callable[[], None],
     ) -> None:
+        """Call *client_left* when no further message can come from the client, and none can go to it."""
         self.close_code: int = WSCloseCode.ABNORMAL_CLOSURE
         self.close_reason = ""
-        self._owner = owner
+        self._flow = flow
+        self._client_left = client_left
         self._transport = transport
         self._loop = loop
         self._observer = observer
@@ -86,17 +78,12 @@ class Frames:
         self._pong_due: bytes | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._receiving = asyncio.Lock()
-        self._reader = FrameReader(
-            self,
-            transport,
-            loop,
-            limit=MESSAGES_HIGH_WATER,
-            max_size=MAX_MESSAGE,
-            compress=bool(compress),
-            observer=observer,
-        )
+        self._reader = FrameReader(self, transport, loop, bool(handshake.compress), observer)
         self._writer = FrameWriter(
-            self._reader.flow, transport, compress=compress, no_context_takeover=no_context_takeover
+            self._reader.flow,
+            transport,
+            compress=handshake.compress,
+            no_context_takeover=handshake.no_context_takeover,
         )
 
     @property
@@ -134,7 +121,7 @@ class Frames:
         """Answer (RFC 6455, 5.5.3); while nobody reads what is written, only the last one, when somebody does."""
         if self._state is not _State.OPEN:
             return
-        if self._owner.write_paused:
+        if self._flow.paused:
             self._pong_due = payload
         else:
             self._write_control(payload, WSMsgType.PONG)
@@ -148,7 +135,7 @@ class Frames:
         if self._state is _State.OPEN:
             self._end(code or NO_CODE, reason)
             self._write_control(_close_payload(code, reason) if code else b"", WSMsgType.CLOSE)
-            self._owner.client_left()
+            self._client_left()
         self._state = _State.CLOSED
         self._transport.close()
 
@@ -157,7 +144,7 @@ class Frames:
         if self._state is _State.OPEN:
             code = exc.code if isinstance(exc, WebSocketError) else WSCloseCode.PROTOCOL_ERROR
             self.close_now(code, str(exc).encode()[:MAX_REASON].decode(errors="ignore"))
-            self._owner.client_left()
+            self._client_left()
 
     # What the cycle asks for.
 
@@ -182,10 +169,10 @@ class Frames:
         self.close_now(code, reason)
 
     async def _wait_until_writable(self) -> None:
-        if self._owner.write_paused:
-            await self._owner.drain()
+        if self._flow.paused:
+            await self._flow.drain()
         if self._transport.is_closing():
-            self._owner.client_left()  # which connection_lost() is still to tell
+            self._client_left()  # which connection_lost() is still to tell
             raise client_gone()
         if self._state is not _State.OPEN:
             raise client_gone()
@@ -198,7 +185,7 @@ class Frames:
     def end_with_exception(self) -> None:
         """Send no frame any more: the client is to close when it has taken notice of the app's exception."""
         self._state = _State.CLOSING
-        self._reader.end()
+        self._reader.end_messages()
 
     def _end(self, code: int, reason: str) -> None:
         self._state = _State.CLOSING
@@ -208,7 +195,7 @@ class Frames:
             self._observer.closed(code, reason)
         if not self._transport.is_closing():  # a close frame may be found after the connection has been lost
             self._timer = self._loop.call_later(CLOSE_TIMEOUT, self._transport.abort, context=Context())
-        self._reader.end()
+        self._reader.end_messages()
 
     def _write_control(self, payload: bytes, kind: WSMsgType) -> None:
         with suppress(ClientConnectionResetError):  # there is nobody to read it

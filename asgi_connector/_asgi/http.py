@@ -6,12 +6,10 @@ from typing import Final
 
 from asgi_connector._exceptions import ASGIProtocolError
 from asgi_connector._http1.request import RequestLine
-from asgi_connector._observer import Observer
-from asgi_connector._services.table import MountedApp
+from asgi_connector._services.server_end import ClientCall
 from asgi_connector._types import Message, Scope
 
-from .cycle import Cycle, Wire, checked_body, checked_status
-from .scope import Address
+from .cycle import Connection, Cycle, checked_body, checked_status
 
 BODY_HIGH_WATER: Final = 64 * 1024
 # How long a 5xx waits for its app to raise, in turns of the event loop. Frameworks that answer 500 re-raise at once,
@@ -46,18 +44,9 @@ class RequestResponseCycle(Cycle):
     )
 
     def __init__(
-        self,
-        wire: Wire,
-        scope: Scope,
-        line: RequestLine,
-        address: Address,
-        loop: asyncio.AbstractEventLoop,
-        mounted: MountedApp,
-        origin: object,
-        observer: Observer | None,
-        expect_continue: bool,
+        self, connection: Connection, line: RequestLine, scope: Scope, call: ClientCall, expect_continue: bool
     ) -> None:
-        super().__init__(wire, scope, line, address, loop, mounted, origin, observer)
+        super().__init__(connection, line, scope, call)
         self._expect_continue = expect_continue
         self._chunks: list[bytes] = []
         self._buffered = 0
@@ -99,7 +88,7 @@ class RequestResponseCycle(Cycle):
         """Wait for the next event (ASGI spec, *Request - receive event*, *Disconnect - receive event*)."""
         if self._expect_continue:
             self._expect_continue = False
-            self._wire.send_continue()
+            self._writer.send_continue()
         while self.disconnected_at is None and not self.response_complete:
             if self._chunks or (self._request_ended and not self._request_reported):
                 return self._take_body()
@@ -111,7 +100,7 @@ class RequestResponseCycle(Cycle):
         body = chunks[0] if len(chunks) == 1 else b"".join(chunks)
         chunks.clear()
         if self._buffered > BODY_HIGH_WATER:
-            self._wire.resume_request()
+            self._connection.resume_request()
         self._buffered = 0
         self._request_reported = self._request_ended
         return {"type": "http.request", "body": body, "more_body": not self._request_ended}
@@ -119,8 +108,8 @@ class RequestResponseCycle(Cycle):
     async def send(self, message: Message) -> None:
         """Take the next piece of the response (ASGI spec, *Response Start - send event*, *Response Body*)."""
         response = self._response
-        if self._wire.write_paused and (response is _STARTED or response is _EXPECTED):
-            await self._wire.drain()
+        if self._flow.paused and (response is _STARTED or response is _EXPECTED):
+            await self._flow.drain()
             response = self._response
         if self.disconnected_at is not None:
             await self._send_to_nobody()
@@ -151,7 +140,7 @@ class RequestResponseCycle(Cycle):
     def _start_response(self, message: Message) -> None:
         status = checked_status(message)
         hold = status >= 500 and self.mounted.raise_app_exceptions
-        self._wire.start_response(status, message.get("headers", ()), hold)
+        self._writer.start(status, message.get("headers", ()), hold=hold)
         self._expect_continue = False
         self._response = _STARTED
         if hold:
@@ -161,7 +150,7 @@ class RequestResponseCycle(Cycle):
     def _send_body(self, message: Message) -> None:
         body = checked_body(message)
         more_body = message.get("more_body", False)
-        self._wire.write_body(body, more_body)
+        self._writer.write_body(body, more_body)
         if more_body:
             return
         if self._hold_turns:
@@ -172,7 +161,7 @@ class RequestResponseCycle(Cycle):
 
     def _complete_response(self) -> None:
         self._response = _COMPLETE
-        self._wire.complete_response()
+        self._connection.complete_response()
         self._wake()
 
     # A 5xx is held back, for the app may be about to raise.
@@ -187,7 +176,7 @@ class RequestResponseCycle(Cycle):
     def _release_response(self) -> None:
         if self._hold_turns:
             self._hold_turns = 0
-            self._wire.release_response()
+            self._writer.release()
             if self._response is _HELD:
                 self._complete_response()
 
@@ -205,7 +194,7 @@ class RequestResponseCycle(Cycle):
         if self._response is not _COMPLETE:
             self._response = _COMPLETE
             self._tell_observer(exc)
-            self._wire.answer_500()
+            self._connection.answer_500()
 
     def _raise(self, exc: BaseException) -> None:
         if self._response is _COMPLETE:
@@ -213,7 +202,7 @@ class RequestResponseCycle(Cycle):
             return
         self._hold_turns = 0
         exc = self._raisable(exc)
-        if self._wire.raise_from_client(exc):
+        if self._connection.raise_from_client(exc):
             self._tell_observer(exc)
         else:
             # By its framing the response was complete, though the app had not said so.

@@ -5,7 +5,7 @@ from urllib.parse import unquote
 
 from asgi_connector._http1.request import Fields, RequestLine
 from asgi_connector._services.address import Address
-from asgi_connector._services.table import MountedApp
+from asgi_connector._services.mounted import MountedApp
 from asgi_connector._types import Scope
 
 

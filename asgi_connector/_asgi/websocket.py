@@ -10,13 +10,11 @@ from asgi_connector._exceptions import ASGIProtocolError
 from asgi_connector._http1.request import RequestLine
 from asgi_connector._log import logger
 from asgi_connector._numbers import is_int
-from asgi_connector._observer import Observer
-from asgi_connector._services.table import MountedApp
+from asgi_connector._services.server_end import ClientCall
 from asgi_connector._types import Message, Scope, is_bytes
 
-from .cycle import Cycle, Wire, checked_body, checked_status
+from .cycle import Connection, Cycle, checked_body, checked_status
 from .frames import MAX_REASON, Frames, client_gone
-from .scope import Address
 
 
 class _State(enum.Enum):
@@ -39,18 +37,8 @@ class WebSocketCycle(Cycle):
 
     __slots__ = ("_connect_reported", "_disconnect_reported", "_frames", "_state")
 
-    def __init__(
-        self,
-        wire: Wire,
-        scope: Scope,
-        line: RequestLine,
-        address: Address,
-        loop: asyncio.AbstractEventLoop,
-        mounted: MountedApp,
-        origin: object,
-        observer: Observer | None,
-    ) -> None:
-        super().__init__(wire, scope, line, address, loop, mounted, origin, observer)
+    def __init__(self, connection: Connection, line: RequestLine, scope: Scope, call: ClientCall) -> None:
+        super().__init__(connection, line, scope, call)
         self._connect_reported = False
         self._disconnect_reported = False
         self._state = _State.CONNECTING
@@ -62,6 +50,10 @@ class WebSocketCycle(Cycle):
     @property
     def url(self) -> str:
         return f"ws{super().url.removeprefix('http')}"
+
+    def end(self) -> None:
+        super().end()
+        self._connection.websocket_app_ended()
 
     # What the app calls.
 
@@ -102,8 +94,8 @@ class WebSocketCycle(Cycle):
             self._check_client()
             self._send_connecting(kind, message)
         elif self._state is _State.DENYING:
-            if self._wire.write_paused:
-                await self._wire.drain()
+            if self._flow.paused:
+                await self._flow.drain()
             self._check_client()
             self._send_denial(kind, message)
         else:
@@ -119,12 +111,12 @@ class WebSocketCycle(Cycle):
         if kind == "websocket.accept":
             self._accept(message)
         elif kind == "websocket.close":
-            self._wire.start_response(403, [(b"content-length", b"0")], hold=False)
-            self._wire.write_body(b"", more_body=False)
+            self._writer.start(403, [(b"content-length", b"0")], hold=False)
+            self._writer.write_body(b"", more_body=False)
             self._complete_response()
         elif kind == "websocket.http.response.start":
             status = checked_status(message)
-            self._wire.start_response(status, message.get("headers", ()), hold=False)
+            self._writer.start(status, message.get("headers", ()), hold=False)
             self._state = _State.DENYING
         else:
             self._refuse(kind)
@@ -135,7 +127,7 @@ class WebSocketCycle(Cycle):
             raise ASGIProtocolError(
                 f"Expected the 'subprotocol' of 'websocket.accept' to be a str or None, but got {subprotocol!r}."
             )
-        self._frames = self._wire.upgrade(subprotocol, message.get("headers", ()))
+        self._frames = self._connection.upgrade(subprotocol, message.get("headers", ()))
         self._state = _State.OPEN
         self._wake()
 
@@ -143,13 +135,13 @@ class WebSocketCycle(Cycle):
         if kind != "websocket.http.response.body":
             self._refuse(kind)
         more_body = message.get("more_body", False)
-        self._wire.write_body(checked_body(message), more_body)
+        self._writer.write_body(checked_body(message), more_body)
         if not more_body:
             self._complete_response()
 
     def _complete_response(self) -> None:
         self._state = _State.OVER
-        self._wire.complete_response()
+        self._connection.complete_response()
         self._wake()
 
     async def _send_open(self, kind: str, message: Message) -> None:
@@ -163,7 +155,7 @@ class WebSocketCycle(Cycle):
             self._check_client()
             await self._frames.close(code, reason)
             self._state = _State.OVER
-            self._wire.forget_cycle()
+            self._connection.forget_cycle()
         else:
             self._refuse(kind)
 
@@ -185,7 +177,7 @@ class WebSocketCycle(Cycle):
             self._tell_observer(exc)
         if self._state is _State.CONNECTING or self._state is _State.DENYING:
             self._state = _State.OVER
-            self._wire.answer_500()
+            self._connection.answer_500()
         else:
             self._close_now(WSCloseCode.INTERNAL_ERROR)
 
@@ -205,8 +197,8 @@ class WebSocketCycle(Cycle):
             self._log(exc, "after its WebSocket was accepted")
             self._call_exception_handler(exc)
             self._tell_observer(exc)
-            self._wire.raise_from_frames(exc)
-        elif self._wire.raise_from_client(exc):
+            self._connection.raise_from_frames(exc)
+        elif self._connection.raise_from_client(exc):
             self._tell_observer(exc)
         else:
             # By its framing the denial was complete, though the app had not said so.

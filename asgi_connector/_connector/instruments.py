@@ -1,14 +1,12 @@
-"""What watches the requests of a connector, and shakes them: its recordings, and the faults that are injected."""
+"""What observes the requests of a connector, and makes them fail: its recordings and its faults."""
 
-import asyncio
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable
 from contextlib import AbstractContextManager
 
 from aiohttp import ClientRequest, ClientTimeout
 from aiohttp.connector import Connection
 
-from asgi_connector._aiohttp.client_protocol import ClientProtocol
-from asgi_connector._asgi.in_flight import Connection as OpenConnection
+from asgi_connector._aiohttp.requests import address_of
 from asgi_connector._injection.faults import Fault
 from asgi_connector._injection.injections import Injection, Injections, Odds
 from asgi_connector._journal.journal import Journal
@@ -16,23 +14,17 @@ from asgi_connector._journal.live import LiveExchange
 from asgi_connector._journal.recorder import Recorder
 from asgi_connector._journal.selector import Selector
 from asgi_connector._numbers import is_int
-from asgi_connector._services.table import MountTable
+from asgi_connector._services.services import Services
 
 
-class Observation:
+class Instruments:
     """The recordings and injections of one connector."""
 
-    def __init__(
-        self,
-        loop: asyncio.AbstractEventLoop,
-        table: MountTable,
-        connections: Iterable[OpenConnection],
-        is_acquired: Callable[[ClientProtocol], bool],
-    ) -> None:
-        self.recorder = Recorder(loop)
+    def __init__(self, services: Services) -> None:
+        self.recorder = Recorder(services.loop)
         """It also records while only an injection is open."""
-        self._table = table
-        self._injections = Injections(loop, self.recorder, table, connections, is_acquired)
+        self._table = services.table
+        self._injections = Injections(self.recorder, services)
 
     def record(self, bodies: bool, max_body_size: int) -> AbstractContextManager[Journal]:
         if not isinstance(bodies, bool):
@@ -57,23 +49,23 @@ class Observation:
         timeout: ClientTimeout,
         dispatch: Callable[[LiveExchange], Awaitable[Connection]],
     ) -> Connection:
-        """Connect, and let what strikes the request strike."""
-        mounted = self._table.find(exchange.host, exchange.port, exchange.secure)
+        """Connect, and let the faults act on the request that affect it."""
+        mounted = self._table.find(address_of(req))
         if mounted is None:
             return await dispatch(exchange)
         exchange.service = mounted.pattern
-        strikes = self._injections.strike(exchange)
+        affecting = self._injections.choose(exchange)
         try:
-            await strikes.before_connection(req, timeout)
+            await affecting.before_connection(req, timeout)
         except BaseException as exc:
             exchange.not_connected(exc)
             raise
         connection = await dispatch(exchange)
         if exchange.via != "fallback":
-            strikes.act_on(connection)
+            affecting.act_on(connection)
         return connection
 
-    def end(self) -> None:
+    def end_all(self) -> None:
         """The connector closes: nothing is kept any longer."""
         self._injections.end_all()
         self.recorder.conclude()

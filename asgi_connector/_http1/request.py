@@ -33,6 +33,8 @@ class BadRequest(Exception):
         self.status = status
         self.reason = reason
         self.headers = headers
+        self.to_head = False
+        """Whether the request is a HEAD, so that the answer has no body (RFC 9110, 9.3.2)."""
 
 
 @dataclass(slots=True)

@@ -33,7 +33,7 @@ class Framing(enum.Enum):
     CLOSE = "the end of the connection"
 
 
-_LENGTH: Final = Framing.LENGTH
+_CHUNKED, _CLOSE, _LENGTH, _NO_BODY = Framing.CHUNKED, Framing.CLOSE, Framing.LENGTH, Framing.NO_BODY
 
 
 def build_head(
@@ -46,13 +46,11 @@ def build_head(
 ) -> tuple[bytes, Framing, int | None, bool]:
     """Check and serialise a response's head.
 
-    Headers go out as the app gave them; what is added is the framing (RFC 9112, 6) and, with *close*, the
-    ``Connection: close`` that announces it. An app's own ``transfer-encoding`` is dropped, as the ASGI spec says.
+    Headers go out as the app gave them, in the ASGI message *message*. Added are the framing (RFC 9112, 6) and, with
+    *close*, a ``Connection: close``. An app's own ``transfer-encoding`` is dropped, as the ASGI spec says.
 
-    *message* is the type of the message that has the headers.
-
-    Returns the bytes, how the body is framed, its length if that is known, and whether the connection ends with it.
-    Raises `ASGIProtocolError` if a header is not a pair of bytes, or would split the response.
+    Returns the bytes, the framing and the length of the body, and whether the connection ends with it. Raises
+    `ASGIProtocolError` if a header is not a pair of bytes, or would split the response.
     """
     content_length: int | None = None
     app_closes = False
@@ -74,19 +72,21 @@ def build_head(
         raise ASGIProtocolError(
             f"Expected the 'headers' of '{message}' to be pairs of bytes, name and value: {exc}."
         ) from exc
-    # RFC 9112, 6.3: a response to HEAD, and any 204 or 304, ends at its head, whatever its headers say.
-    if method == "HEAD" or status == 204 or status == 304:
-        framing = Framing.NO_BODY
-    elif content_length is not None:
-        framing = _LENGTH
-    elif http_version == "1.1":
-        framing = Framing.CHUNKED
+    framing = _framing_of(status, method, http_version, content_length)
+    if framing is _CHUNKED:
         lines.append(b"transfer-encoding: chunked\r\n")
-    else:
-        framing = Framing.CLOSE
-        close = True
+    close = close or framing is _CLOSE
     lines.append(b"connection: close\r\n\r\n" if close and not app_closes else b"\r\n")
     return b"".join(lines), framing, content_length, close or app_closes
+
+
+def _framing_of(status: int, method: str, http_version: str, content_length: int | None) -> Framing:
+    """How the body ends (RFC 9112, 6.3). A response to HEAD, a 204 and a 304 have none, whatever their headers say."""
+    if method == "HEAD" or status == 204 or status == 304:
+        return _NO_BODY
+    if content_length is not None:
+        return _LENGTH
+    return _CHUNKED if http_version == "1.1" else _CLOSE
 
 
 class _Effect(enum.Enum):

@@ -7,7 +7,6 @@ import math
 import os
 import random
 import socket
-from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
 from contextvars import Context
 from dataclasses import dataclass
@@ -18,8 +17,7 @@ from weakref import WeakValueDictionary
 import aiohttp.connector
 from aiohttp import ClientConnectionError, ClientConnectorDNSError, ClientConnectorError, ClientRequest, ClientTimeout
 
-from asgi_connector._aiohttp.client_protocol import ClientProtocol
-from asgi_connector._asgi.in_flight import Connection, Underway
+from asgi_connector._aiohttp.requests import connect_timeout
 from asgi_connector._blocks import Block
 from asgi_connector._journal.journal import Journal, RecentJournal
 from asgi_connector._journal.live import LiveExchange
@@ -37,8 +35,10 @@ from asgi_connector._network.impairments import (
 from asgi_connector._network.transport import MemoryTransport
 from asgi_connector._numbers import check_int, is_number, shown
 from asgi_connector._services.patterns import covers
-from asgi_connector._services.table import MountTable
+from asgi_connector._services.server_end import RequestProgress, ServerEnd
+from asgi_connector._services.services import Services
 from asgi_connector._types import ASGIApp, Receive, Scope, Send
+from asgi_connector._waiters import Waiters
 
 from .faults import Close, Fault, Hang, Latency, Refuse, Reset, Respond, Throttle, Unresolvable
 
@@ -101,7 +101,7 @@ class Injection(Block):
         self._journal = RecentJournal()
         self._stages: WeakValueDictionary[int, Stage] = WeakValueDictionary()  # in the order in which they were made
         self._numbers = itertools.count()
-        self._waiters: dict[asyncio.Future[None], None] = {}
+        self._waiters = Waiters()  # for the end of the block
         self.over = False
         super().__init__(f"inject({str(selector.host)!r}, {type(fault).__name__}(...))", "with")
 
@@ -113,7 +113,7 @@ class Injection(Block):
         self._recording = self._owner.recorder.record(None, self._journal)
         self._recording.__enter__()
         self._owner.open.append(self)
-        self._owner.strike_what_is_open(self)
+        self._owner.affect_open_connections(self)
         return self
 
     def __exit__(
@@ -123,29 +123,23 @@ class Injection(Block):
         assert self._recording is not None
         self._owner.open.remove(self)
         self._recording.__exit__(None, None, None)
-        self.end()
+        self.end_fault()
         if exc_type is None and not self._allow_unused and self._is_unused():
             raise AssertionError(self._explain())
 
-    def end(self, error: ClientConnectionError | None = None) -> None:
-        """Let go of what it has kept; it does nothing more. What waits for a connection goes on, or fails.
+    def end_fault(self, error: ClientConnectionError | None = None) -> None:
+        """Do nothing more. Bytes that were kept are passed on, and requests that wait for a connection go on.
 
-        With an *error* the connector closes: what it has kept goes with its connection, and reaches nobody.
+        With an *error* the connector closes: kept bytes are lost, and requests that wait fail with it.
         """
         self.over = True
         if error is None:
             for stage in list(self._stages.values()):
                 stage.end_fault()
-        for waiter in self._waiters:
-            if waiter.done() or waiter.get_loop().is_closed():
-                continue
-            if error is None:
-                waiter.set_result(None)
-            else:
-                waiter.set_exception(error)
+        self._waiters.wake(error)
 
-    def draw(self) -> "Strike | None":
-        """A request matches: what strikes it, if anything does. Each takes as much from chance as any other."""
+    def draw(self) -> "Effect | None":
+        """Decide whether the fault affects a request that matches. Each request takes the same random numbers."""
         self.matched += 1
         fault, odds = self.fault, self.odds
         drawn = self._random.random() < odds.probability
@@ -153,7 +147,7 @@ class Injection(Block):
         if isinstance(fault, Latency):
             delay = fault.seconds + self._random.uniform(-fault.jitter, fault.jitter)
         if drawn and self.matched > odds.skip and (odds.times is None or self.struck < odds.times):
-            return Strike(self, fault, delay)
+            return Effect(self, fault, delay)
         return None
 
     def keep(self, stage: Stage) -> None:
@@ -161,14 +155,8 @@ class Injection(Block):
 
     async def wait_over(self, timeout: ClientTimeout) -> None:
         """Return at the end of the block; raises `TimeoutError` as for a connection that is not answered."""
-        limits = [limit for limit in (timeout.connect, timeout.sock_connect) if limit]
-        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiters[waiter] = None
-        try:
-            async with asyncio.timeout(min(limits, default=None)):
-                await waiter
-        finally:
-            self._waiters.pop(waiter, None)
+        async with asyncio.timeout(connect_timeout(timeout)):
+            await self._waiters.wait()
 
     def _is_unused(self) -> bool:
         # That a fault which is left to chance has struck nothing is one of its outcomes.
@@ -187,8 +175,8 @@ class Injection(Block):
         return f"{self._journal.explain(self.selector, text, found)}\n{hint}"
 
 
-class Strike(NamedTuple):
-    """One fault that strikes one request; *delay* is that of a `Latency`."""
+class Effect(NamedTuple):
+    """One fault that affects one request; *delay* is that of a `Latency`."""
 
     injection: Injection
     fault: Fault
@@ -198,20 +186,12 @@ class Strike(NamedTuple):
 class Injections:
     """The open `inject()` blocks of one connector."""
 
-    def __init__(
-        self,
-        loop: asyncio.AbstractEventLoop,
-        recorder: Recorder,
-        table: MountTable,
-        connections: Iterable[Connection],
-        is_acquired: Callable[[ClientProtocol], bool],
-    ) -> None:
+    def __init__(self, recorder: Recorder, services: Services) -> None:
         self.recorder = recorder
         self.open: list[Injection] = []  # the innermost last
-        self._loop = loop
-        self._table = table
-        self._connections = connections
-        self._is_acquired = is_acquired
+        self._loop = services.loop
+        self._table = services.table
+        self._connections = services.in_flight.connections
 
     def inject(self, selector: Selector, fault: Fault, odds: Odds, allow_unused: bool) -> Injection:
         """A block that is not entered yet; raises for what makes no sense."""
@@ -227,73 +207,71 @@ class Injections:
     def end_all(self) -> None:
         """The connector closes: nothing is kept any longer."""
         for injection in self.open:
-            injection.end(ClientConnectionError("Connector is closed"))
+            injection.end_fault(ClientConnectionError("Connector is closed"))
 
-    def strike(self, exchange: LiveExchange) -> "Strikes":
-        """Decide what strikes a request to an app: one draw of each block that it matches, the innermost first."""
+    def choose(self, exchange: LiveExchange) -> "Effects":
+        """Decide which faults affect a request to an app: one draw of each block that it matches, innermost first."""
         call = call_of(exchange)
-        struck: list[Strike] = []
+        effects: list[Effect] = []
         answered = refused = False
         for injection in reversed(self.open):
             if injection.over or injection.selector.differences_of_call(call):
                 continue
-            strike = injection.draw()
-            if strike is None or refused:
+            effect = injection.draw()
+            if effect is None or refused:
                 continue
-            if isinstance(strike.fault, Refuse | Unresolvable | Respond):
+            if isinstance(effect.fault, Refuse | Unresolvable | Respond):
                 if answered:
-                    continue  # by one further inside
+                    continue  # by a block further inside
                 answered = True
-            if isinstance(strike.fault, Refuse | Unresolvable):
+            if isinstance(effect.fault, Refuse | Unresolvable):
                 refused = True
-                struck = [earlier for earlier in struck if not _acts_on_bytes(earlier.fault)]
-            struck.append(strike)
-        for strike in struck:
-            strike.injection.struck += 1
-        return Strikes(exchange, struck, self._loop)
+                effects = [earlier for earlier in effects if not _acts_on_bytes(earlier.fault)]
+            effects.append(effect)
+        for effect in effects:
+            effect.injection.struck += 1
+        return Effects(exchange, effects, self._loop)
 
-    def strike_what_is_open(self, injection: Injection) -> None:
-        """A block begins: what it does to the connections that there are."""
+    def affect_open_connections(self, injection: Injection) -> None:
+        """A block begins: let its fault act on the connections that are open already."""
         fault = injection.fault
         host = injection.selector.host
         assert host is not None
         for connection in tuple(self._connections):
-            address = connection.address
-            if not covers(host, address.host, address.port, address.secure):
+            if not covers(host, connection.address) or not connection.client.connected:
                 continue
-            if connection.client.transport is None:
-                continue  # its client has gone
-            underway = connection.underway()
-            if underway is not None:
+            progress = connection.progress()
+            if progress is not None:
                 if injection.odds.certain and _acts_on_bytes(fault):
-                    self._strike_underway(injection, fault, connection, underway)
+                    self._affect_request(injection, fault, connection, progress)
             elif isinstance(fault, Refuse | Unresolvable) or (isinstance(fault, Hang) and fault.on == "connect"):
-                connection.retire(self._is_acquired(connection.client))
+                connection.retire()
             elif isinstance(fault, Reset | Close) and injection.odds.certain and injection.selector.any_call:
                 connection.transport.cut(_reset() if isinstance(fault, Reset) else None)
 
-    def _strike_underway(self, injection: Injection, fault: Fault, connection: Connection, underway: Underway) -> None:
+    def _affect_request(
+        self, injection: Injection, fault: Fault, connection: ServerEnd, progress: RequestProgress
+    ) -> None:
         assert isinstance(fault, _ByteFault)
-        exchange = underway.observer if isinstance(underway.observer, LiveExchange) else None
-        address = connection.address
-        call = Call(address.host, address.port, address.secure, underway.caller, underway.method, underway.path)
+        exchange = progress.observer if isinstance(progress.observer, LiveExchange) else None
+        call = Call(connection.address, progress.caller, progress.method, progress.path)
         if injection.selector.differences_of_call(call if exchange is None else call_of(exchange)):
             return
-        strike = injection.draw()
-        assert strike is not None  # for it is not left to anything
+        effect = injection.draw()
+        assert effect is not None  # the odds are certain
         injection.struck += 1
         if exchange is not None:
             exchange.fault = fault
         server = connection.transport
         if fault.on == "request":
-            pipe, begun, head_passed = server.peer, underway.request_begun, underway.request_head_passed
+            pipe, begun, head_passed = server.peer, progress.request_begun, progress.request_head_passed
         else:
-            pipe, begun, head_passed = server, underway.response_begun, underway.response_head_passed
+            pipe, begun, head_passed = server, progress.response_begun, progress.response_head_passed
         if isinstance(fault, Reset | Close) and begun and (fault.after is None or (fault.after == 0 and head_passed)):
             _cut(pipe, fault, exchange)
             return
         medium = pipe.medium
-        stage = _stage_for(strike, fault, pipe, exchange, self._loop, head_passed=head_passed)
+        stage = _stage_for(effect, fault, pipe, exchange, self._loop, head_passed=head_passed)
         if isinstance(medium, Impairments):
             medium.add(stage)
         else:
@@ -302,21 +280,21 @@ class Injections:
             pipe.use_medium(impairments)
 
 
-class Strikes:
-    """What strikes one request, the innermost first."""
+class Effects:
+    """The faults that affect one request, the innermost first."""
 
-    def __init__(self, exchange: LiveExchange, struck: list[Strike], loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, exchange: LiveExchange, effects: list[Effect], loop: asyncio.AbstractEventLoop) -> None:
         self._exchange = exchange
-        self._struck = struck
+        self._effects = effects
         self._loop = loop
-        if struck:
-            exchange.fault = struck[0].fault
-        if any(_keeps_from_app(strike.fault) for strike in struck):
+        if effects:
+            exchange.fault = effects[0].fault
+        if any(_keeps_from_app(effect.fault) for effect in effects):
             exchange.via = "fault"
 
     async def before_connection(self, req: ClientRequest, timeout: ClientTimeout) -> None:
         """What is decided before there is a connection; raises what aiohttp raises then."""
-        for injection, fault, _ in self._struck:
+        for injection, fault, _ in self._effects:
             if injection.over:
                 continue  # while the request waited for another one
             if isinstance(fault, Refuse):
@@ -328,7 +306,7 @@ class Strikes:
                 raise ClientConnectorDNSError(req.connection_key, unknown) from unknown
             if isinstance(fault, Hang) and fault.on == "connect":
                 await injection.wait_over(timeout)
-        for injection, fault, _ in self._struck:
+        for injection, fault, _ in self._effects:
             if isinstance(fault, Respond) and not injection.over:
                 self._exchange.app = _app_for(fault)
 
@@ -340,13 +318,13 @@ class Strikes:
             if isinstance(pipe.medium, Impairments):
                 pipe.medium.remove()
         impaired: dict[MemoryTransport, Impairments] = {}
-        for strike in self._struck:
-            fault = strike.fault
-            if strike.injection.over or not _acts_on_bytes(fault):
+        for effect in self._effects:
+            fault = effect.fault
+            if effect.injection.over or not _acts_on_bytes(fault):
                 continue
             pipe = client if fault.on == "request" else client.peer
             impairments = impaired.setdefault(pipe, Impairments(pipe))
-            impairments.add(_stage_for(strike, fault, pipe, self._exchange, self._loop, head_passed=False))
+            impairments.add(_stage_for(effect, fault, pipe, self._exchange, self._loop, head_passed=False))
         for pipe, impairments in impaired.items():
             pipe.use_medium(impairments)
 
@@ -376,7 +354,7 @@ def _cut(pipe: MemoryTransport, fault: Reset | Close, exchange: LiveExchange | N
 
 
 def _stage_for(
-    strike: Strike,
+    effect: Effect,
     fault: _ByteFault,
     pipe: MemoryTransport,
     exchange: LiveExchange | None,
@@ -386,7 +364,7 @@ def _stage_for(
 ) -> Stage:
     stage: Stage
     if isinstance(fault, Latency):
-        stage = LatencyStage(loop, strike.delay)
+        stage = LatencyStage(loop, effect.delay)
     elif isinstance(fault, Throttle):
         stage = ThrottleStage(loop, fault.bytes_per_second)
     elif isinstance(fault, Hang):
@@ -395,7 +373,7 @@ def _stage_for(
         # In the next turn of the event loop: a network does not act inside of the call that writes.
         allowance = Allowance(fault.after, head_passed=head_passed)
         stage = CutStage(allowance, lambda: loop.call_soon(_cut, pipe, fault, exchange, context=Context()))
-    strike.injection.keep(stage)
+    effect.injection.keep(stage)
     return stage
 
 

@@ -13,9 +13,10 @@ from aiohttp.connector import Connection
 from multidict import CIMultiDictProxy
 from typing_extensions import override
 
-from asgi_connector._aiohttp.client_protocol import ClientProtocol, ServerEnd
+from asgi_connector._aiohttp.client_protocol import ClientProtocol
 from asgi_connector._aiohttp.requests import is_closed_by_client, response_of
 from asgi_connector._callers import Caller
+from asgi_connector._services.server_end import ServerEnd
 from asgi_connector._types import ASGIApp, Bytes
 
 from .exchange import Clock, Exchange, State, Via, WebSocketMessage, name_of

@@ -347,7 +347,7 @@ class MemoryTransport(FlowControlledTransport):
         self._check_writable()
 
 
-def _copy(data: object) -> bytes:
+def _copy(data: bytes | bytearray | memoryview) -> bytes:
     """*data* as it is now: its owner may change it before it is delivered."""
     if not isinstance(data, (bytes, bytearray, memoryview)):
         raise TypeError(f"data: expecting a bytes-like instance, got {type(data).__name__}")
@@ -393,7 +393,7 @@ def connect_pair(
     context = Context()
     client_end = MemoryTransport(loop, context, client, client_extra)
     server_end = MemoryTransport(loop, context, server, server_extra)
-    client_end._peer, server_end._peer = server_end, client_end
+    client_end._peer, server_end._peer = server_end, client_end  # pyright: ignore[reportPrivateUsage]
     context.run(server.connection_made, server_end)
     context.run(client.connection_made, client_end)
     return client_end, server_end

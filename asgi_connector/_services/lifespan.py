@@ -6,17 +6,18 @@ be held from one to the other.
 
 import asyncio
 import enum
-from collections.abc import Collection, Generator, Iterable
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from contextvars import Context
-from types import MethodType
-from typing import Any, Final, Literal, get_args
+from typing import Any, Final, Literal, Protocol, get_args
 
-from asgi_connector._callers import Caller, current_caller, owners
+from asgi_connector._callers import Caller, current_caller
 from asgi_connector._exceptions import ASGIProtocolError, LifespanError
 from asgi_connector._log import logger
 from asgi_connector._tasks import discard_silently, ends_with_loop, is_discarded, where_it_waits
 from asgi_connector._types import ASGIApp, Message
+from asgi_connector._waiters import Waiters
+
+from .startups import Startup
 
 Setting = Literal["auto", "on", "off"]
 
@@ -39,31 +40,38 @@ class _State(enum.Enum):
     STOPPED = "shut down"
 
 
-class Lifespan:
+class LifespanOwner(Protocol):
+    """The lifespans of a connector, as one of them sees them."""
+
+    loop: asyncio.AbstractEventLoop
+    timeout: float
+    """Seconds that a shutdown may take, or a startup that is in the way."""
+    started: "list[Lifespan]"
+    """Those that run now, in the order in which they started."""
+
+
+class Lifespan(Startup):
     """The lifespan of one app, however often it is mounted.
 
     `ready` says whether requests may be sent to the app; it is all that a request looks at.
     """
 
-    def __init__(self, app: ASGIApp, setting: Setting, name: str, context: Context, owner: "Lifespans") -> None:
+    def __init__(self, app: ASGIApp, setting: Setting, name: str, context: Context, owner: LifespanOwner) -> None:
+        super().__init__(name)
         self.app = app
         self.setting = setting
-        self.name = name
         self.owner = owner
         self.state: dict[str, Any] = {}
         self.ready = setting == "off"
         self.users = 0  # mounts that need the app
-        self.predecessor: Lifespan | None = None  # of the same app; it must have been shut down before this one starts
         self._context = context
         self._state = _State.NEW
         self._caller: Caller | None = None  # what it is to those whom its app calls
         self._task: asyncio.Task[None] | None = None
         self._timer: asyncio.TimerHandle | None = None  # of a failure that was reported, and whose cause may follow
-        self._waiters: dict[asyncio.Future[None], None] = {}
-        self._waits_for: list[Lifespan] = []  # startups that something inside of this lifespan waits for
+        self._waiters = Waiters()  # for the end of the startup
         self._startup_over = asyncio.Event()
         self._told_to_stop = asyncio.Event()
-        self._stopped = asyncio.Event()
         # How far the conversation with the app has come.
         self._startup_received = False
         self._shutdown_received = False
@@ -104,8 +112,8 @@ class Lifespan:
         if self._state is _State.NEW:
             self._begin()
         if self._state is _State.STARTING:
-            with self._waiting() as waiter:
-                await waiter
+            with self.being_awaited():
+                await self._waiters.wait()
         if self._state is _State.FAILED:
             raise LifespanError(self._describe_failure("to start")) from self._error
 
@@ -126,48 +134,14 @@ class Lifespan:
             self._end_starting(_State.FAILED)
 
     def release_waiters(self) -> None:
-        """Let those who wait for the startup now wait no longer; whoever comes later will."""
-        for waiter in self._waiters:
-            if not waiter.done():
-                waiter.set_result(None)
-
-    @contextmanager
-    def _waiting(self) -> Generator[asyncio.Future[None], None, None]:
-        inside = [owner for owner in owners() if isinstance(owner, Lifespan)]
-        if circle := self._find_circle(inside):
-            names = " waits for ".join(repr(lifespan.name) for lifespan in circle)
-            raise LifespanError(f"The startups wait for each other in a circle: {names}")
-        waiter = self.owner.loop.create_future()
-        self._waiters[waiter] = None
-        for lifespan in inside:
-            lifespan._waits_for.append(self)
-        try:
-            yield waiter
-        finally:
-            self._waiters.pop(waiter, None)
-            for lifespan in inside:
-                lifespan._waits_for.remove(self)
-
-    def _find_circle(self, inside: Collection["Lifespan"]) -> list["Lifespan"]:
-        """The way from this startup back to one of those that are about to wait for it, if there is one."""
-        ways: list[list[Lifespan]] = [[self]]
-        seen: set[Lifespan] = {self}
-        while ways:
-            way = ways.pop()
-            if way[-1] in inside:
-                return [way[-1], *way]
-            predecessor = way[-1].predecessor
-            for lifespan in [*way[-1]._waits_for, *([predecessor] if predecessor else [])]:
-                if lifespan not in seen:
-                    seen.add(lifespan)
-                    ways.append([*way, lifespan])
-        return []
+        """Wake current waiters; later ones wait as usual."""
+        self._waiters.wake()
 
     # The app's task.
 
     async def _run(self) -> None:
         if self.predecessor is not None:
-            await self.predecessor._stopped.wait()
+            await self.predecessor.stopped.wait()
             self.predecessor = None
         scope = {"type": "lifespan", "asgi": {"version": "3.0", "spec_version": "2.0"}, "state": self.state}
         try:
@@ -190,7 +164,7 @@ class Lifespan:
 
     def _app_returned(self) -> None:
         assert self._caller is not None
-        self._caller.end()
+        self._caller.app_returned()
         if self._state is _State.STARTING:
             unsupported = self._error is None or not self._startup_received or self._answered_garbage
             if self._failure is None and unsupported and not self._dismissed:
@@ -302,7 +276,7 @@ class Lifespan:
         if self._state is _State.STARTED:
             await self._shut_down()
         elif self._state is _State.STOPPING:
-            await self._stopped.wait()
+            await self.stopped.wait()
         else:
             self._set_stopped()
 
@@ -319,7 +293,7 @@ class Lifespan:
     def _set_stopped(self) -> None:
         self._state = _State.STOPPED
         self.ready = False
-        self._stopped.set()
+        self.stopped.set()
         self.release_waiters()
 
     async def _shut_down(self) -> None:
@@ -352,115 +326,3 @@ class Lifespan:
     def _describe_failure(self, when: str) -> str:
         reason = self._failure or (repr(self._error) if self._error is not None else _NO_REASON)
         return f"The app at {self.name!r} failed {when}: {reason}"
-
-
-class Lifespans:
-    """The lifespans of a connector's apps: one for each app, from its first mount to the end of its last."""
-
-    def __init__(self, loop: asyncio.AbstractEventLoop, timeout: float) -> None:
-        self.loop = loop
-        self.timeout = timeout
-        self.started: list[Lifespan] = []
-        """Those that run now, in the order in which they started."""
-        self._of_app: dict[object, Lifespan] = {}
-
-    def check(self, app: ASGIApp, setting: Setting) -> None:
-        """Raise `ValueError` if *app* is in use with another setting."""
-        lifespan = self._of_app.get(_identity(app))
-        if lifespan is not None and not lifespan.over and lifespan.setting != setting:
-            raise ValueError(
-                f"lifespan={setting!r} for {app!r}, which is mounted at {lifespan.name!r} with "
-                f"lifespan={lifespan.setting!r}: one app has one lifespan"
-            )
-
-    def join(self, app: ASGIApp, setting: Setting, name: str, context: Context) -> Lifespan:
-        """The lifespan of *app*, which one more mount needs from now on; a new one starts in a copy of *context*."""
-        self.check(app, setting)
-        key = _identity(app)
-        lifespan = self._of_app.get(key)
-        if lifespan is None or lifespan.over:
-            predecessor, lifespan = lifespan, Lifespan(app, setting, name, context, self)
-            lifespan.predecessor = predecessor
-            self._of_app[key] = lifespan
-        lifespan.users += 1
-        return lifespan
-
-    async def leave(self, lifespan: Lifespan) -> None:
-        """A mount does not need *lifespan* any more; the last one shuts it down. May raise `LifespanError`."""
-        lifespan.users -= 1
-        if lifespan.users == 0:
-            lifespan.release_waiters()  # they look anew for what is mounted
-            try:
-                await lifespan.stop()
-            finally:
-                self._forget(lifespan)
-
-    def _forget(self, lifespan: Lifespan) -> None:
-        key = _identity(lifespan.app)
-        if self._of_app.get(key) is lifespan:
-            del self._of_app[key]
-
-    async def start_all(self) -> None:
-        """Start every app, all at the same time.
-
-        When one fails, the others have the timeout to end their startup too. Raises `LifespanError`, or an
-        `ExceptionGroup` of several.
-        """
-        tasks = [self.loop.create_task(lifespan.wait_started()) for lifespan in list(self._of_app.values())]
-        if not tasks:
-            return
-        try:
-            _, pending = await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
-            if pending:
-                await asyncio.wait(pending, timeout=self.timeout)
-        finally:
-            for task in tasks:
-                task.cancel()
-            results = await asyncio.gather(*tasks, return_exceptions=True)
-        raise_all("Some apps failed to start", results)
-
-    def is_idle(self) -> bool:
-        """Whether no app is running its lifespan."""
-        return all(lifespan.ended for lifespan in self._of_app.values())
-
-    def release_waiters(self) -> None:
-        for lifespan in self._of_app.values():
-            lifespan.release_waiters()
-
-    async def stop_all(self) -> list[Exception]:
-        """Shut every app down, in the reverse order of their startup; returns what failed."""
-        failures: list[Exception] = []
-        # An app may, while it shuts down, be the first to call another one, which starts then.
-        while lifespan := self._next_to_stop():
-            try:
-                await lifespan.stop()
-            except LifespanError as exc:
-                failures.append(exc)
-        return failures
-
-    def _next_to_stop(self) -> Lifespan | None:
-        if self.started:
-            return self.started[-1]
-        # Those that are over are dropped on the way: to pass them again each time would be quadratic.
-        while self._of_app:
-            key, lifespan = self._of_app.popitem()
-            if not lifespan.over:
-                self._of_app[key] = lifespan
-                return lifespan
-        return None
-
-
-def raise_all(message: str, results: Iterable[BaseException | None]) -> None:
-    """Raise the one exception in *results*, or a group of several."""
-    failures = [result for result in results if isinstance(result, Exception)]
-    if len(failures) == 1:
-        raise failures[0]
-    if failures:
-        raise ExceptionGroup(message, failures)
-
-
-def _identity(app: ASGIApp) -> object:
-    """What makes it the same app, also for a bound method, which is a new object each time."""
-    if isinstance(app, MethodType):
-        return (id(app.__self__), app.__func__)
-    return id(app)

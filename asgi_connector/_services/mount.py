@@ -108,6 +108,13 @@ class MountDefaults:
     lifespan: Setting
     inherit_context: InheritContext
 
+    def __post_init__(self) -> None:
+        check_root_path(self.root_path)
+        check_client(self.client)
+        check_raise_app_exceptions(self.raise_app_exceptions)
+        check_setting(self.lifespan)
+        check_inherit_context(self.inherit_context)
+
 
 def as_mount(pattern: str, app: ASGIApp | Mount) -> Mount:
     """*app* with its settings; `TypeError`, which begins with the pattern, if it is no app."""

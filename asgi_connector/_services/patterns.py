@@ -14,6 +14,8 @@ from typing import Final, NamedTuple
 
 from yarl import URL
 
+from .address import Address
+
 _IPV4_LIKE: Final = re.compile(r"(?:0x[0-9a-f]+|[0-9]+)(?:\.(?:0x[0-9a-f]+|[0-9]+)){0,3}", re.ASCII)
 
 
@@ -146,11 +148,11 @@ def _normal_name(host: str) -> str:
     return normal.lower()
 
 
-def covers(pattern: Pattern, host: str, port: int | None, secure: bool) -> bool:
-    """Whether *pattern* matches an address."""
-    if pattern.host not in names_for(host):
+def covers(pattern: Pattern, address: Address) -> bool:
+    """Whether *pattern* matches *address*."""
+    if pattern.host not in names_for(address.host):
         return False
-    return pattern.port in (None, port) and pattern.secure in (None, secure)
+    return pattern.port in (None, address.port) and pattern.secure in (None, address.secure)
 
 
 def overlap(one: Pattern, other: Pattern) -> bool:

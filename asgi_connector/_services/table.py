@@ -1,89 +1,22 @@
 """The table of mounts: which app answers for an address, what is in flight on it, and what is mounted in its place."""
 
-import asyncio
 from collections.abc import Iterator, Mapping
-from contextvars import Context, copy_context
+from contextvars import Context
 from itertools import islice
-from typing import Any, Final
+from typing import Final
 
-from asgi_connector._callers import Caller
 from asgi_connector._types import ASGIApp
 
+from .address import Address
 from .apps import close_coroutine
-from .lifespan import Lifespans, Setting
-from .mount import ClientAddress, Inherit, InheritContext, Mount, MountDefaults, as_mount
+from .lifespans import Lifespans
+from .mount import Mount, MountDefaults, as_mount
+from .mounted import MountedApp
 from .patterns import Pattern, names_for, overlap, parse_pattern
 from .spellings import Spellings
 
 
-class MountedApp:
-    """A mount in use: its settings, with the connector's defaults filled in, and what is in flight on it."""
-
-    __slots__ = (
-        "_context",
-        "_in_flight",
-        "_unused",
-        "app",
-        "client",
-        "inherit_context",
-        "lifespan",
-        "mount",
-        "pattern",
-        "raise_app_exceptions",
-        "root_path",
-        "table",
-    )
-
-    def __init__(self, pattern: str, mount: Mount, table: "MountTable", context: Context) -> None:
-        defaults = table.defaults
-        self.lifespan = table.lifespans.join(mount.app, table.setting_of(mount), pattern, context)
-        self.pattern = pattern
-        self.mount = mount
-        self.table = table
-        self.app = mount.app
-        self.root_path: str = _or_default(mount.root_path, defaults.root_path)
-        self.client: ClientAddress = _or_default(mount.client, defaults.client)
-        self.raise_app_exceptions: bool = _or_default(mount.raise_app_exceptions, defaults.raise_app_exceptions)
-        self.inherit_context: InheritContext = _or_default(mount.inherit_context, defaults.inherit_context)
-        self._context = context
-        self._in_flight: set[object] = set()
-        self._unused: asyncio.Event | None = None
-
-    def __repr__(self) -> str:
-        return f"<{type(self).__name__} {self.app!r} at {self.pattern!r}, {len(self._in_flight)} in flight>"
-
-    def context_for(self, caller: Caller | None) -> Context:
-        """The context in which the app answers the call that is being made: a copy of its own, or of the current one.
-
-        *caller* is the app that makes the call, if it comes from inside of one.
-        """
-        if self.inherit_context == "always" or (self.inherit_context == "outside" and caller is None):
-            return copy_context()
-        return self._context.copy()
-
-    def acquire(self, user: object) -> None:
-        """*user*, a connection or a request, is in flight on this app until `release()`."""
-        self._in_flight.add(user)
-
-    def release(self, user: object) -> None:
-        self._in_flight.discard(user)
-        if self._unused is not None and not self._in_flight:
-            self._unused.set()
-
-    async def wait_until_unused(self) -> None:
-        """Return when nothing is in flight any more; of use once nothing new can come."""
-        while self._in_flight:
-            if self._unused is None:
-                self._unused = asyncio.Event()
-            self._unused.clear()
-            await self._unused.wait()
-
-
-def _or_default(value: Any, default: Any) -> Any:
-    return default if isinstance(value, Inherit) else value
-
-
-class _Layer:
+class Layer:
     """One of the mounts that lie over one another at a pattern; only the topmost is seen."""
 
     __slots__ = ("mounted", "pattern")
@@ -103,17 +36,13 @@ class MountTable:
     def __init__(self, defaults: MountDefaults, lifespans: Lifespans) -> None:
         self.defaults = defaults
         self.lifespans = lifespans
-        self._layers: dict[Pattern, list[_Layer]] = {}
+        self._layers: dict[Pattern, list[Layer]] = {}
         # What is seen, by host and then by port and scheme: the cost of a lookup does not depend on the number of
         # mounts, however they are spread over hosts and ports.
         self._seen: dict[str, dict[tuple[int | None, bool | None], MountedApp]] = {}
         self._spellings = Spellings()  # of the hosts in it
         # What recent lookups found: forgotten when anything changes, and when there are too many.
-        self._found: dict[tuple[str, int | None, bool], MountedApp | None] = {}
-
-    def setting_of(self, mount: Mount) -> Setting:
-        setting: Setting = _or_default(mount.lifespan, self.defaults.lifespan)
-        return setting
+        self._found: dict[Address, MountedApp | None] = {}
 
     def add_all(self, apps: Mapping[str, ASGIApp | Mount], context: Context) -> None:
         """Mount *apps*, or none of them if one cannot be mounted or two are for the same pattern."""
@@ -133,8 +62,8 @@ class MountTable:
         return self._put(pattern, parse_pattern(pattern), as_mount(pattern, app), context)
 
     def _put(self, pattern: str, key: Pattern, mount: Mount, context: Context) -> MountedApp | None:
-        mounted = MountedApp(pattern, mount, self, context)
-        layers = self._layers.setdefault(key, [_Layer(pattern)])
+        mounted = MountedApp(pattern, mount, self.defaults, self.lifespans, context)
+        layers = self._layers.setdefault(key, [Layer(pattern)])
         replaced = layers[-1].mounted
         layers[-1].pattern = pattern
         layers[-1].mounted = mounted
@@ -151,16 +80,16 @@ class MountTable:
         self._show(key)
         return mounted
 
-    def push(self, pattern: str, app: ASGIApp | Mount, context: Context) -> tuple[_Layer, MountedApp]:
+    def push(self, pattern: str, app: ASGIApp | Mount, context: Context) -> tuple[Layer, MountedApp]:
         """Cover what is seen at *pattern* with *app*, until `remove()`."""
         key = parse_pattern(pattern)
-        layer = _Layer(pattern)
-        layer.mounted = mounted = MountedApp(pattern, as_mount(pattern, app), self, context)
-        self._layers.setdefault(key, [_Layer(pattern)]).append(layer)
+        layer = Layer(pattern)
+        layer.mounted = mounted = MountedApp(pattern, as_mount(pattern, app), self.defaults, self.lifespans, context)
+        self._layers.setdefault(key, [Layer(pattern)]).append(layer)
         self._show(key)
         return layer, mounted
 
-    def remove(self, layer: _Layer) -> MountedApp | None:
+    def remove(self, layer: Layer) -> MountedApp | None:
         """Take away one layer, topmost or not; returns what is mounted on it."""
         key = parse_pattern(layer.pattern)
         self._layers[key].remove(layer)
@@ -191,26 +120,25 @@ class MountTable:
         key = parse_pattern(pattern)
         return self._seen.get(key.host, {}).get((key.port, key.secure))
 
-    def find(self, host: str, port: int | None, secure: bool) -> MountedApp | None:
-        """The app that answers for an address: that of the most specific pattern which matches it."""
-        address = (host, port, secure)
+    def find(self, address: Address) -> MountedApp | None:
+        """The app that answers for *address*: that of the most specific pattern which matches it."""
         try:
             return self._found[address]
         except KeyError:
-            found = self._probe(host, port, secure)
+            found = self._probe(address)
             if len(self._found) >= _FOUND_KEPT:
                 self._found.clear()
             self._found[address] = found
             return found
 
-    def _probe(self, host: str, port: int | None, secure: bool) -> MountedApp | None:
+    def _probe(self, address: Address) -> MountedApp | None:
         """Look an address up.
 
         The order of the probes *is* the precedence: the exact host, then each suffix from the longest to the shortest,
         then ``*``; for each of them, with port and scheme, with the port, with the scheme, with neither.
         """
-        seen = self._seen
-        for name in names_for(host):
+        seen, port, secure = self._seen, address.port, address.secure
+        for name in names_for(address.host):
             if (at_host := seen.get(name)) is not None:
                 for key in ((port, secure), (port, None), (None, secure), (None, None)):
                     if (mounted := at_host.get(key)) is not None:

@@ -712,8 +712,8 @@ async def check_that_nothing_is_left(
         await asyncio.sleep(0)
     tasks = asyncio.all_tasks() - {asyncio.current_task()}
     assert not tasks, tasks
-    assert connector._running.is_idle()
-    assert not connector._running.connections
+    assert connector._services.in_flight.is_idle()
+    assert not connector._services.in_flight.connections
     assert not connector._acquired
     timers = [
         handle

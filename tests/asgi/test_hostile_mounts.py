@@ -326,7 +326,7 @@ async def run_operations(operations: list[Operation]) -> int:
                     await world.settle()
             tasks = asyncio.all_tasks() - {asyncio.current_task()}
             assert not tasks, tasks
-            assert not world.connector._running.connections
+            assert not world.connector._services.in_flight.connections
     finally:
         for gate in world.gates.values():
             gate.set()

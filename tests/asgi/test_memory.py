@@ -163,10 +163,10 @@ def test_those_who_have_returned_are_cut_out_of_the_chain_of_callers() -> None:
     middle = Caller(Marker(), "middle", None, outer)
     inner = Caller(Marker(), "inner", None, middle)
     assert (parent_of(inner), parent_of(middle), parent_of(outer)) == (middle, outer, None)
-    middle.end()
+    middle.app_returned()
     assert parent_of(inner) is outer
     assert parent_of(Caller(Marker(), "later", None, middle)) is outer
-    outer.end()
+    outer.app_returned()
     assert parent_of(inner) is None
     assert parent_of(Caller(Marker(), "last", None, middle)) is None
     assert middle.name == "middle"
@@ -234,7 +234,7 @@ async def test_an_exception_that_aiohttp_may_repeat_is_not_kept_when_the_call_is
         await some_turns()
         assert len(app.refs) == 51
         assert alive(app.refs) == 0
-        assert not connector_of(session)._replays._failed
+        assert not connector_of(session)._retries._failed
 
 
 @pytest.mark.parametrize("method", ["POST", "PATCH"])
@@ -243,7 +243,7 @@ async def test_an_exception_of_a_method_that_aiohttp_does_not_repeat_is_not_reme
     async with session_to(app) as session:
         with pytest.raises(ServerDisconnectedError):
             await session.request(method, "/")
-        assert not connector_of(session)._replays.expected
+        assert not connector_of(session)._retries.expected
 
 
 async def without_a_second_try(session: ClientSession) -> None:
@@ -271,20 +271,20 @@ async def test_an_exception_that_aiohttp_does_not_ask_for_again_is_kept_until_th
 
     async with session_to(app) as session:
         await prepare(session)
-        replays = connector_of(session)._replays
+        retries = connector_of(session)._retries
         for _ in range(3):
             await fail()
-            assert len(replays._failed) == 1
+            assert len(retries._failed) == 1
             assert alive(app.refs) == 1
         await fetch(session, "/fine")
-        assert not replays._failed
+        assert not retries._failed
         await asyncio.gather(*[fail() for _ in range(50)])
         await asyncio.sleep(0)
-        assert not replays._failed
+        assert not retries._failed
         assert alive(app.refs) == 0
         await fail()
         await session.close()
-        assert not replays._failed
+        assert not retries._failed
         assert alive(app.refs) == 0
 
 

@@ -276,9 +276,9 @@ async def check_that_nothing_is_left(session: ClientSession, connector: ASGIRout
     # Over a slow line the server learns late of a client that has left, and a WebSocket may take time to close.
     await asyncio.sleep(CLOSE_TIMEOUT + 1)
     assert not connector._acquired
-    assert connector._running.is_idle()
-    pooled = {protocol for protocols in connector._conns.values() for protocol, _ in protocols}
-    left = [connection for connection in connector._running.connections if connection.client not in pooled]
+    assert connector._services.in_flight.is_idle()
+    pooled: set[object] = {protocol for protocols in connector._conns.values() for protocol, _ in protocols}
+    left = [connection for connection in connector._services.in_flight.connections if connection.client not in pooled]
     assert not left, [(connection, connection.transport, connection.transport.peer) for connection in left]
     for host in HOSTS:
         async with session.get(f"http://{host}/small") as response:

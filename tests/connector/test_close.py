@@ -1141,8 +1141,8 @@ async def test_a_close_that_is_cancelled_when_all_is_closed_is_cancelled() -> No
         connector = connector_of(session)
         request = await in_flight(session, app)
         close = closing(connector)
-        assert connector._closing is not None
-        connector._closing.add_done_callback(lambda _: close.cancel())
+        assert connector._closing.task is not None
+        connector._closing.task.add_done_callback(lambda _: close.cancel())
         await some_turns()
         app.may_end.set()
         with pytest.raises(asyncio.CancelledError):

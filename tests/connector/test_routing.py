@@ -959,7 +959,7 @@ async def test_a_url_in_a_message_is_as_the_client_wrote_it(origin: str, caplog:
     """Of a request that is refused, of one whose app fails, and in what a developer sees of its connection."""
 
     async def failing(scope: Scope, receive: Receive, send: Send) -> None:
-        connections.append(repr(next(iter(connector._running.connections))))
+        connections.append(repr(next(iter(connector._services.in_flight.connections))))
         raise ValueError
 
     connections: list[str] = []

@@ -35,7 +35,7 @@ async def end_mounted(_: ASGIRoutingConnector, mounted: AsyncExitStack) -> None:
 
 async def replace(connector: ASGIRoutingConnector, _: AsyncExitStack) -> None:
     connector.mount(HOST, small)
-    await asyncio.gather(*connector._leaving)
+    await asyncio.gather(*connector._services._leaving)
 
 
 @pytest.fixture(params=[unmount, end_mounted, replace])
@@ -55,8 +55,8 @@ class Served:
     async def take_away(self, way: TakeAway) -> None:
         async with asyncio.timeout(5):
             await way(self.connector, self._mounted)
-        assert not self.connector._running.connections
-        assert self.connector._running.is_idle()
+        assert not self.connector._services.in_flight.connections
+        assert self.connector._services.in_flight.is_idle()
 
 
 @asynccontextmanager
@@ -211,7 +211,7 @@ async def test_a_client_that_leaves_a_silent_connection_after_its_app_was_unmoun
             client = asyncio.create_task(read_nothing(each.session))
             await until_it_stops(lambda: app.sent)
             unmounting = asyncio.create_task(each.take_away(unmount))
-            await until_it_stops(lambda: each.connector._running.is_idle())
+            await until_it_stops(lambda: each.connector._services.in_flight.is_idle())
             assert not unmounting.done()
             client.cancel()
             await asyncio.wait([client])
@@ -227,4 +227,4 @@ async def test_closing_ends_what_a_fault_keeps() -> None:
             async with asyncio.timeout(5):
                 await each.session.close()
             await client
-        assert not each.connector._running.connections
+        assert not each.connector._services.in_flight.connections

@@ -336,10 +336,8 @@ def server_end(session: aiohttp.ClientSession) -> MemoryTransport:
     """The app's end of the only connection."""
     connector = session.connector
     assert isinstance(connector, ASGIRoutingConnector)
-    (connection,) = connector._running.connections
-    transport = connection.client.transport
-    assert isinstance(transport, MemoryTransport)
-    return transport.peer
+    (connection,) = connector._services.in_flight.connections
+    return connection.transport
 
 
 async def cut_in_the_head(app: App, cut: CutKind, method: str) -> Outcome:

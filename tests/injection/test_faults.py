@@ -127,10 +127,9 @@ def transports(of: ClientSession | ASGIRoutingConnector) -> list[MemoryTransport
     """Both ends of each connection there is."""
     found: list[MemoryTransport] = []
     connector = of if isinstance(of, ASGIRoutingConnector) else connector_of(of)
-    for connection in connector._running.connections:
-        transport = connection.client.transport
-        if isinstance(transport, MemoryTransport):
-            found += [transport, transport.peer]
+    for connection in connector._services.in_flight.connections:
+        if connection.client.connected:
+            found += [connection.transport.peer, connection.transport]
     return found
 
 
@@ -229,7 +228,9 @@ async def test_idle_connections_end_when_no_new_one_can_be_had(fault: faults.Fau
         connector = connector_of(session)
         with connector.inject("app.internal", fault, allow_unused=True), connector.record() as inside:
             await asyncio.sleep(0)
-            assert [connection.address.host for connection in connector._running.connections] == ["other.internal"]
+            assert [connection.address.host for connection in connector._services.in_flight.connections] == [
+                "other.internal"
+            ]
             await get(session, "http://other.internal/")
         with connector.record() as after:
             await get(session)
@@ -1462,7 +1463,7 @@ async def test_an_app_that_does_not_read_its_upload_learns_of_a_cut_when_it_answ
             await request
         go_on.set()
         await answered.wait()
-        assert not connector_of(session)._running.connections
+        assert not connector_of(session)._services.in_flight.connections
 
 
 async def test_what_only_looks_like_a_100_continue_is_kept_back() -> None:

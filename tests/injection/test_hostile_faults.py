@@ -432,7 +432,7 @@ class WatchedConnector(ASGIRoutingConnector):
         self.ends: list[MemoryTransport] = []
 
     async def connect(self, req: aiohttp.ClientRequest, traces: Any, timeout: aiohttp.ClientTimeout) -> Connection:
-        if self._closing is None and not self.closed:
+        if self._closing.task is None and not self.closed:
             self.asked.append((req.method, str(req.host), req.url.path))
         return await super().connect(req, traces, timeout)
 
@@ -445,7 +445,7 @@ class WatchedConnector(ASGIRoutingConnector):
 
 async def run_block(connector: WatchedConnector, block: Block, journals: list[Journal], *, all_heal: bool) -> None:
     await pause(block.starts)
-    if connector._closing is not None:
+    if connector._closing.task is not None:
         with pytest.raises(aiohttp.ClientConnectionError, match="Connector is closed"):
             connector.record()
         return
@@ -643,8 +643,8 @@ async def check_that_nothing_is_left(connector: WatchedConnector) -> None:
         await asyncio.sleep(0)
     tasks = asyncio.all_tasks() - {asyncio.current_task()}
     assert not tasks, tasks
-    assert connector._running.is_idle()
-    assert not connector._running.connections
+    assert connector._services.in_flight.is_idle()
+    assert not connector._services.in_flight.connections
     assert not connector._acquired
     for end in connector.ends:
         assert end.is_closing(), end

@@ -1050,7 +1050,7 @@ def test_a_connector_whose_loop_is_closed_is_closed_though_a_request_waits_for_i
     loop = asyncio.new_event_loop()
     connector, waiting = loop.run_until_complete(begin())
     loop.close()
-    transports = [each.transport for each in connector._running.connections]
+    transports = [each.transport for each in connector._services.in_flight.connections]
     connector._close()
     assert connector.closed
     assert all(transport.is_closing() for transport in transports)

@@ -668,11 +668,11 @@ async def test_a_wait_that_is_cancelled_is_forgotten() -> None:
     journal = Journal()
     waiting = asyncio.create_task(journal.wait_for(timeout=None))
     await turn()
-    assert len(journal._news._waiters) == 1
+    assert len(journal._waiters._futures) == 1
     waiting.cancel()
     with pytest.raises(asyncio.CancelledError):
         await waiting
-    assert not journal._news._waiters
+    assert not journal._waiters._futures
 
 
 async def test_a_timeout_around_a_wait_is_a_timeout() -> None:

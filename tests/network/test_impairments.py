@@ -458,7 +458,7 @@ def act(way: Way, actions: list[tuple[str, Any]]) -> bytes:
         elif name == "pass":
             way.clock.advance(value)
         elif value < len(way.stages):
-            way.stages[value].end()
+            way.stages[value].end_fault()
         assert way.ground.ends == 0
         assert written.startswith(way.data)
     return written

@@ -1640,7 +1640,7 @@ def test_what_ends_a_program_leaves_a_lifespan_through_the_loop(error: type[Base
 async def test_the_parts_of_a_lifespan_say_what_they_are() -> None:
     app = Service()
     async with session_to(app, lifespan="auto") as session:
-        [mounted] = connector_of(session)._table
+        [mounted] = connector_of(session)._services.table
         assert repr(mounted.lifespan) == "<Lifespan of 'app.internal', not started yet>"
         await fetch(session)
         assert repr(mounted.lifespan) == "<Lifespan of 'app.internal', started>"

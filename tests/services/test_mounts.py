@@ -19,7 +19,8 @@ from hypothesis import strategies as st
 from yarl import URL
 
 from asgi_connector import ASGIRoutingConnector, Mount
-from asgi_connector._services.lifespan import Lifespans
+from asgi_connector._services.address import Address
+from asgi_connector._services.lifespans import Lifespans
 from asgi_connector._services.mount import MountDefaults
 from asgi_connector._services.patterns import _normal_address, parse_pattern
 from asgi_connector._services.table import MountTable
@@ -62,7 +63,7 @@ def found(table: MountTable, url: str) -> ASGIApp | None:
     """The app that answers *url*, looked up as a request for it is."""
     parsed = URL(url)
     assert parsed.raw_host is not None
-    mounted = table.find(parsed.raw_host, parsed.port, parsed.scheme in {"https", "wss"})
+    mounted = table.find(Address(parsed.raw_host or "", parsed.port, parsed.scheme in {"https", "wss"}))
     return None if mounted is None else mounted.app
 
 
@@ -572,7 +573,7 @@ def test_the_most_specific_pattern_wins_whatever_the_order_of_insertion(data: st
     secure: bool = data.draw(st.booleans())
     matching = sorted((spec for spec in specs if spec.matches(host, port, secure)), key=lambda spec: spec.specificity)
     asked = data.draw(st.sampled_from([".".join(host), ".".join(host).upper(), ".".join(host) + "."]))
-    mounted = table.find(asked, port, secure)
+    mounted = table.find(Address(asked, port, secure))
     assert (None if mounted is None else mounted.app) is (apps[matching[-1]] if matching else None)
 
 
@@ -617,7 +618,7 @@ def costs_of_lookups(table: MountTable, host: str) -> tuple[int, int]:
     costs = []
     for port in [79, 80, 80]:  # 79: a host's normal form is remembered, and Python has prepared the code for counting
         with counting_instructions() as count:
-            table.find(host, port, False)
+            table.find(Address(host, port, False))
         costs.append(count[0])
     return costs[1], costs[2]
 
@@ -885,7 +886,7 @@ def test_a_mount_that_is_pickled_still_inherits() -> None:
         )
     )
     table.mount("users.internal", pickle.loads(pickle.dumps(Mount(app))), CONTEXT)
-    mounted = table.find("users.internal", 80, False)
+    mounted = table.find(Address("users.internal", 80, False))
     assert mounted is not None
     assert (mounted.root_path, mounted.client, mounted.raise_app_exceptions) == ("/v1", ("10.0.0.1", 1), False)
     assert mounted.inherit_context == "never"
@@ -964,7 +965,7 @@ def test_what_a_mount_leaves_out_is_inherited(mount: Mount, expected: tuple[obje
         )
     )
     table.mount("users.internal", mount, CONTEXT)
-    mounted = table.find("users.internal", 80, False)
+    mounted = table.find(Address("users.internal", 80, False))
     assert mounted is not None
     settings = (mounted.root_path, mounted.client, mounted.raise_app_exceptions, mounted.inherit_context)
     assert settings == expected

@@ -1,0 +1,160 @@
+"""The responses of a connection -> bytes: their heads, the framing of their bodies, and how much was delivered."""
+
+from collections.abc import Iterable
+
+from asgi_connector._exceptions import ASGIProtocolError
+from asgi_connector._http1.request import BadRequest, RequestLine
+from asgi_connector._http1.response import Framing, build_head, plain_response
+from asgi_connector._network.transport import MemoryTransport
+from asgi_connector._observer import Observer
+from asgi_connector._types import Bytes
+
+_CHUNKED, _NO_BODY = Framing.CHUNKED, Framing.NO_BODY
+
+
+class ResponseWriter:
+    """Writes the response to one request after another.
+
+    Attributes:
+        keep_alive: whether the connection can serve a request after this one.
+        observer: observes the current request, if anything does.
+    """
+
+    __slots__ = (
+        "_body_left",
+        "_framing",
+        "_line",
+        "_message",
+        "_tail_written",
+        "_transport",
+        "keep_alive",
+        "observer",
+    )
+
+    def __init__(self, transport: MemoryTransport) -> None:
+        self.keep_alive = True
+        self.observer: Observer | None = None
+        self._transport = transport
+        self._line = RequestLine("", b"", "")
+        self._message = ""
+        self._framing: Framing | None = None  # None until the response starts
+        self._body_left: int | None = None  # bytes of the content-length that the app announced
+        self._tail_written = 0  # bytes written after the response's head
+
+    def begin(self, line: RequestLine, observer: Observer | None, *, keep_alive: bool, message: str) -> None:
+        """Expect the response to the request of *line*, by an ASGI *message* with its status and headers."""
+        self._line = line
+        self._message = message
+        self.observer = observer
+        self.keep_alive = keep_alive
+        self._framing = None
+        self._tail_written = 0
+
+    @property
+    def started(self) -> bool:
+        """Whether the head of the response has been written."""
+        return self._framing is not None
+
+    @property
+    def head_waits(self) -> bool:
+        """Whether bytes of the head have been written and not delivered."""
+        return self._framing is not None and self._transport.get_write_buffer_size() > self._tail_written
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether the response is complete by its framing, even if the app has not said so."""
+        return self._framing is _NO_BODY or (self._framing is Framing.LENGTH and self._body_left == 0)
+
+    def send_continue(self) -> None:
+        """Answer an ``Expect: 100-continue`` (RFC 9110, 10.1.1)."""
+        self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+
+    def start(self, status: int, headers: Iterable[Iterable[bytes]], *, hold: bool) -> None:
+        """Write the head. With *hold*, deliver nothing of the response until `release()`."""
+        line = self._line
+        head, self._framing, self._body_left, close = build_head(
+            status, headers, line.method, line.http_version, not self.keep_alive, self._message
+        )
+        self.keep_alive = not close
+        if hold:
+            self._transport.hold_writes()
+        self._transport.write(head)
+        if self.observer is not None:
+            self.observer.response_started()
+
+    def release(self) -> None:
+        """Deliver what `start()` has held back."""
+        self._transport.release_writes()
+
+    def write_body(self, body: Bytes, more_body: bool) -> None:
+        """Write a piece of the body, the last one unless *more_body*. Raises `ASGIProtocolError` for a false length."""
+        if type(body) is not bytes:
+            body = bytes(body)
+        if self._framing is _CHUNKED:
+            self._write_chunk(body, more_body)
+        elif self._framing is _NO_BODY:
+            # RFC 9112, 6.3. The body that a GET route sends to HEAD is dropped, as in uvicorn. One after a status of
+            # 204 or 304 is a mistake, as there.
+            if body and self._line.method != "HEAD":
+                raise ASGIProtocolError(
+                    "Response content longer than Content-Length: a response with status 204 or 304 has no body, but "
+                    f"{len(body)} bytes were sent."
+                )
+        else:
+            self._write_plain(body, more_body)
+
+    def _write_chunk(self, body: bytes, more_body: bool) -> None:
+        """Write a chunk (RFC 9112, 7.1)."""
+        transport = self._transport
+        if size := len(body):
+            size_line = b"%x\r\n" % size
+            transport.write(size_line)
+            transport.write(body)
+            transport.write(b"\r\n")
+            self._tail_written += len(size_line) + size + 2
+        if not more_body:
+            transport.write(b"0\r\n\r\n")
+            self._tail_written += 5
+        if self.observer is not None:
+            self.observer.response_body(body)
+
+    def _write_plain(self, body: bytes, more_body: bool) -> None:
+        left = self._body_left
+        if left is not None:
+            if len(body) > left:
+                raise ASGIProtocolError(
+                    f"Response content longer than Content-Length: {len(body)} bytes were sent when {left} were left."
+                )
+            self._body_left = left = left - len(body)
+        if body:
+            self._transport.write(body)
+            self._tail_written += len(body)
+            if self.observer is not None:
+                self.observer.response_body(body)
+        if left and not more_body:
+            raise ASGIProtocolError(
+                f"Response content shorter than Content-Length: it ends when {left} bytes are left."
+            )
+
+    def end(self) -> None:
+        """The response is complete: another request may come."""
+        self._framing = None
+
+    def write_500(self) -> None:
+        """Write uvicorn's answer for an app that failed, unless the app's response has started."""
+        if self._framing is None:
+            to_head = self._line.method == "HEAD"
+            self._write_whole(plain_response(500, "Internal Server Error", to_head=to_head), self.observer)
+
+    def refuse(self, problem: BadRequest, observer: Observer | None) -> None:
+        """Answer bytes that are no request, unless the app's response has started."""
+        if self._framing is None:
+            text = f"{problem.reason}\n"
+            response = plain_response(problem.status, text, to_head=problem.to_head, headers=problem.headers)
+            self._write_whole(response, observer)
+
+    def _write_whole(self, response: bytes, observer: Observer | None) -> None:
+        self._transport.write(response)
+        if observer is not None:
+            observer.response_started()
+            observer.response_body(response.partition(b"\r\n\r\n")[2])

@@ -1,0 +1,56 @@
+"""How a connector closes: begun once, awaited by any number of callers."""
+
+import asyncio
+from collections.abc import Callable, Coroutine, Generator
+from contextvars import Context
+from typing import Any
+
+from asgi_connector._log import logger
+from asgi_connector._services.lifespans import raise_all
+from asgi_connector._services.services import Services
+
+
+class Closing:
+    """The closing of one connector."""
+
+    def __init__(self, services: Services) -> None:
+        self.task: asyncio.Task[list[Exception]] | None = None
+        """It closes everything, and returns what failed; `None` until it has begun."""
+        self._services = services
+        self._awaited = False
+
+    def begin(self, close_all: Coroutine[Any, Any, list[Exception]]) -> None:
+        # Not by the loop's task factory: an eager task would run its first step in the middle of an app's.
+        self.task = asyncio.Task(close_all, loop=self._services.loop, context=Context())
+
+    async def wait(self) -> None:
+        """Return when all is closed, or raise what failed. If this is cancelled, apps are cancelled immediately."""
+        assert self.task is not None
+        self._awaited = True
+        try:
+            raise_all("Some apps failed to shut down", await asyncio.shield(self.task))
+        except asyncio.CancelledError:
+            if not self.task.done():
+                self._services.in_flight.hurry()
+                await asyncio.wait([self.task])
+            raise
+
+    def log_unless_awaited(self, failures: list[Exception]) -> None:
+        if not self._awaited:
+            for failure in failures:
+                logger.error("An app failed to shut down", exc_info=failure)
+
+
+class Waiting:
+    """What `close()` returns: it may be awaited, or left alone."""
+
+    def __init__(self, wait: Callable[[], Coroutine[Any, Any, None]] | None) -> None:
+        """*wait* makes the coroutine that is awaited; with `None` there is nothing to wait for."""
+        self._wait = wait
+
+    def __await__(self) -> Generator[Any, None, None]:
+        return (_nothing if self._wait is None else self._wait)().__await__()
+
+
+async def _nothing() -> None:
+    pass

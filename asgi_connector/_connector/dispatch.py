@@ -1,0 +1,247 @@
+"""Where a request goes: to an app that is mounted, to the fallback, or nowhere."""
+
+import asyncio
+import logging
+from collections.abc import Coroutine
+from functools import partial
+from typing import TYPE_CHECKING, Any, cast
+
+from aiohttp import BaseConnector, ClientConnectionError, ClientRequest, ClientTimeout
+from aiohttp.connector import Connection
+from aiohttp.tracing import Trace
+from typing_extensions import override
+from yarl import URL
+
+from asgi_connector._aiohttp.client_protocol import ClientProtocol
+from asgi_connector._aiohttp.pool import PoolingConnector
+from asgi_connector._aiohttp.requests import address_of, connect_timeout, take_proxy, trace_reuse
+from asgi_connector._aiohttp.retries import Retries
+from asgi_connector._asgi.connection import ServerProtocol
+from asgi_connector._callers import current_caller, owners
+from asgi_connector._display import printable
+from asgi_connector._exceptions import UnmountedHostError
+from asgi_connector._log import logger
+from asgi_connector._network.transport import connect_pair
+from asgi_connector._services.lifespan import Lifespan
+from asgi_connector._services.mounted import MountedApp
+from asgi_connector._services.server_end import ClientCall, Origin
+from asgi_connector._services.services import Services
+
+from .closing import Closing
+from .loops import check_loop
+
+if TYPE_CHECKING:
+    from asgi_connector._journal.live import LiveExchange
+
+    from .instruments import Instruments
+
+
+class DispatchingConnector(PoolingConnector):
+    """A connector that sends each request to the app that is mounted for its address, or to the fallback.
+
+    A subclass makes what the annotations name.
+    """
+
+    _services: Services
+    _fallback: BaseConnector | None
+    _fallback_owner: bool
+    _retries: Retries
+    _closing: Closing
+    _instruments: "Instruments | None" = None
+    """The recordings and faults; made when they are first used."""
+
+    @override
+    def connect(  # pyright: ignore[reportIncompatibleMethodOverride] # to which a coroutine is not a Coroutine
+        self, req: ClientRequest, traces: list[Trace], timeout: ClientTimeout
+    ) -> Coroutine[Any, Any, Connection]:
+        """Get a connection to where *req* goes: aiohttp calls this for each request, and awaits it immediately."""
+        if (
+            asyncio.get_running_loop() is not self._services.loop
+            or self._closing.task is not None
+            or self._has_closed()
+        ):
+            check_loop(self)
+            self._check_open()
+        task = asyncio.current_task()
+        if self._retries.expected and task is not None:
+            self._retries.answer(req, task)
+        instruments = self._instruments
+        if instruments is None or not instruments.recorder.recording:
+            return self._dispatch(req, traces, timeout, task, None)
+        exchange = instruments.recorder.begin(req)
+        if not instruments.injecting:
+            return self._dispatch(req, traces, timeout, task, exchange)
+        return instruments.connect(exchange, req, timeout, partial(self._dispatch, req, traces, timeout, task))
+
+    async def _dispatch(
+        self,
+        req: ClientRequest,
+        traces: list[Trace],
+        timeout: ClientTimeout,
+        task: "asyncio.Task[Any] | None",
+        exchange: "LiveExchange | None",
+    ) -> Connection:
+        try:
+            while True:
+                # The pool has only connections to what is mounted now: others are closed when the table changes.
+                connection = await self._reuse(req, traces)
+                if connection is None:
+                    mounted = self._services.table.find(address_of(req))
+                    if mounted is None:
+                        connection = await self._connect_elsewhere(req, traces, timeout, exchange)
+                        break
+                    connection = await self._connect(mounted, req, traces, timeout, exchange)
+                    if connection is None:
+                        continue  # the table may have changed meanwhile
+                if self._closing.task is not None:
+                    self._check_still_open(connection)
+                if _hand_out(cast(ClientProtocol, connection.protocol), req, task, exchange):
+                    break
+                connection.close()  # while a trace ran, the connection was lost or its app was replaced
+        except BaseException as exc:
+            self._close_forgotten([connection.client for connection in self._services.in_flight.connections])
+            if exchange is not None:
+                exchange.not_connected(exc)
+            raise
+        if exchange is not None:
+            exchange.connected(connection)
+        return connection
+
+    async def _connect(
+        self,
+        mounted: MountedApp,
+        req: ClientRequest,
+        traces: list[Trace],
+        timeout: ClientTimeout,
+        exchange: "LiveExchange | None",
+    ) -> Connection | None:
+        """Start the app if it has not started, else connect to it. Returns `None` to dispatch the request anew."""
+        if exchange is not None:
+            exchange.service = mounted.pattern
+        if not mounted.lifespan.ready and (exchange is None or exchange.app is None):
+            await self._start(mounted.lifespan, timeout)
+            return None
+        proxy = take_proxy(req) if req.proxy is not None else None
+        try:
+            return await super().connect(req, traces, timeout)
+        except _UnmountedMeanwhile:
+            if proxy is not None:
+                req.update_proxy(*proxy)
+            return None
+
+    async def _start(self, lifespan: Lifespan, timeout: ClientTimeout) -> None:
+        """Start an app, within the time that the request has for its connection."""
+        if lifespan.over:
+            raise ClientConnectionError(f"The app at {lifespan.name!r} has been shut down")
+        async with asyncio.timeout(connect_timeout(timeout)):
+            await lifespan.wait_started()
+        self._check_open()
+
+    @override
+    def _open_connection(self, req: ClientRequest) -> ClientProtocol:
+        address = address_of(req)
+        services = self._services
+        mounted = services.table.find(address)
+        if mounted is None:
+            raise _UnmountedMeanwhile
+        client = ClientProtocol(services.loop)
+        client.on_app_exception = self._retries.remember
+        client.server = server = ServerProtocol(client, mounted, address, services.in_flight)
+        peername, sockname = (address.host, address.port), mounted.client
+        connect_pair(
+            services.loop,
+            client,
+            server,
+            client_extra={"peername": peername, "sockname": sockname},
+            server_extra={"peername": sockname, "sockname": peername},
+        )
+        return client
+
+    async def _connect_elsewhere(
+        self,
+        req: ClientRequest,
+        traces: list[Trace],
+        timeout: ClientTimeout,
+        exchange: "LiveExchange | None",
+    ) -> Connection:
+        if exchange is not None:
+            exchange.leaves("refused" if self._fallback is None else "fallback")
+            traces = [*traces, trace_reuse(exchange.connection_taken)]
+        if self._fallback is None:
+            raise self._refusal(req)
+        if logger.isEnabledFor(logging.DEBUG):
+            fallback = type(self._fallback).__name__
+            logger.debug("%s %s goes to the fallback, a %s", req.method, _shown(req.url), fallback)
+        return await self._fallback.connect(req, traces, timeout)
+
+    def _refusal(self, req: ClientRequest) -> UnmountedHostError:
+        """The error for a host that is not mounted. It is logged too, because its caller may catch it."""
+        problem = f"No app is mounted for {req.url.origin()}, and there is no fallback."
+        text = printable(f"{problem} {self._services.table.describe(req.host)}")
+        logger.warning("%s %s is refused: %s", req.method, _shown(req.url.with_query(None)), text)
+        return UnmountedHostError.at(req.connection_key, text)
+
+    @override
+    def _refuse_request(self) -> None:
+        if self._has_closed():
+            raise RuntimeError(
+                f"Session is closed: its connector, {self!r}, has been closed, by another session maybe. The end of a "
+                "session closes its connector: to share one, make each ClientSession with connector_owner=False, and "
+                "close the connector yourself"
+            )
+        check_loop(self)
+
+    def _check_open(self) -> None:
+        if self.closed or (self._closing.task is not None and not self._is_called_by_a_shutdown()):
+            raise ClientConnectionError(f"Connector is closed: {self!r}")
+
+    def _check_still_open(self, connection: Connection) -> None:
+        if not self._is_called_by_a_shutdown():
+            connection.close()
+            self._check_open()
+
+    def _is_called_by_a_shutdown(self) -> bool:
+        # Or by the startup of an app that another one, while it shuts down, is the first to call.
+        return any(isinstance(owner, Lifespan) and owner.changing and self._owns(owner) for owner in owners())
+
+    def _is_called_by_an_app(self) -> bool:
+        return any(self._owns(owner) for owner in owners())
+
+    def _owns(self, owner: object) -> bool:
+        """Whether closing this connector waits for *owner*, a request or a lifespan."""
+        if self._services.owns(owner):
+            return True
+        fallback = self._fallback if self._fallback_owner else None
+        return isinstance(fallback, DispatchingConnector) and fallback._owns(owner)
+
+
+class _UnmountedMeanwhile(Exception):
+    """Nothing is mounted any more for the address of a request: dispatch it anew."""
+
+
+def _hand_out(
+    protocol: ClientProtocol,
+    req: ClientRequest,
+    task: "asyncio.Task[Any] | None",
+    exchange: "LiveExchange | None",
+) -> bool:
+    """Tell the server end of a connection which request comes. Returns `False` if it takes no more of them."""
+    if protocol.transport is None:
+        return False
+    server = protocol.server
+    if exchange is not None:
+        exchange.handed_to(server)
+    caller = current_caller.get()
+    if not server.hand_out(ClientCall(Origin(req, task), caller, server.mounted.context_for(caller), exchange)):
+        return False
+    if logger.isEnabledFor(logging.DEBUG):
+        where = "%s %s is answered in this process, by the app at %r"
+        logger.debug(where, req.method, _shown(req.url), server.mounted.pattern)
+    return True
+
+
+def _shown(url: URL) -> str:
+    """A URL for a log record: without secrets, and safe to print."""
+    from asgi_connector._journal.redaction import redact_url
+
+    return printable(redact_url(str(url)))

@@ -1,0 +1,237 @@
+"""Open connections and running apps: how an app's task starts, how it ends, and how all of them are ended."""
+
+import asyncio
+import sys
+from abc import ABC, abstractmethod
+from collections.abc import Coroutine, Generator
+from contextlib import contextmanager
+from contextvars import Context
+from typing import Any, Final
+
+from asgi_connector._callers import Caller, current_caller
+from asgi_connector._log import logger
+from asgi_connector._observer import Observer
+from asgi_connector._tasks import discard_silently, is_discarded, where_it_waits
+from asgi_connector._types import ASGIApp, Message, Scope
+
+from .lifespan import CANCEL_PATIENCE
+from .mounted import MountedApp
+from .server_end import ServerEnd
+from .table import MountTable
+
+NOTICEABLE: Final = 0.5
+"""Seconds that an app may go on without its client before the log says what waits for it."""
+
+
+class AppRequest(ABC):
+    """One request and the app that answers it, from the call of the app to its return."""
+
+    __slots__ = ("caller", "disconnected_at", "ended", "mounted", "observer", "scope", "task")
+
+    def __init__(self, scope: Scope, mounted: MountedApp, observer: Observer | None) -> None:
+        self.scope = scope
+        self.mounted = mounted
+        self.observer = observer
+        self.caller: Caller | None = None
+        """What the services see that the app calls."""
+        self.task: asyncio.Task[None] | None = None
+        """The app's task, as long as `InFlight` has it."""
+        self.ended = False
+        """Whether the app has returned."""
+        self.disconnected_at: float | None = None
+        """When the client left, by the event loop's clock; `None` if it has not."""
+
+    @property
+    @abstractmethod
+    def method(self) -> str: ...
+
+    @property
+    @abstractmethod
+    def url(self) -> str:
+        """The URL of the request, for people to read."""
+        ...
+
+    @abstractmethod
+    async def receive(self) -> Message: ...
+
+    @abstractmethod
+    async def send(self, message: Message) -> None: ...
+
+    @abstractmethod
+    def disconnect(self) -> None:
+        """Tell the app that the client has gone."""
+
+    @abstractmethod
+    def app_returned(self, result: object) -> None:
+        """The app has returned *result*."""
+
+    @abstractmethod
+    def app_failed(self, exc: BaseException) -> None:
+        """The app has raised *exc*."""
+
+    @abstractmethod
+    def app_interrupted(self, exc: BaseException) -> None:
+        """The app has raised `KeyboardInterrupt` or `SystemExit`, which goes on to the event loop."""
+
+    def end(self) -> None:
+        """The app has ended, and its client has been told how."""
+        self.ended = True
+        assert self.caller is not None
+        self.caller.app_returned()
+
+
+if sys.version_info >= (3, 12):
+
+    def _start_task(
+        loop: asyncio.AbstractEventLoop, app_run: Coroutine[Any, Any, None], context: Context
+    ) -> asyncio.Task[None]:
+        """Run the app; its first step at once, whatever the loop's task factory."""
+        return asyncio.Task(app_run, loop=loop, context=context, eager_start=True)
+
+else:
+
+    def _start_task(
+        loop: asyncio.AbstractEventLoop, app_run: Coroutine[Any, Any, None], context: Context
+    ) -> asyncio.Task[None]:
+        """Run the app from the next turn of the event loop on."""
+        return loop.create_task(app_run, context=context)
+
+
+class InFlight:
+    """The open connections, and the requests whose app has not returned yet."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.loop = loop
+        # Dicts and not sets, here and elsewhere: the order must not depend on addresses in memory.
+        self.connections: dict[ServerEnd, None] = {}
+        self._requests: dict[AppRequest, None] = {}
+        self._hurry = asyncio.Event()
+
+    def start(self, request: AppRequest, app: ASGIApp, context: Context, caller: Caller | None) -> None:
+        """Run *app* in *context*, called by *caller*. From Python 3.12 on its first step runs before this returns."""
+        request.caller = Caller(request, request.mounted.pattern, request.observer, caller)
+        context.run(current_caller.set, request.caller)
+        task = _start_task(self.loop, self._run(request, app), context)
+        if request.ended:
+            return
+        request.task = task
+        request.mounted.begin_use(request)
+        self._requests[request] = None
+        discard_silently(task)
+        if sys.version_info < (3, 12):
+            task.add_done_callback(lambda _: self._task_done(request))
+
+    async def _run(self, request: AppRequest, app: ASGIApp) -> None:
+        """The app's task, from its start to its end."""
+        discarded = False
+        try:
+            result = await app(request.scope, request.receive, request.send)
+        except (KeyboardInterrupt, SystemExit) as exc:
+            request.app_interrupted(exc)
+            raise
+        except BaseException as exc:
+            discarded = is_discarded(exc, request.task, self.loop)
+            if not discarded:
+                request.app_failed(exc)
+        else:
+            request.app_returned(result)
+        finally:
+            request.end()
+            if not discarded:
+                self._remove(request)
+
+    def _task_done(self, request: AppRequest) -> None:
+        """A task that is cancelled before its first step ends without running `_run()`."""
+        if not request.ended:
+            request.app_failed(asyncio.CancelledError())
+            request.end()
+            self._remove(request)
+
+    def _remove(self, request: AppRequest) -> None:
+        if request.task is not None:
+            request.task = None  # or task, context and request would wait for the garbage collector
+            self._requests.pop(request, None)
+            request.mounted.end_use(request)
+
+    def retire_outdated(self, table: MountTable) -> None:
+        """Retire each connection whose address leads to another app now than when it was made."""
+        for connection in tuple(self.connections):
+            if table.find(connection.address) is not connection.mounted:
+                connection.retire()
+
+    def is_idle(self) -> bool:
+        """Whether no app is running."""
+        return not self._requests
+
+    def hurry(self) -> None:
+        """Cancel immediately the apps that `end_all()` is still waiting for."""
+        self._hurry.set()
+
+    @contextmanager
+    def reporting_delay(self, mounted: MountedApp | None = None) -> Generator[None, None, None]:
+        """Log one warning if the block takes `NOTICEABLE` seconds while an app goes on though its client has left.
+
+        The app is *mounted*, or any.
+        """
+        timer = self.loop.call_later(NOTICEABLE, self._report_delay, mounted, context=Context())
+        try:
+            yield
+        finally:
+            timer.cancel()
+
+    def _report_delay(self, mounted: MountedApp | None) -> None:
+        waiting = [
+            request
+            for request in self._requests
+            if request.disconnected_at is not None and (mounted is None or request.mounted is mounted)
+        ]
+        for request in waiting[:1]:
+            assert request.task is not None
+            more = f", and for {len(waiting) - 1} more" if len(waiting) > 1 else ""
+            text = "Waiting for an app that goes on though its client has left: %s, which waits %s%s"
+            logger.warning(text, _describe(request), where_it_waits(request.task), more)
+
+    async def end_all(self, timeout: float) -> None:
+        """Disconnect every client, and return when the last app has ended.
+
+        An app has *timeout* seconds from when its client left, which may be long ago. Then it is cancelled, with a
+        warning, and has `CANCEL_PATIENCE` to clean up; one that goes on is left alone, with an error in the log.
+        """
+        for connection in tuple(self.connections):
+            connection.close_client()
+        for request in self._requests:
+            request.disconnect()
+        with self.reporting_delay():
+            cancelled = await self._cancel_overdue(timeout)
+        if cancelled:
+            _, disobedient = await asyncio.wait(cancelled, timeout=CANCEL_PATIENCE)
+            for task in disobedient:
+                described = _describe(cancelled[task])
+                self._remove(cancelled[task])  # as far as we are concerned
+                logger.error("An app went on though it was cancelled: %s, %s", described, where_it_waits(task))
+
+    async def _cancel_overdue(self, timeout: float) -> dict[asyncio.Task[None], AppRequest]:
+        cancelled: dict[asyncio.Task[None], AppRequest] = {}
+        hurry = self.loop.create_task(self._hurry.wait())
+        try:
+            for request, task in [(request, request.task) for request in sorted(self._requests, key=_left_at)]:
+                assert task is not None  # it is, as soon as the app's first step is over
+                patience = max(_left_at(request) + timeout - self.loop.time(), 0)
+                await asyncio.wait({task, hurry}, timeout=patience, return_when=asyncio.FIRST_COMPLETED)
+                if not task.done():
+                    text = "Cancelled an app, still running when the connector closed: %s, which waited %s"
+                    logger.warning(text, _describe(request), where_it_waits(task))
+                    task.cancel("The connector was closed")
+                    cancelled[task] = request
+        finally:
+            hurry.cancel()
+        return cancelled
+
+
+def _describe(request: AppRequest) -> str:
+    return f"{request.method} {request.url}, by {request.mounted!r}"
+
+
+def _left_at(request: AppRequest) -> float:
+    assert request.disconnected_at is not None
+    return request.disconnected_at

@@ -1,0 +1,123 @@
+"""The lifespans of a connector's apps: which app has which one, and in which order they start and stop."""
+
+import asyncio
+from collections.abc import Iterable
+from contextvars import Context
+from types import MethodType
+
+from asgi_connector._exceptions import LifespanError
+from asgi_connector._types import ASGIApp
+
+from .lifespan import Lifespan, Setting
+
+
+class Lifespans:
+    """The lifespans of a connector's apps: one for each app, from its first mount to the end of its last."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, timeout: float) -> None:
+        self.loop = loop
+        self.timeout = timeout
+        self.started: list[Lifespan] = []
+        """Those that run now, in the order in which they started."""
+        self._of_app: dict[object, Lifespan] = {}
+
+    def check(self, app: ASGIApp, setting: Setting) -> None:
+        """Raise `ValueError` if *app* is in use with another setting."""
+        lifespan = self._of_app.get(_identity(app))
+        if lifespan is not None and not lifespan.over and lifespan.setting != setting:
+            raise ValueError(
+                f"lifespan={setting!r} for {app!r}, which is mounted at {lifespan.name!r} with "
+                f"lifespan={lifespan.setting!r}: one app has one lifespan"
+            )
+
+    def add_mount(self, app: ASGIApp, setting: Setting, name: str, context: Context) -> Lifespan:
+        """Return the lifespan of *app* for one more mount, *name*. A new one starts in a copy of *context*."""
+        self.check(app, setting)
+        key = _identity(app)
+        lifespan = self._of_app.get(key)
+        if lifespan is None or lifespan.over:
+            predecessor, lifespan = lifespan, Lifespan(app, setting, name, context, self)
+            lifespan.predecessor = predecessor
+            self._of_app[key] = lifespan
+        lifespan.users += 1
+        return lifespan
+
+    async def remove_mount(self, lifespan: Lifespan) -> None:
+        """A mount does not need *lifespan* any more. The last one shuts it down, which may raise `LifespanError`."""
+        lifespan.users -= 1
+        if lifespan.users == 0:
+            lifespan.release_waiters()  # they look anew for what is mounted
+            try:
+                await lifespan.stop()
+            finally:
+                self._forget(lifespan)
+
+    def _forget(self, lifespan: Lifespan) -> None:
+        key = _identity(lifespan.app)
+        if self._of_app.get(key) is lifespan:
+            del self._of_app[key]
+
+    async def start_all(self) -> None:
+        """Start every app, all at the same time.
+
+        When one fails, the others have the timeout to end their startup too. Raises `LifespanError`, or an
+        `ExceptionGroup` of several.
+        """
+        tasks = [self.loop.create_task(lifespan.wait_started()) for lifespan in list(self._of_app.values())]
+        if not tasks:
+            return
+        try:
+            _, pending = await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
+            if pending:
+                await asyncio.wait(pending, timeout=self.timeout)
+        finally:
+            for task in tasks:
+                task.cancel()
+            results = await asyncio.gather(*tasks, return_exceptions=True)
+        raise_all("Some apps failed to start", results)
+
+    def is_idle(self) -> bool:
+        """Whether no app is running its lifespan."""
+        return all(lifespan.ended for lifespan in self._of_app.values())
+
+    def release_waiters(self) -> None:
+        for lifespan in self._of_app.values():
+            lifespan.release_waiters()
+
+    async def stop_all(self) -> list[Exception]:
+        """Shut every app down, in the reverse order of their startup; returns what failed."""
+        failures: list[Exception] = []
+        # An app may, while it shuts down, be the first to call another one, which starts then.
+        while lifespan := self._next_to_stop():
+            try:
+                await lifespan.stop()
+            except LifespanError as exc:
+                failures.append(exc)
+        return failures
+
+    def _next_to_stop(self) -> Lifespan | None:
+        if self.started:
+            return self.started[-1]
+        # Those that are over are dropped on the way: to pass them again each time would be quadratic.
+        while self._of_app:
+            key, lifespan = self._of_app.popitem()
+            if not lifespan.over:
+                self._of_app[key] = lifespan
+                return lifespan
+        return None
+
+
+def raise_all(message: str, results: Iterable[BaseException | None]) -> None:
+    """Raise the one exception in *results*, or a group of several."""
+    failures = [result for result in results if isinstance(result, Exception)]
+    if len(failures) == 1:
+        raise failures[0]
+    if failures:
+        raise ExceptionGroup(message, failures)
+
+
+def _identity(app: ASGIApp) -> object:
+    """What makes it the same app, also for a bound method, which is a new object each time."""
+    if isinstance(app, MethodType):
+        return (id(app.__self__), app.__func__)
+    return id(app)

@@ -1,0 +1,182 @@
+"""A server end: the end of an in-memory connection at which an app answers.
+
+The pool, the journal and the faults know a connection only by `ServerEnd`. There can be several kinds of server ends.
+"""
+
+import asyncio
+from abc import abstractmethod
+from contextvars import Context
+from typing import Any, Final, NamedTuple, Protocol, cast
+
+from aiohttp import ClientConnectionError, ClientRequest
+
+from asgi_connector._callers import Caller
+from asgi_connector._network.transport import MemoryTransport
+from asgi_connector._observer import Observer
+
+from .address import Address
+from .mounted import MountedApp
+
+_NO_PROTOCOL: Final = asyncio.Protocol()
+
+
+class Origin(NamedTuple):
+    """What a request is to the client."""
+
+    request: ClientRequest
+    task: asyncio.Task[Any] | None
+    """The task that called `connect()`."""
+
+
+class ClientCall(NamedTuple):
+    """A request that the client is about to send.
+
+    A named tuple, because one is made for each request, and making a frozen dataclass takes three times as long.
+    """
+
+    origin: Origin
+    caller: Caller | None
+    """The app that makes the call; `None` for a call from outside every app."""
+    context: Context
+    """The app runs in it."""
+    observer: Observer | None
+    """Observes the request, if anything does."""
+
+
+class RequestProgress(NamedTuple):
+    """How far the request on a connection has come. It also describes requests that nothing observes."""
+
+    method: str
+    path: str
+    caller: str | None
+    observer: Observer | None
+    request_begun: bool
+    request_head_passed: bool
+    response_begun: bool
+    response_head_passed: bool
+
+
+class ClientEnd(Protocol):
+    """The client's end of the connection, and the ways to let the client's call fail."""
+
+    @property
+    def connected(self) -> bool:
+        """Whether the client has not closed its end."""
+        ...
+
+    @property
+    def in_use(self) -> bool:
+        """Whether the pool has given this connection away, and not got it back."""
+        ...
+
+    def force_close(self) -> None:
+        """Do not keep this connection in the pool."""
+
+    def close(self) -> None:
+        """Close this end."""
+
+    def give_up(self, exc: BaseException) -> None:
+        """Close this end, and let everything that waits for this connection fail with *exc*."""
+
+    def raise_from_request(self, exc: BaseException, origin: Origin) -> None:
+        """Raise *exc* from the call that waits for the head of the response to the request *origin*."""
+
+    def raise_from_body(self, exc: BaseException) -> None:
+        """Raise *exc* from reading the body, after everything that was written before."""
+
+    def raise_from_frames(self, exc: BaseException) -> None:
+        """Let a WebSocket's `receive()` return *exc*, after everything that was written before."""
+
+
+class ServerEnd(asyncio.Protocol):
+    """The server's end of one connection, and its requests, one after another.
+
+    `hand_out()` is called before each request is sent. A subclass serves the requests, and clears `_expected` when it
+    begins to read one.
+    """
+
+    __slots__ = ("_connections", "_expected", "address", "client", "mounted", "retired", "transport", "used")
+
+    transport: MemoryTransport
+    """The transport of this end, from `connection_made()` on."""
+
+    def __init__(
+        self, client: ClientEnd, mounted: MountedApp, address: Address, connections: "dict[ServerEnd, None]"
+    ) -> None:
+        """Belong to *connections* as long as the connection is open."""
+        self.client = client
+        self.mounted = mounted
+        self.address = address
+        self.used = False
+        """Whether a request has been sent on this connection."""
+        self.retired = False
+        """Whether it takes no further request."""
+        self._connections = connections
+        self._expected: ClientCall | None = None  # it was handed out for this request, of which no byte has been read
+
+    def hand_out(self, call: ClientCall) -> bool:
+        """Expect *call*, which the client is about to send; `False` if the connection takes no more requests."""
+        if self.retired or self.transport.is_closing():
+            return False
+        self.used = True
+        self._expected = call
+        if not self.mounted.lifespan.ready:
+            self.retire()  # something else answers in place of the app, which the next request is to start
+        return True
+
+    def retire(self) -> None:
+        """Take no request after the current one, or the one that the connection has been handed out for."""
+        self.retired = True
+        self.client.force_close()
+        # What was handed out may have been given back unused.
+        if not (self._expected is not None and self.client.in_use) and not self.busy:
+            self.transport.close()
+        elif self.transport.peer_lost:
+            self._end_without_client()
+
+    def close_client(self) -> None:
+        """Close the client's end, whose calls fail. The app sees a disconnect."""
+        self.client.give_up(ClientConnectionError("Connector is closed"))
+        if self.transport.peer_lost:
+            self._end_without_client()
+
+    def _end_without_client(self) -> None:
+        """The client has left, and this end may never read on to where it would learn of it."""
+        self.client_left()
+        self.transport.abort()
+
+    @property
+    @abstractmethod
+    def busy(self) -> bool:
+        """Whether a request is unfinished, or a response undelivered. A WebSocket is busy until its connection ends."""
+        ...
+
+    @property
+    @abstractmethod
+    def receiving(self) -> bool:
+        """Whether it is an open WebSocket. Its app receives everything that the client sent before it left."""
+        ...
+
+    @abstractmethod
+    def progress(self) -> RequestProgress | None:
+        """How far the current request has come; `None` if the connection is idle."""
+        ...
+
+    @abstractmethod
+    def client_left(self) -> None:
+        """The client closes its end in the middle of an exchange. The app may see that before `connection_lost()`."""
+
+    @abstractmethod
+    def failure_undelivered(self, exc: BaseException, *, client_gone: bool) -> None:
+        """No call of the client could raise *exc*, with which the app has ended."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast(MemoryTransport, transport)
+        self._connections[self] = None
+        self.mounted.begin_use(self)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._expected = None
+        self._connections.pop(self, None)
+        self.mounted.end_use(self)
+        self.transport.set_protocol(_NO_PROTOCOL)  # so that a kept transport does not keep the app

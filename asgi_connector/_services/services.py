@@ -1,0 +1,136 @@
+"""The apps of one connector, from their first mount to the end of the connector, in order."""
+
+import asyncio
+from collections.abc import Mapping
+from contextvars import Context, copy_context
+from typing import TypeAlias
+
+from asgi_connector._callers import owners
+from asgi_connector._exceptions import LifespanError
+from asgi_connector._log import logger
+from asgi_connector._types import ASGIApp
+
+from .in_flight import AppRequest, InFlight
+from .lifespan import Lifespan
+from .lifespans import Lifespans
+from .mount import Mount, MountDefaults
+from .mounted import MountedApp
+from .table import Layer, Mounts, MountTable
+
+Leaving: TypeAlias = asyncio.Task[LifespanError | None]
+
+
+class Services:
+    """Mounts apps, starts them, lets them go when nothing is in flight on them any more, and closes all of them."""
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        defaults: MountDefaults,
+        shutdown_timeout: float,
+        apps: Mapping[str, ASGIApp | Mount],
+    ) -> None:
+        self.loop = loop
+        self.lifespans = Lifespans(loop, shutdown_timeout)
+        self.table = MountTable(defaults, self.lifespans)
+        self.mounts = Mounts(self.table)
+        self.in_flight = InFlight(loop)
+        self._shutdown_timeout = shutdown_timeout
+        self._leaving: set[Leaving] = set()  # apps that were unmounted or replaced, and have not shut down yet
+        self.table.add_all(apps, copy_context())
+
+    def mount(self, pattern: str, app: ASGIApp | Mount) -> None:
+        """Put *app* in the place of what is seen at *pattern*."""
+        replaced = self.table.mount(pattern, app, copy_context())
+        self.in_flight.retire_outdated(self.table)
+        if replaced is not None:
+            self._shut_down_when_unused(replaced).add_done_callback(_log_failure)
+
+    async def unmount(self, pattern: str) -> None:
+        """Take away what is seen at *pattern*, and return when it has shut down; `KeyError` if nothing is."""
+        mounted = self.table.seen_at(pattern)
+        if mounted is None:
+            raise KeyError(f"{pattern!r} is not mounted. {self.table.describe(pattern)}")
+        _check_outside(mounted)
+        self.table.unmount(pattern)
+        self.in_flight.retire_outdated(self.table)
+        await _wait_for_shutdown(self._shut_down_when_unused(mounted))
+
+    def cover(self, pattern: str, app: ASGIApp | Mount) -> tuple[Layer, MountedApp]:
+        """Cover what is seen at *pattern* with *app*, until `uncover()`."""
+        covering = self.table.push(pattern, app, copy_context())
+        self.in_flight.retire_outdated(self.table)
+        return covering
+
+    async def uncover(self, layer: Layer, mounted: MountedApp) -> None:
+        """Take away *layer*, which *mounted* was put on, and return when nothing is in flight there any more."""
+        _check_outside(mounted)
+        last = self.table.remove(layer)  # another app, if mount() or unmount() was called in between
+        self.in_flight.retire_outdated(self.table)
+        if last is not None:
+            await _wait_for_shutdown(self._shut_down_when_unused(last))
+        await mounted.wait_until_unused()
+
+    def _shut_down_when_unused(self, mounted: MountedApp) -> Leaving:
+        """Wait until nothing is in flight on *mounted*, which gets no further requests, then shut its app down.
+
+        The app goes on if it is mounted elsewhere. This is a task of its own, because the caller may be cancelled. Its
+        result is the failure of the shutdown.
+        """
+
+        async def shut_down() -> LifespanError | None:
+            with self.in_flight.reporting_delay(mounted):
+                await mounted.wait_until_unused()
+            try:
+                await self.lifespans.remove_mount(mounted.lifespan)
+            except LifespanError as exc:
+                return exc
+            return None
+
+        task = asyncio.Task(shut_down(), loop=self.loop, context=Context())
+        self._leaving.add(task)
+        task.add_done_callback(self._leaving.discard)
+        return task
+
+    async def close(self) -> list[Exception]:
+        """Close all in order: requests, apps that were unmounted, lifespans. Returns what failed."""
+        self.lifespans.release_waiters()
+        await self.in_flight.end_all(self._shutdown_timeout)
+        await asyncio.gather(*self._leaving)
+        failures = await self.lifespans.stop_all()
+        await self.in_flight.end_all(self._shutdown_timeout)  # requests that the apps made while they shut down
+        return failures
+
+    def is_idle(self) -> bool:
+        """Whether no app runs, no lifespan does, and no app is about to be shut down."""
+        return self.in_flight.is_idle() and self.lifespans.is_idle() and not self._leaving
+
+    def owns(self, owner: object) -> bool:
+        """Whether `close()` waits for *owner*, a request or a lifespan."""
+        if isinstance(owner, AppRequest):
+            owner = owner.mounted.lifespan
+        return isinstance(owner, Lifespan) and owner.owner is self.lifespans
+
+
+async def _wait_for_shutdown(task: Leaving) -> None:
+    try:
+        failure = await asyncio.shield(task)
+    except asyncio.CancelledError:
+        task.add_done_callback(_log_failure)
+        raise
+    if failure is not None:
+        raise failure
+
+
+def _log_failure(task: Leaving) -> None:
+    if not task.cancelled() and (failure := task.result()) is not None:
+        logger.error("An app that is mounted no more failed to shut down", exc_info=failure)
+
+
+def _check_outside(mounted: MountedApp) -> None:
+    for owner in owners():
+        if owner is mounted.lifespan or (isinstance(owner, AppRequest) and owner.mounted is mounted):
+            raise RuntimeError(
+                f"{mounted!r} cannot be unmounted from inside one of its own requests, or its lifespan: it would have "
+                "to wait for itself"
+            )

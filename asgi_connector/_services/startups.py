@@ -1,0 +1,50 @@
+"""Startups that wait for other startups, and the circles in which they would wait for each other forever."""
+
+import asyncio
+from collections.abc import Collection, Generator
+from contextlib import contextmanager
+
+from asgi_connector._callers import owners
+from asgi_connector._exceptions import LifespanError
+
+
+class Startup:
+    """The startup of an app, as far as others wait for it."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.predecessor: Startup | None = None
+        """The lifespan of the same app before this one. It must have shut down before this startup begins."""
+        self.stopped = asyncio.Event()
+        """Set when the app has shut down, or will not start any more."""
+        self._waits_for: list[Startup] = []  # what code inside of this lifespan waits for
+
+    @contextmanager
+    def being_awaited(self) -> Generator[None, None, None]:
+        """The block waits for this startup. Raises `LifespanError` if this startup waits for the current code."""
+        inside = [owner for owner in owners() if isinstance(owner, Startup)]
+        if circle := self._find_circle(inside):
+            names = " waits for ".join(repr(startup.name) for startup in circle)
+            raise LifespanError(f"The startups wait for each other in a circle: {names}")
+        for startup in inside:
+            startup._waits_for.append(self)
+        try:
+            yield
+        finally:
+            for startup in inside:
+                startup._waits_for.remove(self)
+
+    def _find_circle(self, inside: Collection["Startup"]) -> list["Startup"]:
+        """The way from this startup to one of *inside*, which are about to wait for it; empty if there is none."""
+        ways: list[list[Startup]] = [[self]]
+        seen: set[Startup] = {self}
+        while ways:
+            way = ways.pop()
+            if way[-1] in inside:
+                return [way[-1], *way]
+            predecessor = way[-1].predecessor
+            for startup in [*way[-1]._waits_for, *([predecessor] if predecessor else [])]:
+                if startup not in seen:
+                    seen.add(startup)
+                    ways.append([*way, startup])
+        return []
