@@ -1,8 +1,8 @@
 """A chat with two clients, all in one process: WebSockets without a server.
 
 The chat is a Starlette app. It sends each message of a member to all members of the same chat room. Ada and Grace each
-have an `aiohttp` WebSocket to it, opened by the same session. They exchange real WebSocket frames, with an opening and a
-closing handshake. Only the network is missing.
+have an `aiohttp` WebSocket to it, opened by the same session. They exchange real WebSocket frames, with an opening and
+a closing handshake. Only the network is missing.
 
 Run it:  python examples/chat.py
 """

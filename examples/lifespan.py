@@ -1,8 +1,8 @@
 """A FastAPI app that opens its database in its lifespan, and closes it there.
 
 The library opens a SQLite file with aiosqlite when it starts, and closes it when it shuts down, as on any server. The
-connector runs both. The startup runs once, before the first request of the session, even if several requests come at the
-same time. The shutdown runs when the session is closed. What the lifespan yields is in `request.state` of every request.
+connector runs both. The startup runs once, before the first request of the session, even if several requests come at
+the same time. The shutdown runs when the session closes. Each request has what the lifespan yields in `request.state`.
 
 Run it:  python examples/lifespan.py
 """
