@@ -1,4 +1,4 @@
-"""The client goes away: what its app is told, what becomes of what it still does, and what the next request finds."""
+"""The client disconnects: what its app receives, what happens to its later calls, and what the next request gets."""
 
 import asyncio
 import io
@@ -25,9 +25,9 @@ DISCONNECT = {"type": "http.disconnect"}
 START = {"type": "http.response.start", "status": 200, "headers": []}
 CHUNK = {"type": "http.response.body", "body": b"chunk", "more_body": True}
 LAST = {"type": "http.response.body", "body": b"last"}
-SHORT = 0.05  # seconds after which a client of these tests loses patience; nothing depends on how long that is
+SHORT = 0.05  # seconds until a client of these tests times out; no result depends on the number
 
-ENOUGH = 100_000  # events that nobody reads, and far more than any buffer holds
+ENOUGH = 100_000  # events that no client reads, far larger than any buffer
 
 T = TypeVar("T")
 Then = Callable[[Receive, Send], Awaitable[None]]
@@ -38,7 +38,7 @@ async def nothing(receive: Receive, send: Send) -> None:
 
 
 class App:
-    """Serves a request until its client has gone, and then does what the test wants; ``/next`` it just answers."""
+    """Serves a request until its client has disconnected, and then does what the test wants. Only answers ``/next``."""
 
     def __init__(self, then: Then = nothing, *, answers: bool = False) -> None:
         self.then = then
@@ -66,7 +66,7 @@ class App:
             self.ended.set()
 
 
-# The ways in which a client leaves: before it has the head of the response, or in the middle of the body.
+# The ways in which a client disconnects: before it has the head of the response, or in the middle of the body.
 
 Leave = Callable[[ClientSession, asyncio.Event], Awaitable[None]]
 
@@ -166,7 +166,7 @@ async def cancel(task: "asyncio.Task[Any]") -> None:
 
 
 def at_once(awaitable: Awaitable[T]) -> T:
-    """What it returns, without suspending."""
+    """The return value of a coroutine that does not suspend."""
     steps = awaitable.__await__()
     try:
         next(steps)
@@ -198,18 +198,18 @@ class Connections:
 
 
 def collect_reports() -> list[dict[str, Any]]:
-    """What the loop's exception handler is told from now on."""
+    """The contexts that the loop's exception handler is called with from now on."""
     reports: list[dict[str, Any]] = []
     asyncio.get_running_loop().set_exception_handler(lambda _, report: reports.append(report))
     return reports
 
 
 def own(caplog: pytest.LogCaptureFixture) -> list[logging.LogRecord]:
-    """The package's own records from WARNING on."""
+    """The package's own log records from WARNING on."""
     return [record for record in caplog.records if record.name == "asgi_connector"]
 
 
-# What the app is told.
+# What the app receives.
 
 
 @in_every_way
@@ -231,7 +231,7 @@ async def test_an_app_is_told_that_its_client_has_gone_and_told_again_without_su
 async def test_the_next_request_gets_a_new_connection_and_its_answer(leave: Leave) -> None:
     connections = Connections()
     app = App(answers=leave in IN_THE_BODY)
-    # With a limit of one, a connection that is not given back would leave the next request waiting for ever.
+    # With a limit of one, a connection that is not released would make the next request wait forever.
     async with session_to(app, limit=1, session_trace_configs=[connections.trace]) as session:
         assert await fetch(session, "/next") == b"last"
         await leave(session, app.started)
@@ -281,7 +281,7 @@ async def test_an_app_that_asks_only_later_is_told_at_once() -> None:
         await turns()
         go.set()
         await ended.wait()
-    assert messages == [DISCONNECT] * 2  # not the request, of which it has read nothing
+    assert messages == [DISCONNECT] * 2  # not the request: the app has read nothing of it
 
 
 async def test_after_the_response_an_app_is_told_that_its_client_has_gone() -> None:
@@ -305,7 +305,7 @@ async def test_after_the_response_an_app_is_told_that_its_client_has_gone() -> N
 
 @in_every_way
 async def test_what_an_app_sends_to_nobody_does_nothing(leave: Leave, caplog: pytest.LogCaptureFixture) -> None:
-    """It is not even checked, as in uvicorn, so that an app commits or rolls back as it would in production."""
+    """The message is not even checked, as in uvicorn. So an app commits or rolls back as in production."""
     returned: list[object] = []
 
     async def send_on(receive: Receive, send: Send) -> None:
@@ -343,7 +343,7 @@ async def test_an_app_that_sends_to_nobody_without_end_starves_nobody(leave: Lea
 
 @pytest.mark.parametrize("answers", [False, True], ids=["before the head", "in the body"])
 async def test_an_app_that_sends_in_the_turn_in_which_its_client_leaves_gives_way_to_the_loop(answers: bool) -> None:
-    """In that turn nobody has been told yet, and what is sent is no longer counted against the marks."""
+    """In this turn neither end knows it yet, and the bytes that are sent no longer count for the marks."""
     gave_way: list[bool] = []
     started, go, ended = asyncio.Event(), asyncio.Event(), asyncio.Event()
 
@@ -367,7 +367,7 @@ async def test_an_app_that_sends_in_the_turn_in_which_its_client_leaves_gives_wa
         task = asyncio.create_task(fetch(session, "/"))
         await started.wait()
         await turns()
-        task.cancel()  # the client's next step comes first, and the app's right after it
+        task.cancel()  # the client's next step comes first, and the app's immediately after it
         go.set()
         with pytest.raises(asyncio.CancelledError):
             await task
@@ -485,7 +485,7 @@ async def test_what_an_app_raises_in_the_turn_in_which_its_client_leaves_is_logg
         task = asyncio.create_task(fetch(session, "/"))
         await started.wait()
         await turns()
-        task.cancel()  # the client's next step comes first, and the app's right after it
+        task.cancel()  # the client's next step comes first, and the app's immediately after it
         go.set()
         with pytest.raises(asyncio.CancelledError):
             await task
@@ -513,7 +513,7 @@ async def test_an_app_that_just_returns_in_the_turn_in_which_its_client_leaves_h
         task = asyncio.create_task(fetch(session, "/"))
         await started.wait()
         await turns()
-        task.cancel()  # the client's next step comes first, and the app's right after it
+        task.cancel()  # the client's next step comes first, and the app's immediately after it
         go.set()
         with pytest.raises(asyncio.CancelledError):
             await task
@@ -561,7 +561,7 @@ async def test_a_client_may_leave_while_a_503_is_held_back_for_an_exception(
         await turns()
         go.set()
         await ended.wait()
-        await turns(300)  # longer than anything is held back
+        await turns(300)  # longer than a response is held back
         assert await fetch(session, "/next") == b"last"
     assert [record.exc_info[1] for record in own(caplog) if record.exc_info] == ([error] if fails else [])
     assert reports == []
@@ -737,12 +737,12 @@ async def test_a_client_may_leave_an_upload_that_its_app_does_not_read(make: Cal
     async with session_to(app) as session:
         task = asyncio.create_task(fetch(session, "/", method="POST", data=make()))
         await started.wait()
-        await turns(100)  # until the client can write no more
+        await turns(100)  # until the client cannot write any more
         await cancel(task)
         await turns()
         go.set()
         await ended.wait()
-    assert messages == [DISCONNECT]  # and not what has arrived of the body
+    assert messages == [DISCONNECT]  # and not the part of the body that has arrived
 
 
 @every_upload
@@ -755,7 +755,7 @@ async def test_a_session_can_close_in_the_middle_of_an_upload_that_its_app_does_
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         started.set()
         while await receive() != DISCONNECT:
-            await told.wait()  # reads one piece, if any, and then no more
+            await told.wait()  # reads at most one piece, and then no more
         told.set()
 
     async with session_to(app, shutdown_timeout=0) as session:
@@ -875,11 +875,11 @@ async def test_a_client_may_leave_while_it_waits_to_be_told_to_continue() -> Non
     assert messages == [DISCONNECT]
 
 
-# Many at once.
+# Many requests at the same time.
 
 
 async def test_a_client_that_leaves_disturbs_no_other_on_the_same_session() -> None:
-    """One request of a hundred in three leaves, each at its own time; the others get their own answers."""
+    """One in three of a hundred requests is abandoned, each at a different time. The others get their own answers."""
     started: list[int] = []
     told: list[int] = []
 

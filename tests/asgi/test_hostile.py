@@ -28,19 +28,19 @@ from tests.conftest import AIOHTTP, LOOPS, session_to
 
 MAX_EXAMPLES: Final = 300
 MAX_TURNS: Final = 5000
-"""So many turns after its beginning, every exchange is over whose app and client wait for nothing."""
+"""After so many turns, every exchange is over if neither its app nor its client waits."""
 STUCK_TURNS: Final = 40
-"""An app that has waited for so many turns, while its client did not move either, waits for ever."""
+"""An app that has waited for so many turns, while its client did nothing either, waits forever."""
 SOON: Final = 10.0
-"""Seconds after which a test gives up on what should have happened long ago."""
+"""Seconds after which a test fails because something did not happen."""
 
 
 class Oops(BaseException):
-    """Which is no `Exception`."""
+    """It is not an `Exception`."""
 
 
 class UploadError(Exception):
-    """What the body of a request raises in its middle."""
+    """What the body of a request raises in the middle."""
 
 
 RAISES: Final[dict[str, Callable[[], BaseException]]] = {
@@ -65,7 +65,7 @@ RAISES: Final[dict[str, Callable[[], BaseException]]] = {
 
 @dataclass(frozen=True)
 class Made:
-    """A value that can be used only once, or does not say what it is: made anew whenever its step is run."""
+    """A value that can be used only once, or has no useful repr. It is made again for each run of its step."""
 
     kind: str
     data: Any = b""
@@ -153,7 +153,7 @@ Step = Say | Listen | Turns | Raise | Return | Hang | Spawn
 
 @dataclass(frozen=True)
 class Upload:
-    """A body of pieces, with some turns between them; what raises after the last one is an `UploadError`."""
+    """A body of pieces, with some turns between them. If it raises after the last one, it raises an `UploadError`."""
 
     pieces: tuple[int, ...]
     streamed: bool
@@ -186,7 +186,7 @@ class Talk:
 
 @dataclass
 class Exchange:
-    """One program and its client, and what came of it."""
+    """One program and its client, and the result."""
 
     number: int
     steps: list[Step]
@@ -204,7 +204,7 @@ class Exchange:
     """What the client has sent over its WebSocket."""
     upload_error: UploadError | None = None
     cancelled: bool = False
-    # What the client has got.
+    # What the client has received.
     status: int | None = None
     raw_headers: tuple[tuple[bytes, bytes], ...] = ()
     body: bytes = b""
@@ -212,7 +212,7 @@ class Exchange:
     got: list[Any] = field(default_factory=list)
     accepted_at_head: list[Any] = field(default_factory=list)
     accepted_by_then: list[Any] = field(default_factory=list)
-    """When it had read what it wanted; what is accepted later may have been for nobody."""
+    """Set when the client has read what it wanted. A message that is accepted later may not have reached it."""
     error: BaseException | None = None
 
     def body_of_request(self) -> bytes:
@@ -220,14 +220,14 @@ class Exchange:
         return b"" if self.client.upload is None else content(self.number, sum(self.client.upload.pieces))
 
     def is_stuck(self) -> bool:
-        """Whether the app waits for what will never come."""
+        """Whether the app waits for an event that never comes."""
         waiting = ("hang", "receive", "send") if isinstance(self.client, Talk) else ("hang", "receive")
         if not self.states or self.states[0] not in waiting:
             return False
         return all(state in (*waiting, "done") for state in self.states)
 
     def response(self, accepted: list[Any]) -> tuple[Message | None, bytes, bool]:
-        """By what `send()` has accepted: the head, the body, and whether it is complete."""
+        """What `send()` has accepted: the head, the body, and whether it is complete."""
         kinds = ("http.response.start", "http.response.body")
         if isinstance(self.client, Talk):
             kinds = ("websocket.http.response.start", "websocket.http.response.body")
@@ -244,13 +244,13 @@ class Exchange:
 
 
 def content(number: int, size: int) -> bytes:
-    """A body that is no other exchange's."""
+    """A body that differs from that of every other exchange."""
     word = b"%d;" % number
     return (word * (size // len(word) + 1))[:size]
 
 
 class Programmed:
-    """The app: runs the program of the exchange that the path names, or is good, when it is asked nicely."""
+    """The app. It runs the program of the exchange that the path names, or answers a plain request normally."""
 
     def __init__(self, exchanges: list[Exchange]) -> None:
         self.exchanges = exchanges
@@ -307,7 +307,7 @@ class Programmed:
                         exchange.children.append(asyncio.create_task(self.run_child(exchange, others, receive, send)))
                 exchange.states[index] = "runs"
         except BaseException as exc:
-            exchange.raised.append(exc)  # what send() has raised is the app's own as well
+            exchange.raised.append(exc)  # an exception that send() has raised counts as the app's own
             raise
         finally:
             exchange.states[index] = "done"
@@ -326,7 +326,7 @@ class Programmed:
         noted = message
         if isinstance(message, dict):
             body = message.get("body", b"")
-            # What it is now; what is no body is accepted only when there is no client any more.
+            # Use the current value. A value that is not a body is accepted only when the client has disconnected.
             with_body = is_bytes(body) and getattr(step.message.get("body"), "kind", "") != "released"
             noted = {**message, "body": bytes(body) if with_body else b"", "more_body": message.get("more_body", False)}
             if isinstance(getattr(step.message.get("headers"), "data", None), list):
@@ -335,7 +335,7 @@ class Programmed:
             await send(message)
         except Exception as exc:
             if isinstance(exc, ASGIProtocolError) and "shorter than Content-Length" in str(exc):
-                # That it is the last one is refused, but what it has is on its way, as in uvicorn.
+                # It is refused as the last message, but its body is sent, as in uvicorn.
                 exchange.accepted.append({**noted, "more_body": True})
             if not step.catch:
                 raise
@@ -368,7 +368,7 @@ async def fetch(session: aiohttp.ClientSession, exchange: Exchange, client: Fetc
         data=data,
         expect100=client.expect100,
         allow_redirects=False,
-        # aiohttp starts the second one when an upload ends, also after its response: on a connection of the pool.
+        # When an upload ends, aiohttp starts the second try, even after the response: on a connection of the pool.
         timeout=aiohttp.ClientTimeout(total=client.total, sock_read=None if upload else client.sock_read),
     )
     try:
@@ -399,7 +399,7 @@ async def talk(session: aiohttp.ClientSession, exchange: Exchange, client: Talk,
     ) as websocket:
         for kind, count in client.steps:
             exchange.progress += 1
-            # What is large is compressed in a thread, by a task of aiohttp's own that may outlive its client.
+            # A large body is compressed in a thread, by a task of aiohttp that may outlive its client.
             word = content(exchange.number, min(count, 300) if client.compress else count)
             match kind:
                 case "text":
@@ -431,13 +431,13 @@ async def listen(websocket: aiohttp.ClientWebSocketResponse, exchange: Exchange,
         return True
     if message.type is aiohttp.WSMsgType.ERROR:
         exchange.error = message.data
-        # aiohttp puts another one in its place if the session closes before the client has.
+        # aiohttp raises another exception instead if the session closes before the client has.
         assert closing.is_set() or websocket.exception() is message.data
     return False
 
 
 async def behave(session: aiohttp.ClientSession, exchange: Exchange, closing: asyncio.Event) -> None:
-    """Do as the client does, and note what it gets; it never raises."""
+    """Do as the client does, and record what it gets. Never raises."""
     try:
         if isinstance(exchange.client, Talk):
             await talk(session, exchange, exchange.client, closing)
@@ -448,7 +448,7 @@ async def behave(session: aiohttp.ClientSession, exchange: Exchange, closing: as
 
 
 async def see_it_end(task: "asyncio.Task[None]", exchange: Exchange, closing: "asyncio.Event") -> None:
-    """Return when the client has ended, which is cancelled when its time has come, or when its app waits for ever."""
+    """Return when the client has ended. It is cancelled when its time is over, or when its app waits forever."""
     last, since = -1, 0
     for turn in range(MAX_TURNS):
         if task.done():
