@@ -1738,7 +1738,7 @@ async def test_an_exception_after_the_last_byte_that_was_announced_is_reported(
 async def test_an_exception_in_the_step_that_sends_the_last_byte_does_not_pass_unseen(
     reports: Reports, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The client may have its whole body before the exception. Then the exception is logged, and reported to the loop."""
+    """The client may have its whole body before the exception. Then the exception is logged, and the loop is told."""
     exc = OfTheApp()
     gate = asyncio.Event()
 

@@ -1,8 +1,8 @@
-"""Apps that do anything, and clients that do anything to them: whatever happens, it happens to nobody else, and ends.
+"""Random programs of apps and clients: no exchange affects another one, and each exchange ends.
 
-A case is one exchange: a program of an app, which is a list of steps, and what its client does. Several of them share a
-session, and each session an event loop of its own. Nothing here waits for time to pass: what has not ended after many
-turns of the event loop either waits for what its program says that it waits for, or hangs.
+A case is one exchange: a program of an app, which is a list of steps, and the actions of its client. Several cases
+share a session, and each session has its own event loop. No test here waits for time to pass. An exchange that has not
+ended after many turns of the event loop either waits for what its program says, or hangs.
 """
 
 import array
