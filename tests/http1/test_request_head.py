@@ -1,4 +1,4 @@
-"""The reader of request heads and bodies: each of its rules, and the same bytes read by aiohttp's own server parser."""
+"""The reader of request heads and bodies: each of its rules, and the same bytes in aiohttp's own server parser."""
 
 import asyncio
 from collections.abc import Callable, Iterable
@@ -143,7 +143,7 @@ def test_a_header_value_is_kept_byte_for_byte(value: bytes) -> None:
 
 @pytest.mark.parametrize("value", [b" v", b"\tv", b"v ", b"v\t", b" \t v \t "])
 def test_whitespace_around_a_value_is_not_part_of_it(value: bytes) -> None:
-    """RFC 9110, 5.5; users write it by accident, and every server takes it off."""
+    """RFC 9110, 5.5. Users write it by accident, and every server removes it."""
     assert parse_fields(b"X: " + value).headers == [(b"x", b"v")]
 
 
@@ -258,7 +258,7 @@ def test_transfer_encoding_chunked_is_read(value: bytes) -> None:
         b"chunkedx",
         b"chunked;q=1",
         b'"chunked"',
-        "chun\u212aed".encode(),  # the sign for kelvin, whose lower case is a k
+        "chun\u212aed".encode(),  # the kelvin sign, whose lower case is a k
     ],
 )
 def test_a_transfer_encoding_other_than_chunked_is_refused(value: bytes) -> None:
@@ -319,14 +319,14 @@ def test_expect_100_continue_is_noted(block: bytes, expected: bool) -> None:
     assert parse_fields(block).expect_continue is expected
 
 
-# Bodies. Each case is read whole, byte by byte, and with what follows the body.
+# Bodies. Each case is read at once, byte by byte, and with bytes after the body.
 
 
 Feed = Callable[[BodyReader, bytes], tuple[bytes, bytes]]
 
 
 def feed_pieces(reader: BodyReader, pieces: Iterable[bytes]) -> tuple[bytes, bytes]:
-    """As the server does: once the body is complete, its reader sees nothing more."""
+    """As the server does: when the body is complete, its reader gets no more bytes."""
     body = rest = b""
     for piece in pieces:
         if reader.complete:
@@ -498,7 +498,7 @@ def test_what_is_refused_does_not_depend_on_where_it_is_cut(data: st.DataObject,
     assert outcome([wire]) == outcome(data.draw(cut_up(wire)))
 
 
-# The same bytes, read by us and by aiohttp's own server.
+# The same bytes, read by this package and by aiohttp's own server.
 
 
 @dataclass
@@ -537,7 +537,7 @@ def read_by_us(data: bytes) -> tuple[Read, bytes] | None:
 
 
 def read_by_aiohttp(data: bytes) -> Read | HttpProcessingError:
-    """*data* is one request, no less and no more. There are no limits: ours are others, and are tested elsewhere."""
+    """*data* is exactly one request. There are no limits here: ours differ, and have their own tests."""
     loop = asyncio.get_running_loop()
     protocol = BaseProtocol(loop)
     big = 2**20
