@@ -27,7 +27,7 @@ P = ParamSpec("P")
 def in_virtual_time(test: Callable[P, Coroutine[Any, Any, None]]) -> Callable[P, None]:
     """Run a test in its own event loop, whose clock jumps to the next timer, and check what it leaves there.
 
-    So also with uvloop, whose clock cannot be moved.
+    These tests always use asyncio's own loop, because the clock of uvloop cannot be moved.
     """
 
     @functools.wraps(test)
