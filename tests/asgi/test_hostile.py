@@ -476,9 +476,9 @@ async def see_it_end(task: "asyncio.Task[None]", exchange: Exchange, closing: "a
 
 
 async def release_connection(exchange: Exchange) -> None:
-    """An app that waits for ever after a response that is complete by its framing alone has to be ended.
+    """An app that waits forever, after a response that is complete by its framing alone, must be ended.
 
-    As with any server, its connection is in the pool then, and the next request on it waits for the app.
+    As on any server, its connection is in the pool then, and the next request on it waits for the app.
     """
     head, body, complete = exchange.response(exchange.accepted)
     if isinstance(exchange.client, Talk) or head is None or complete:
@@ -512,10 +512,10 @@ def check_error(exchange: Exchange, raise_app_exceptions: bool, closed: bool) ->
         assert exchange.cancelled, exchange
         return
     if closed and isinstance(exc, RuntimeError) and str(exc).startswith(("Session is closed", "Connection closed.")):
-        return  # aiohttp's own, or ours if it was the connector that was closed
+        return  # aiohttp's own exception, or ours if the connector was closed
     if closed and isinstance(exc, AssertionError) and isinstance(exchange.client, Talk):
         frames = list(traceback.walk_tb(exc.__traceback__))
-        assert frames[-1][0].f_code.co_name == "_ws_connect", exchange  # aiohttp's own as well: it has no transport
+        assert frames[-1][0].f_code.co_name == "_ws_connect", exchange  # aiohttp's own exception as well: it has no transport
         return
     if exc is exchange.upload_error:
         return
@@ -523,7 +523,7 @@ def check_error(exchange: Exchange, raise_app_exceptions: bool, closed: bool) ->
         assert raise_app_exceptions, exchange
         return
     if isinstance(exc, RuntimeError) and is_from(exc.__cause__, exchange):
-        assert isinstance(exc.__cause__, StopIteration), exchange  # Python's own: a coroutine raises none
+        assert isinstance(exc.__cause__, StopIteration), exchange  # Python's own exception: no coroutine raises this one
         return
     if isinstance(exc, ASGIConnectorError):
         assert raise_app_exceptions, exchange
@@ -544,7 +544,7 @@ def check_http(exchange: Exchange, raise_app_exceptions: bool, http_10: bool) ->
     if exchange.status is not None:
         head, _, _ = exchange.response(exchange.accepted_at_head)
         _, body, complete = exchange.response(exchange.accepted_by_then)
-        # The server's own answer; what a child task says later, when its client has gone, changes nothing.
+        # The server's own response. Messages that a child task sends later, when its client has gone, change nothing.
         if head is None or exchange.raw_headers == OF_AN_APP_THAT_FAILED:
             assert not raise_app_exceptions, exchange
             assert exchange.status == 500, exchange
@@ -557,8 +557,8 @@ def check_http(exchange: Exchange, raise_app_exceptions: bool, http_10: bool) ->
             whole = b"" if bodyless else body
             assert whole.startswith(exchange.body), exchange
             if exchange.whole:
-                cut = http_10 and not raise_app_exceptions  # the end of the connection is all that ends it
-                # A child task may go on sending after that.
+                cut = http_10 and not raise_app_exceptions  # only the end of the connection ends it
+                # A child task may still send after that.
                 assert exchange.body == whole or cut, exchange
                 by_length = has_length(exchange, len(body))
                 assert complete or by_length or bodyless or cut, exchange
@@ -578,7 +578,7 @@ def check_http(exchange: Exchange, raise_app_exceptions: bool, http_10: bool) ->
 
 
 def check_headers(exchange: Exchange, head: Message) -> None:
-    """Those that the app gave, in order, and what frames the body."""
+    """The headers that the app sent, in order, and the framing of the body."""
     ours = (b"transfer-encoding", b"connection")
     given = [
         (bytes(name), bytes(value).strip(b" \t"))
@@ -612,10 +612,10 @@ def check_websocket(exchange: Exchange) -> None:
 
 
 def check_reports(contexts: list[dict[str, Any]], exchanges: list[Exchange], raise_app_exceptions: bool) -> None:
-    """What has reached the loop's exception handler is what no call of a client could raise."""
+    """The loop's exception handler gets only exceptions that no call of a client could raise."""
     for context in contexts:
         if AIOHTTP < (3, 14, 0) and str(context.get("exception")) == "Connection lost":
-            continue  # aiohttp 3.13 leaves the future behind on which a cancelled upload has waited
+            continue  # aiohttp 3.13 leaves a future on which a cancelled upload has waited
         assert context["message"].startswith("Unhandled exception in an ASGI app: "), context
         assert raise_app_exceptions, context
         exc = context["exception"]
@@ -641,7 +641,7 @@ class Scenario:
     raise_app_exceptions: bool
     http_10: bool
     close_after: int | None
-    """The turn in which the session is closed, in the middle of whatever goes on."""
+    """The turn in which the session is closed, whatever is running then."""
 
 
 async def run_scenario(scenario: Scenario) -> None:
@@ -700,7 +700,7 @@ async def run_scenario(scenario: Scenario) -> None:
 async def check_that_nothing_is_left(
     app: Programmed, exchanges: list[Exchange], connector: ASGIRoutingConnector
 ) -> None:
-    app.never.set()  # the child tasks are the app's own, and nothing but the app holds them up
+    app.never.set()  # the child tasks belong to the app, and only the app can hold them up
     children = [child for exchange in exchanges for child in exchange.children]
     if children:
         _, left = await asyncio.wait(children, timeout=SOON)
@@ -878,7 +878,7 @@ def program(message: "st.SearchStrategy[Any]") -> "st.SearchStrategy[list[Step]]
 
 
 def answering(start: Any, steps: "list[Step]", *, last: bool) -> "list[Step]":
-    """What a good app does at first, and then what this one does."""
+    """What a normal app does first, and then what this one does."""
     return [Say(start), *steps, *([Say({"type": "http.response.body", "body": b"end"})] if last else [])]
 
 
@@ -971,7 +971,7 @@ def test_whatever_an_app_and_its_client_do_every_exchange_ends_and_harms_no_othe
     record_property: Callable[[str, object], None],
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    caplog.set_level(logging.CRITICAL, "asgi_connector")  # thousands of records, and what they refer to
+    caplog.set_level(logging.CRITICAL, "asgi_connector")  # thousands of records, and all they refer to
     cases: Counter[str] = Counter()
 
     @settings(max_examples=MAX_EXAMPLES, deadline=None, suppress_health_check=[HealthCheck.too_slow], database=None)
@@ -993,7 +993,7 @@ def test_whatever_an_app_and_its_client_do_every_exchange_ends_and_harms_no_othe
 async def test_a_response_that_is_cut_off_at_any_moment_of_an_upload_is_an_exception(
     pieces: int, raise_app_exceptions: bool
 ) -> None:
-    """A write that fails then is no reason to forget who reads the response."""
+    """If a write fails then, the reader of the response must still be known."""
     error = ValueError("hostile")
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
