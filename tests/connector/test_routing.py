@@ -212,7 +212,7 @@ class RefusingResolver(AbstractResolver):
 def no_network() -> Iterator[list[str]]:
     """Every way to resolve a name or open a socket raises, and is recorded in the list.
 
-    For a block only: event loops open sockets of their own when they start.
+    Use it for a block only, because event loops open their own sockets when they start.
     """
     touched: list[str] = []
 
