@@ -89,9 +89,9 @@ def connector_of(session: ClientSession) -> ASGIRoutingConnector:
 
 @asynccontextmanager
 async def serving(*apps: Named, **settings: Any) -> AsyncIterator[tuple[ClientSession, ASGIRoutingConnector]]:
-    """Each app at ``<name>.internal``, and the first at ``app.internal``, where the session begins.
+    """Each app at ``<name>.internal``, and the first at ``app.internal``, which is the base URL of the session.
 
-    A connection is kept for ever, so that nothing in these tests is solved by its timeout.
+    A connection is kept forever, so that its timeout cannot hide a failure in these tests.
     """
     mounts = {f"{app.name.decode()}.internal": app for app in apps}
     mounts["app.internal"] = apps[0]
