@@ -659,7 +659,7 @@ async def test_the_generator_of_an_idle_stream_is_cancelled_when_its_client_leav
 
 @pytest.mark.parametrize("leave", BEFORE_THE_HEAD, ids=lambda leave: leave.__name__)
 async def test_an_endpoint_that_polls_is_disconnected_sees_it(leave: Leave) -> None:
-    """Starlette polls with a receive() in a scope that is already cancelled, so receive() must return without suspending.
+    """Starlette polls with a receive() in a scope that is already cancelled. This receive() must not suspend.
 
     (Behind a `BaseHTTPMiddleware` Starlette never sees a disconnect, on any server.)
     """

@@ -515,7 +515,7 @@ def check_error(exchange: Exchange, raise_app_exceptions: bool, closed: bool) ->
         return  # aiohttp's own exception, or ours if the connector was closed
     if closed and isinstance(exc, AssertionError) and isinstance(exchange.client, Talk):
         frames = list(traceback.walk_tb(exc.__traceback__))
-        assert frames[-1][0].f_code.co_name == "_ws_connect", exchange  # aiohttp's own exception as well: it has no transport
+        assert frames[-1][0].f_code.co_name == "_ws_connect", exchange  # aiohttp's own as well: no transport
         return
     if exc is exchange.upload_error:
         return
@@ -523,7 +523,7 @@ def check_error(exchange: Exchange, raise_app_exceptions: bool, closed: bool) ->
         assert raise_app_exceptions, exchange
         return
     if isinstance(exc, RuntimeError) and is_from(exc.__cause__, exchange):
-        assert isinstance(exc.__cause__, StopIteration), exchange  # Python's own exception: no coroutine raises this one
+        assert isinstance(exc.__cause__, StopIteration), exchange  # Python's own: no coroutine raises it
         return
     if isinstance(exc, ASGIConnectorError):
         assert raise_app_exceptions, exchange

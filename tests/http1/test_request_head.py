@@ -564,8 +564,8 @@ def read_by_aiohttp(data: bytes) -> Read | HttpProcessingError:
 def may_serve_what_aiohttp_refuses(problem: HttpProcessingError) -> bool:
     """What we accept although aiohttp's server does not. The list is complete. None of it changes the framing.
 
-    The app handles fields that appear twice and should not, and a missing `Host`, as on uvicorn. Two fields for the length
-    of the body are refused. The old WebSocket handshake is an ordinary header.
+    The app handles fields that appear twice and should not, and a missing `Host`, as on uvicorn. Two fields for the
+    length of the body are refused. The old WebSocket handshake is an ordinary header.
     """
     message = str(problem.message)
     if message.startswith("Duplicate"):
