@@ -399,7 +399,7 @@ async def upload(size: int) -> int:
 
 
 def print_growth(transfer: str) -> None:
-    """How much more memory a large transfer needs at its peak than a small one."""
+    """By how much a large transfer raises the peak of memory above that of a small one."""
     run = {"download": download, "upload": upload}[transfer]
     assert asyncio.run(run(16 * MIB)) == 16 * MIB
     before = peak_memory()

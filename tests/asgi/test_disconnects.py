@@ -166,7 +166,7 @@ async def cancel(task: "asyncio.Task[Any]") -> None:
 
 
 def at_once(awaitable: Awaitable[T]) -> T:
-    """The return value of a coroutine that does not suspend."""
+    """What it returns, without suspending."""
     steps = awaitable.__await__()
     try:
         next(steps)
@@ -198,7 +198,7 @@ class Connections:
 
 
 def collect_reports() -> list[dict[str, Any]]:
-    """The contexts that the loop's exception handler is called with from now on."""
+    """What the loop's exception handler is told from now on."""
     reports: list[dict[str, Any]] = []
     asyncio.get_running_loop().set_exception_handler(lambda _, report: reports.append(report))
     return reports
@@ -367,7 +367,7 @@ async def test_an_app_that_sends_in_the_turn_in_which_its_client_leaves_gives_wa
         task = asyncio.create_task(fetch(session, "/"))
         await started.wait()
         await turns()
-        task.cancel()  # the client's next step comes first, and the app's immediately after it
+        task.cancel()  # the client's next step comes first, and the app's right after it
         go.set()
         with pytest.raises(asyncio.CancelledError):
             await task
@@ -485,7 +485,7 @@ async def test_what_an_app_raises_in_the_turn_in_which_its_client_leaves_is_logg
         task = asyncio.create_task(fetch(session, "/"))
         await started.wait()
         await turns()
-        task.cancel()  # the client's next step comes first, and the app's immediately after it
+        task.cancel()  # the client's next step comes first, and the app's right after it
         go.set()
         with pytest.raises(asyncio.CancelledError):
             await task
@@ -513,7 +513,7 @@ async def test_an_app_that_just_returns_in_the_turn_in_which_its_client_leaves_h
         task = asyncio.create_task(fetch(session, "/"))
         await started.wait()
         await turns()
-        task.cancel()  # the client's next step comes first, and the app's immediately after it
+        task.cancel()  # the client's next step comes first, and the app's right after it
         go.set()
         with pytest.raises(asyncio.CancelledError):
             await task
@@ -561,7 +561,7 @@ async def test_a_client_may_leave_while_a_503_is_held_back_for_an_exception(
         await turns()
         go.set()
         await ended.wait()
-        await turns(300)  # longer than a response is held back
+        await turns(300)  # longer than anything is held back
         assert await fetch(session, "/next") == b"last"
     assert [record.exc_info[1] for record in own(caplog) if record.exc_info] == ([error] if fails else [])
     assert reports == []
@@ -737,7 +737,7 @@ async def test_a_client_may_leave_an_upload_that_its_app_does_not_read(make: Cal
     async with session_to(app) as session:
         task = asyncio.create_task(fetch(session, "/", method="POST", data=make()))
         await started.wait()
-        await turns(100)  # until the client cannot write any more
+        await turns(100)  # until the client can write no more
         await cancel(task)
         await turns()
         go.set()

@@ -67,7 +67,7 @@ class Failing:
 
 
 class OfTheApp(Exception):
-    """An exception that only the test raises."""
+    """An exception that nobody else raises."""
 
 
 def group() -> BaseException:
@@ -78,7 +78,7 @@ def base_group() -> BaseException:
     return BaseExceptionGroup("two", [ValueError("one"), pytest.fail.Exception("two")])
 
 
-# Code that reads a body treats these as its end.
+# Whatever reads a body takes these for its end.
 ENDS_OF_ITERATIONS: list[Callable[[], BaseException]] = [EofStream, StopAsyncIteration]
 
 # Neither aiohttp nor the package replaces these when a request raises them.

@@ -244,7 +244,7 @@ class Exchange:
 
 
 def content(number: int, size: int) -> bytes:
-    """A body that differs from that of every other exchange."""
+    """A body that is no other exchange's."""
     word = b"%d;" % number
     return (word * (size // len(word) + 1))[:size]
 

@@ -19,7 +19,7 @@ from tests.conftest import LOOPS
 MAX_EXAMPLES: Final = 150
 SOON: Final = 10.0
 TURNS: Final = 60
-"""After so many turns of the event loop, everything that does not wait has happened."""
+"""After so many turns of the event loop all has happened that waits for nothing."""
 
 PATTERNS: Final = ["a.internal", "*.internal", "*"]
 MATCHING: Final = {"a.internal": PATTERNS, "b.internal": PATTERNS[1:], "other.example": PATTERNS[2:]}

@@ -77,7 +77,7 @@ def denial(body: Any = b"", *, more: bool = False) -> Message:
 
 
 async def some_turns() -> None:
-    """Run the event loop for some turns, so that everything that is due happens."""
+    """Give whatever could happen without us the chance to."""
     for _ in range(20):
         await asyncio.sleep(0)
 
@@ -126,7 +126,7 @@ class Failing:
 
 
 class OfTheApp(Exception):
-    """An exception that only the test raises."""
+    """An exception that nobody else raises."""
 
 
 def group() -> BaseException:

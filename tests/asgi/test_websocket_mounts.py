@@ -49,7 +49,7 @@ def connector_of(session: ClientSession) -> ASGIRoutingConnector:
 
 
 async def some_turns() -> None:
-    """Run the event loop for some turns, so that everything that is due happens."""
+    """Give whatever could happen without us the chance to."""
     for _ in range(20):
         await asyncio.sleep(0)
 
@@ -729,7 +729,7 @@ def assert_nothing_is_left(connector: ASGIRoutingConnector) -> None:
 
 
 def logged(caplog: pytest.LogCaptureFixture) -> list[tuple[int, str]]:
-    """The package's log records from WARNING on."""
+    """Whatever the package logged that anybody should see."""
     return [
         (record.levelno, record.getMessage())
         for record in caplog.records

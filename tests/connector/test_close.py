@@ -86,7 +86,7 @@ def is_closed(it: ClientSession | ASGIRoutingConnector) -> bool:
 
 
 async def some_turns() -> None:
-    """Run the event loop for some turns, so that everything that is due happens."""
+    """Give whatever could happen without us the chance to."""
     for _ in range(20):
         await asyncio.sleep(0)
 
@@ -96,7 +96,7 @@ def others() -> set["asyncio.Task[Any]"]:
 
 
 def logged(caplog: pytest.LogCaptureFixture) -> list[tuple[int, str]]:
-    """The package's log records from WARNING on."""
+    """Whatever the package logged that anybody should see."""
     return [
         (record.levelno, record.getMessage())
         for record in caplog.records

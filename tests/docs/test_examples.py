@@ -7,7 +7,7 @@ import pytest
 
 from tests.support.programs import ROOT, run_python
 
-# What each example must print, in this order: regular expressions, each of which must match a line of its own.
+# What each example is to print, in this order: regular expressions, each of which is found in a line of its own.
 TELLING_LINES = {
     "single_app.py": [
         r"^200 \{'broadcast': \"Application says 'hello'!\"\}$",

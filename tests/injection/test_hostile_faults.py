@@ -202,7 +202,7 @@ class Result:
 
 
 def content(number: int, size: int) -> bytes:
-    """A body that differs from every other."""
+    """A body that is no other one's."""
     word = b"%d;" % number
     return (word * (size // len(word) + 1))[:size]
 

@@ -91,7 +91,7 @@ async def echo(scope: Scope, receive: Receive, send: Send) -> None:
 
 
 async def turn() -> None:
-    """Run everything that is due."""
+    """Let everything happen that is due."""
     for _ in range(20):
         await asyncio.sleep(0)
 
@@ -2044,7 +2044,7 @@ async def test_an_idle_connection_of_the_fallback_may_be_reset(requests: int, re
         server.reset()
         await asyncio.wait([closed])
         await turn()
-        async with session.get(server.url) as response:  # for which the pool releases the lost connection
+        async with session.get(server.url) as response:  # for which the pool lets go of the connection that is lost
             await response.read()
         # asyncio reports an exception that was not retrieved when its future is freed.
         del protocol, closed, response

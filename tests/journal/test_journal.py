@@ -55,7 +55,7 @@ async def ask(session: aiohttp.ClientSession, url: str = "/", method: str = "GET
 
 
 async def turn() -> None:
-    """Run everything that is due."""
+    """Let everything happen that is due."""
     for _ in range(20):
         await asyncio.sleep(0)
 
@@ -593,7 +593,7 @@ async def test_a_call_made_after_the_response_is_waited_for() -> None:
             waiting = asyncio.create_task(journal.wait_for("mail.internal", path="/send", timeout=None))
             await mail.arrived.get()
             await turn()
-            assert not waiting.done()  # it has arrived, and has not ended
+            assert not waiting.done()  # it has arrived, and not ended
             assert len(journal.assert_called("mail.internal", path="/send", times=1)) == 1
             mail.let_go("/send")
             (sent,) = await waiting

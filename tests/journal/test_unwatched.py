@@ -27,7 +27,7 @@ def recording(session: ClientSession, recorded: bool) -> contextlib.AbstractCont
 
 
 async def turn() -> None:
-    """Run everything that is due."""
+    """Let everything happen that is due."""
     for _ in range(50):
         await asyncio.sleep(0)
 

@@ -167,7 +167,7 @@ async def memory() -> AsyncIterator[Pair]:
 
 
 async def turns(count: int = 10) -> None:
-    """Run the event loop for some turns: enough for everything in flight to arrive, because a socket pair is fast."""
+    """Let the event loop turn: enough for whatever is under way to arrive, for a socket pair is as quick as memory."""
     for _ in range(count):
         await asyncio.sleep(0)
 
@@ -197,7 +197,7 @@ def pattern(size: int, *, seed: int = 0) -> bytes:
 
 
 def collect_reports() -> list[dict[str, Any]]:
-    """The contexts that the loop's exception handler is called with from now on."""
+    """What the loop's exception handler is told from now on."""
     reports: list[dict[str, Any]] = []
     asyncio.get_running_loop().set_exception_handler(lambda _, report: reports.append(report))
     return reports
@@ -1317,7 +1317,7 @@ async def test_two_ends_that_answer_each_other_never_recurse_and_give_way_to_the
     pair.a.transport.write(b"x")
     await pair.a.until(lambda: len(pair.a.pieces) == 1500)
     await turns()
-    assert max(depths) - min(depths) <= 2  # an answer is one call deeper than its question
+    assert max(depths) - min(depths) <= 2  # an answer is one call deeper than a question
     assert others >= 1500
 
 

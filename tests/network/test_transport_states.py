@@ -565,7 +565,7 @@ STEPS: list[Callable[[TwoEndsAndALine, str], None]] = [
 @pytest.mark.parametrize("settled", [True, False], ids=["each settled", "in one step"])
 @pytest.mark.parametrize("first", range(len(STEPS)))
 def test_every_order_of_four_events(first: int, settled: bool) -> None:
-    """All of them, because a random search might miss one."""
+    """All of them, where a search by chance might miss one."""
     events = list(itertools.product(STEPS, ("a", "b")))
     for sequence in itertools.product([(STEPS[first], "a")], events, events, events):
         run = TwoEndsAndALine()

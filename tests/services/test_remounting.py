@@ -77,7 +77,7 @@ async def soon(it: Awaitable[object]) -> None:
 
 
 async def some_turns() -> None:
-    """Run the event loop for some turns, so that everything that is due happens."""
+    """Give whatever could happen without us the chance to."""
     for _ in range(20):
         await asyncio.sleep(0)
 
