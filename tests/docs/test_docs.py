@@ -26,7 +26,7 @@ PAGES: Final = [README, *sorted(path for path in DOCS.rglob("*.md") if "_build" 
 
 RUN: Final = {"python", "toml"}
 SHOWN: Final = {"text", "sh", "{toctree}", "{eval-rst}"}
-"""Blocks that do not run here: output, diagrams, shell commands, and directives for Sphinx."""
+"""What does not run here: output, pictures, what is typed into a shell, and what Sphinx is told."""
 
 _LEXER: Final = FencedCodeBlockLexer(r"[^\n]*")
 _FILE: Final = re.compile(r"# ([a-z_]+\.(?:py|toml))\n")
@@ -38,7 +38,7 @@ def name_of(page: Path) -> str:
 
 @dataclass(frozen=True)
 class Block:
-    """A block of code on a page, and the block of text directly below it."""
+    """A block of code on a page, and what stands in the block of text right below it."""
 
     page: Path
     number: int
@@ -58,7 +58,7 @@ class Block:
 
 @functools.cache
 def fences_of(page: Path) -> list[tuple[str, str, bool]]:
-    """Each fenced block of *page*: its language, its source, and whether it is directly below the previous one."""
+    """Each fenced block of *page*: its language, its source, and whether it comes right below the one before it."""
     found: list[tuple[str, str, bool]] = []
     end = 0
     document = Document(page.read_text("utf-8"), str(page))
