@@ -124,11 +124,11 @@ class Way:
         return self.ground.data
 
     def lies(self) -> bool:
-        """Whether the transport still uses the line."""
+        """Whether the transport still carries by it."""
         return self.ground.line is self.line
 
     def write(self, data: bytes) -> None:
-        """As a transport does: through its line, if it has one."""
+        """As a transport does: by its line, as long as it has one."""
         if self.ground.line is None:
             self.ground.arrive(data)
         else:

@@ -175,7 +175,7 @@ class Connection:
         return self.b if end is self.a else self.a
 
     def lay(self, end: End, stage: Stage) -> None:
-        """Add one more stage for what *end* writes from now on."""
+        """Let what *end* writes from now on go through one more stage."""
         line = end.transport.line
         if isinstance(line, Line):
             line.add(stage)
@@ -185,7 +185,7 @@ class Connection:
             end.transport.use_line(line)
 
     def cut(self, end: End, reset: BaseException | None) -> None:
-        """As a fault does: what the line has passed so far arrives before the cut."""
+        """As a fault does: what the line has let through so far arrives with the cut."""
         if isinstance(end.transport.line, Line):
             end.transport.line.release()
         end.transport.cut(reset)
