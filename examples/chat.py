@@ -1,8 +1,8 @@
-"""A chat room and two people in it, who are all in one process: WebSockets without a server.
+"""A chat with two clients, all in one process: WebSockets without a server.
 
-The room is a Starlette app, which passes on to everybody what one of its members says. Ada and Grace each hold an
-`aiohttp` WebSocket to it, opened by the same session. What they send are real frames of a real WebSocket, with a
-handshake before and a closing handshake after them; only the network is missing.
+The chat is a Starlette app. It sends each message of a member to all members of the same chat room. Ada and Grace each
+have an `aiohttp` WebSocket to it, opened by the same session. They exchange real WebSocket frames, with an opening and
+a closing handshake. Only the network is missing.
 
 Run it:  python examples/chat.py
 """
@@ -19,26 +19,26 @@ from asgi_connector import ASGIRoutingConnector
 
 
 class Room:
-    """Everybody who is here, by name."""
+    """The members of a chat room, by name."""
 
     def __init__(self) -> None:
         self.members: dict[str, WebSocket] = {}
 
     async def tell_everybody(self, text: str) -> None:
         for member in list(self.members.values()):
-            with suppress(WebSocketDisconnect):  # somebody is just leaving, which is noticed in join()
+            with suppress(WebSocketDisconnect):  # this member is leaving; join() handles it
                 await member.send_json({"text": text})
 
 
 def make_chat() -> Starlette:
-    """The app under development: one room for each name that somebody joins."""
+    """The app under development: one chat room for each name in the path."""
     rooms: dict[str, Room] = {}
 
     async def join(websocket: WebSocket) -> None:
         name = websocket.query_params["name"]
         room = rooms.setdefault(websocket.path_params["room"], Room())
         if name in room.members:
-            await websocket.close()  # before it is accepted: the client is answered 403
+            await websocket.close()  # before the accept: the client gets a 403
             return
         await websocket.accept()
         room.members[name] = websocket
@@ -55,7 +55,7 @@ def make_chat() -> Starlette:
 
 
 async def hear(**listeners: aiohttp.ClientWebSocketResponse) -> None:
-    """Print the next thing that each of the *listeners* hears."""
+    """Print the next message that each of the *listeners* receives."""
     for name, websocket in listeners.items():
         print(f"  {name} hears: {(await websocket.receive_json())['text']}")
 
@@ -69,13 +69,13 @@ async def main() -> None:
         grace = await session.ws_connect("/rooms/compilers?name=Grace")
         await hear(Ada=ada, Grace=grace)
 
-        print("\nThey talk; everybody in the room hears it")
+        print("\nThey talk; both members receive each message")
         await ada.send_json({"text": "Does it compile?"})
         await hear(Ada=ada, Grace=grace)
         await grace.send_json({"text": "It does."})
         await hear(Ada=ada, Grace=grace)
 
-        print("\nA second Grace is turned away at the door")
+        print("\nA second Grace is turned away with a 403")
         try:
             await session.ws_connect("/rooms/compilers?name=Grace")
         except aiohttp.WSServerHandshakeError as exc:

@@ -1,10 +1,11 @@
-"""Apps in this process and servers on the network, in one session; and a server replaced by an app for a while.
+"""Apps in this process and servers on the network, in one session. For a block, an app replaces a server.
 
-The shop under development is an ASGI app in this process. The prices that it needs come from a server that is no ASGI
-app at all: an `aiohttp.web` application that listens on loopback, as a stand-in for one that is deployed somewhere.
-Neither the shop nor the code that calls it can tell where a host is answered.
+The shop under development is an ASGI app in this process. It gets its prices from a server that is not an ASGI app: an
+`aiohttp.web` application that listens on loopback. It represents a server that is deployed elsewhere. Neither the shop
+nor the code that calls it can tell where a host is answered.
 
-The indented lines that begin with a method are the connector's log: one for each request, saying where it went.
+The indented lines that begin with a method are the connector's log. It has one line for each request, which says where
+the request went.
 
 Run it:  python examples/hybrid.py
 """
@@ -23,7 +24,7 @@ from asgi_connector import ASGIRoutingConnector
 
 
 def make_shop(session: aiohttp.ClientSession, prices_url: str) -> FastAPI:
-    """The app under development, which asks the prices of whoever is at *prices_url*."""
+    """The app under development. It gets the prices from the service at *prices_url*."""
     shop = FastAPI()
 
     @shop.get("/offers/{article}")
@@ -40,7 +41,7 @@ async def deployed_price(request: web.Request) -> web.Response:
 
 @asynccontextmanager
 async def deployed_prices() -> AsyncIterator[str]:
-    """Serve the prices on a free port of loopback; gives the URL."""
+    """Serve the prices on a free port of loopback, and yield the URL."""
     app = web.Application()
     app.router.add_get("/prices/{article}", deployed_price)
     runner = web.AppRunner(app)
@@ -68,7 +69,7 @@ async def ask_the_shop(session: aiohttp.ClientSession) -> None:
 
 async def main() -> None:
     logging.basicConfig(stream=sys.stdout, format="  %(message)s")
-    logging.getLogger("asgi_connector").setLevel(logging.DEBUG)  # says where each request went
+    logging.getLogger("asgi_connector").setLevel(logging.DEBUG)  # logs where each request went
     async with deployed_prices() as prices_url:
         connector = ASGIRoutingConnector(fallback=aiohttp.TCPConnector())
         async with aiohttp.ClientSession(connector=connector) as session:
@@ -77,11 +78,11 @@ async def main() -> None:
             print("The shop is in this process, its prices come over the network")
             await ask_the_shop(session)
 
-            print("\nFor a block, an app takes the place of the server; the shop does not know")
+            print("\nFor a block, an app replaces the server; the shop does not know")
             async with connector.mounted(prices_url, fake_prices):
                 await ask_the_shop(session)
 
-            print("\nAfterwards the server is asked again")
+            print("\nAfterwards the server answers again")
             await ask_the_shop(session)
 
 

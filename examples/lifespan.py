@@ -1,8 +1,8 @@
 """A FastAPI app that opens its database in its lifespan, and closes it there.
 
-The library opens a SQLite file with aiosqlite when it starts, and closes it when it shuts down, as it would behind any
-server. Nobody starts it here: its startup runs before the first request of the session, however many requests come
-first, and its shutdown when the session is closed. What the lifespan yields is in `request.state` of every request.
+The library opens a SQLite file with aiosqlite when it starts, and closes it when it shuts down, as on any server. The
+connector runs both. The startup runs once, before the first request of the session, even if several requests come at
+the same time. The shutdown runs when the session closes. Each request has what the lifespan yields in `request.state`.
 
 Run it:  python examples/lifespan.py
 """
@@ -28,7 +28,7 @@ class Book(BaseModel):
 
 
 class State(TypedDict):
-    """What the lifespan leaves for the requests."""
+    """What the lifespan yields, for the requests."""
 
     database: aiosqlite.Connection
 
@@ -42,7 +42,7 @@ Database = Annotated[aiosqlite.Connection, Depends(get_database)]
 
 
 def make_library(path: Path) -> FastAPI:
-    """The app under development, which keeps its books in the file at *path*."""
+    """The app under development. It stores its books in the file at *path*."""
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[State]:
@@ -96,9 +96,9 @@ async def main() -> None:
             print("\nThe next request finds the same database open")
             await find(session, "Emma")
 
-            print("\nThe session closes, and the app with it")
+            print("\nThe session closes, and the app shuts down")
 
-        print("\nAnother session, another app with the same file: what was written is there")
+        print("\nAnother session, another app with the same file: the books are still there")
         connector = ASGIRoutingConnector({"library.internal": make_library(path)})
         async with aiohttp.ClientSession("http://library.internal", connector=connector) as session:
             await find(session, "Persuasion")

@@ -1,10 +1,11 @@
-"""Three FastAPI services in one process, which call each other through the session that calls them.
+"""Three FastAPI services in one process. They call each other through the same session that calls them.
 
-To place an order, `orders.internal` asks `users.internal` and `payments.internal` from inside its own request, with an
-ordinary `aiohttp.ClientSession`. The session's connector answers these hosts in the process, and what it leaves to its
-fallback goes to the network: here to a fourth service, behind a real uvicorn on loopback.
+To place an order, `orders.internal` calls `users.internal` and `payments.internal` inside its own request, with an
+ordinary `aiohttp.ClientSession`. The session's connector answers these hosts in the process. Requests to other hosts go
+to its fallback, and so to the network: here to a fourth service, behind a real uvicorn on loopback.
 
-The indented lines that begin with a method are the connector's log: one for each request, saying where it went.
+The indented lines that begin with a method are the connector's log. It has one line for each request, which says where
+the request went.
 
 Run it:  python examples/microservices.py
 """
@@ -85,7 +86,7 @@ async def report() -> StreamingResponse:
     return StreamingResponse(lines(), media_type="text/csv")
 
 
-# orders.internal, which needs the other two. It is given a session, and does not know what is behind it.
+# orders.internal needs the other two. It gets a session, and does not know how the session reaches them.
 
 orders = FastAPI()
 
@@ -115,7 +116,7 @@ async def place_order(order: Order, session: Annotated[aiohttp.ClientSession, De
     return Confirmation(customer=user.name, paid=receipt.cents)
 
 
-# The service that is not in this process, as far as the session can tell.
+# The session reaches this service over the network.
 
 rates = FastAPI()
 
@@ -127,7 +128,7 @@ async def get_rate(currency: str) -> dict[str, float]:
 
 @asynccontextmanager
 async def served(app: FastAPI) -> AsyncIterator[str]:
-    """Serve *app* with uvicorn on a free port of loopback; gives its URL."""
+    """Serve *app* with uvicorn on a free port of loopback, and yield its URL."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         server = uvicorn.Server(uvicorn.Config(app, lifespan="off", log_level="warning", ws="none"))
         serving = asyncio.create_task(server.serve(sockets=[listener]))
@@ -142,7 +143,7 @@ SERVICES = {"users.internal": users, "orders.internal": orders, "payments.intern
 
 
 async def order_something(session: aiohttp.ClientSession) -> None:
-    print("Place an order; orders.internal calls the other two from inside its own request")
+    print("Place an order; orders.internal calls the other two inside its own request")
     async with session.post("http://orders.internal/orders", json={"user_id": 1, "cents": 4200}) as response:
         print(f"  {response.status} {await response.text()}")
 
@@ -179,7 +180,7 @@ async def ask_the_network(session: aiohttp.ClientSession, url: str) -> None:
 
 async def main() -> None:
     logging.basicConfig(stream=sys.stdout, format="  %(message)s")
-    logging.getLogger("asgi_connector").setLevel(logging.DEBUG)  # says where each request went
+    logging.getLogger("asgi_connector").setLevel(logging.DEBUG)  # logs where each request went
     async with served(rates) as rates_url:
         connector = ASGIRoutingConnector(SERVICES, fallback=aiohttp.TCPConnector())
         async with aiohttp.ClientSession(connector=connector) as session:

@@ -1,10 +1,11 @@
-"""Orders that survive their payments: slow, then down, then back; and a journal of who called whom meanwhile.
+"""An order service that copes with failing payments, and a journal of who called whom.
 
-`orders.internal` calls `payments.internal` with a timeout, tries again (tenacity), and stops asking for a while when it
-has failed too often (a circuit breaker, purgatory). The services do not know of the faults, which act on the connection
-in memory, below HTTP, as a network does.
+`orders.internal` calls `payments.internal` with a timeout, and tries again after a failure (tenacity). After too many
+failures it stops calling for a while (a circuit breaker, purgatory). The payments are slow, then down, then up again.
+The services do not know about the faults. The faults act on the connection in memory, below HTTP, as a network does.
 
-The journal is printed, and written as a Mermaid diagram and as a HAR, which the developer tools of browsers can import.
+The example prints the journal. It also writes it as a Mermaid diagram and as a HAR file, which the developer tools of
+browsers can import.
 
 Run it:  python examples/resilience.py
 """
@@ -23,7 +24,7 @@ from tenacity import retry, retry_if_exception_type, stop_after_attempt, wait_fi
 
 from asgi_connector import ASGIRoutingConnector, Journal, faults
 
-# payments.internal. Who tries again says so with the same key, and does not pay twice.
+# payments.internal. A retry sends the same key, so the order is not charged twice.
 
 payments = FastAPI()
 LEDGER: dict[str, int] = {}
@@ -44,7 +45,7 @@ async def charge(charge: Charge, idempotency_key: Annotated[str, Header()]) -> C
 orders = FastAPI()
 
 PATIENCE = aiohttp.ClientTimeout(total=0.5)
-RECOVERY = 1.0  # seconds that the circuit breaker waits, before it lets a call through to see
+RECOVERY = 1.0  # seconds that the circuit breaker stays open before it tries a call
 
 
 class Order(BaseModel):
@@ -94,7 +95,7 @@ async def place_order(order: Order, payments: Annotated[Payments, Depends(get_pa
     return order
 
 
-# What the test of such a service would do.
+# A test of such a service would do the following.
 
 
 async def place(session: aiohttp.ClientSession, number: int) -> None:
@@ -108,7 +109,7 @@ async def all_is_well(session: aiohttp.ClientSession) -> None:
 
 
 async def slow(session: aiohttp.ClientSession, connector: ASGIRoutingConnector) -> None:
-    print("\nThe payments are slow, once: orders tries again, with the same key, and it is paid once")
+    print("\nThe payments are slow, once: orders tries again with the same key, and the order is charged once")
     with connector.inject("payments.internal", faults.Latency(5), caller="orders.internal", times=1) as injected:
         await place(session, 2)
     print(f"  {injected.matched} calls, {injected.struck} of them slow; the ledger: {LEDGER}")
@@ -118,14 +119,14 @@ async def down(session: aiohttp.ClientSession, connector: ASGIRoutingConnector) 
     print("\nThe payments are down: three attempts, and the circuit breaker opens")
     with connector.inject("payments.internal", faults.Refuse()):
         await place(session, 3)
-        print("\nIt is open: the next order is answered at once, and nobody is called")
+        print("\nIt is open: the next order is answered immediately, and payments.internal is not called")
         with connector.record() as journal:
             await place(session, 4)
         journal.assert_not_called("payments.internal")
 
 
 async def back(session: aiohttp.ClientSession) -> None:
-    print("\nThe payments are back, and a little later the circuit breaker has seen it")
+    print("\nThe payments are back, and after its recovery time the circuit breaker closes")
     await asyncio.sleep(RECOVERY + 0.05)
     await place(session, 5)
 

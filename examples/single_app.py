@@ -1,4 +1,4 @@
-"""One FastAPI app behind an aiohttp session: every host is the app, and nothing leaves the process.
+"""One FastAPI app behind an aiohttp session. The app answers every host, and nothing leaves the process.
 
 Run it:  python examples/single_app.py
 """

@@ -1,4 +1,4 @@
-"""What a type checker accepts as an app, and what it refuses; never run.
+"""What a type checker accepts as an app, and what it refuses. This file is never run.
 
 mypy checks this file with ``warn_unused_ignores``, so each ``type: ignore`` is a test: that line must have that error.
 """
@@ -35,7 +35,7 @@ from asgi_connector import (
     faults,
 )
 
-# Apps, as people write them.
+# Apps, as users write them.
 
 
 async def function(
@@ -63,7 +63,7 @@ def not_async_but_awaitable(scope: Any, receive: Any, send: Any) -> Awaitable[No
 
 
 class HTTPScope(TypedDict):
-    """Frameworks that are precise about messages have such types."""
+    """Frameworks with precise types for messages have such types."""
 
     type: Literal["http"]
     path: str
@@ -142,7 +142,7 @@ def every_mapping_of_apps_is_accepted(
     ASGIRoutingConnector()
 
 
-# What is no app.
+# Objects that are not apps.
 
 
 def no_app(a: int) -> int:

@@ -1,4 +1,4 @@
-"""What of aiohttp's private parts the package relies on: here it shows first if they move."""
+"""The private names of aiohttp that the package relies on. If aiohttp changes them, these tests fail first."""
 
 import asyncio
 

@@ -1,4 +1,4 @@
-"""Clients as people use them, each over a connector: what of an app's failure they pass on, and what they close."""
+"""Real clients, each over a connector: which failures of an app they pass on, and what they close."""
 
 import asyncio
 import gc
@@ -26,7 +26,7 @@ from tests.conftest import session_to
 
 
 class App:
-    """A service that answers everything in the same way, or raises; it notes its requests, and its lifespan."""
+    """A service that gives every request the same answer, or raises. It records its requests and its lifespan."""
 
     def __init__(self, answer: Any = None, *, error: BaseException | None = None) -> None:
         self.answer, self.error = answer, error
@@ -50,7 +50,7 @@ class App:
 
 
 def chain(error: BaseException | None) -> list[BaseException]:
-    """An exception and those that stand behind it."""
+    """An exception and its chain of causes and contexts."""
     found = []
     while error is not None:
         found.append(error)
@@ -59,7 +59,7 @@ def chain(error: BaseException | None) -> list[BaseException]:
 
 
 def lent(connector: ASGIRoutingConnector) -> ASGIRoutingConnector:
-    """A connector for somebody who closes it, over one that is to stay open."""
+    """A connector for a client that closes it. It falls back to a connector that stays open."""
     return ASGIRoutingConnector(fallback=connector, fallback_owner=False)
 
 
@@ -204,7 +204,7 @@ async def test_gql_loses_what_an_app_raises_in_a_websocket_but_the_loop_does_not
         assert not session.closed
 
 
-# Socket.IO; more of it is among the tests of WebSockets.
+# Socket.IO. More tests of it are among those of WebSockets.
 
 
 @pytest.fixture
@@ -320,7 +320,7 @@ async def test_fsspec_in_the_loop_of_the_caller_leaves_its_session_to_him(http_f
 
 @asynccontextmanager
 async def s3(apps: dict[str, Any], made: list[Any] | None = None, **settings: Any) -> AsyncIterator[Any]:
-    """aiobotocore's client for S3 at ``s3.internal``; the connectors that it makes are noted."""
+    """aiobotocore's client for S3 at ``s3.internal``. The connectors that it makes are recorded."""
     reason = "aiobotocore is not installed"
     http_session: Any = pytest.importorskip("aiobotocore.httpsession", reason=reason).AIOHTTPSession
     config: Any = pytest.importorskip("aiobotocore.config").AioConfig
@@ -513,7 +513,7 @@ async def test_discord_py_raises_what_the_app_raises(discord: Any) -> None:
 
 
 def compressing_stream(kind: str) -> Callable[[bytes], bytes]:
-    """What compresses each message of a gateway; discord.py asks for zstd where Python has it, since 3.14."""
+    """The codec that compresses the messages of a gateway. discord.py asks for zstd where Python has it, since 3.14."""
     if kind == "zlib-stream":
         stream = zlib.compressobj()
         return lambda data: stream.compress(data) + stream.flush(zlib.Z_SYNC_FLUSH)
@@ -556,13 +556,13 @@ async def test_a_bot_of_discord_py_gets_ready_over_the_gateway(discord: Any) -> 
         running = asyncio.create_task(client.start("fake"))
         await asyncio.wait({identified, running}, return_when=asyncio.FIRST_COMPLETED)
         if running.done():
-            running.result()  # raises what it failed with
+            running.result()  # raises the exception that it failed with
         await client.wait_until_ready()
         assert client.user.name == "engine"
         assert identified.result() == "fake"
         await client.close()
         await running
-    assert await closed in {1000, 4000}  # two tasks of the client close it, each with a code of its own
+    assert await closed in {1000, 4000}  # two tasks of the client close it, each with its own code
     assert connector.closed
 
 

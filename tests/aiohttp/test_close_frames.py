@@ -1,4 +1,4 @@
-"""Where a close frame ends in the bytes of a server, however they are cut."""
+"""Where a close frame ends in the bytes of a server, for every way to split the bytes."""
 
 import itertools
 import struct

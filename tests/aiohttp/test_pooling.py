@@ -1,4 +1,4 @@
-"""The pool is aiohttp's own: what holds for a `TCPConnector` and a real server holds for us and a mounted app."""
+"""The pool is aiohttp's own. It behaves the same for a mounted app as for a `TCPConnector` and a real server."""
 
 import asyncio
 import gc
@@ -35,16 +35,16 @@ from tests.support.service import PIECE, Service
 
 @dataclass
 class World:
-    """A service, and the means to reach it: ours, or aiohttp's own."""
+    """A service, and a connector that reaches it: ours, or aiohttp's own."""
 
     service: Service
     one: str
-    """A URL without its path, that leads to the service."""
+    """The URL of the service, without a path."""
     other: str
-    """Another that leads there."""
+    """Another URL of the service."""
     connector_class: Callable[..., BaseConnector]
     events: list[str] = field(default_factory=list)
-    """What aiohttp's tracing says of connections: they are made, or used again, or waited for."""
+    """The events of connections in aiohttp's tracing: made, used again, or waited for."""
 
     @asynccontextmanager
     async def session(self, **settings: Any) -> AsyncIterator[ClientSession]:
@@ -90,7 +90,7 @@ async def aiohttps_world() -> AsyncIterator[World]:
         yield World(service, one, other, TCPConnector)
     finally:
         await runner.cleanup()
-        # The tasks of connections that were lost in the last moment end a turn later.
+        # The tasks of connections that were lost at the end of the test finish one turn later.
         while left := [task for task in asyncio.all_tasks() if "RequestHandler.start" in repr(task)]:
             await asyncio.wait(left)
 
@@ -274,7 +274,7 @@ async def test_a_failed_request_makes_room_for_the_next(world: World) -> None:
 
 
 async def test_there_is_no_limit_by_default() -> None:
-    """Services call each other: with a limit, enough of them at a time would wait for each other for ever."""
+    """Services call each other. With a limit, enough calls at the same time would wait for each other forever."""
     service = Service()
     async with session_to(service.app) as session:
         assert (pool_of(session).limit, pool_of(session).limit_per_host) == (0, 0)
@@ -292,7 +292,7 @@ async def test_an_idle_connection_is_closed_after_its_keepalive_timeout(world: W
         [protocol] = pooled(session)
         closed = protocol.closed
         assert closed is not None
-        await closed  # by the timer: nobody asks for a connection
+        await closed  # by the timer: no request asks for a connection
         assert not protocol.is_connected()
         assert pooled(session) == []
         await fetch(session)
@@ -317,11 +317,11 @@ async def test_idle_connections_are_kept_for_ever_where_there_is_no_keepalive_ti
             assert [timer for timer in timers if not timer.cancelled()] == []
 
 
-# What the pool holds.
+# What the pool contains.
 
 
 def create_closed_event(session: ClientSession) -> asyncio.Event:
-    """How gql's aiohttp transport learns that all connections of a session are closed: it walks `_conns`."""
+    """How gql's aiohttp transport waits for the connections of a session to close: it reads `_conns`."""
     ssl_context_lost = asyncio.Event()
     transports = 0
     all_is_lost = asyncio.Event()
@@ -379,7 +379,7 @@ async def test_closing_the_session_closes_the_pooled_connections(world: World) -
         assert not pool._conns
 
 
-# Given back, or not.
+# Released, or not.
 
 
 async def test_a_connection_is_given_back_when_the_body_has_been_read_and_not_before(world: World) -> None:
@@ -469,7 +469,7 @@ async def test_a_request_that_asks_for_the_connection_to_be_closed_does_not_keep
 async def test_a_connection_is_not_used_again_after_an_answer_that_came_before_the_end_of_the_request(
     read: bool,
 ) -> None:
-    """An early answer: the rest of that request's body must not be in the way of the next."""
+    """An early answer. The rest of the request's body must not disturb the next request."""
     service = Service()
     may_end = asyncio.Event()
 
@@ -550,7 +550,7 @@ async def test_a_connection_that_its_app_cut_off_is_not_used_again() -> None:
         assert await fetch(session) == b"done"
 
 
-# Ours alone.
+# Only for our connector.
 
 
 def open_connections() -> int:
@@ -574,7 +574,7 @@ def open_connections() -> int:
     ],
 )
 async def test_a_request_that_is_cancelled_while_a_trace_has_the_word_leaves_no_connection_open(hook: str) -> None:
-    """One that is neither in use nor in the pool would stay open until the connector is closed."""
+    """A connection that is neither in use nor in the pool would stay open until the connector is closed."""
     halted = asyncio.Event()
     halt = False
 
@@ -673,7 +673,7 @@ async def test_a_thousand_idle_connections_are_all_used_again_and_all_closed() -
 
 
 async def test_a_server_that_disconnects_while_a_connection_is_idle_does_not_fail_the_next_request() -> None:
-    """A replaced app: its connections end at once, so that none is handed out."""
+    """The connections of a replaced app end immediately, so that none is returned from the pool."""
     service = Service()
     async with session_to(service.app) as session:
         connector = session.connector

@@ -1,4 +1,4 @@
-"""Who writes faster than the other reads is stopped, in both directions, and goes on when the other does, or leaves."""
+"""A writer that is faster than its reader waits, in both directions, until the reader reads on or disconnects."""
 
 import asyncio
 import hashlib
@@ -29,7 +29,7 @@ def chunk(body: bytes) -> Message:
 
 
 class Numbers:
-    """An endless stream of random bytes, every time the same."""
+    """An endless stream of random bytes, the same in each run."""
 
     def __init__(self) -> None:
         self._random = random.Random(0)
@@ -39,7 +39,7 @@ class Numbers:
 
 
 async def read_exactly(content: StreamReader, size: int) -> bytes:
-    """In small pieces, for aiohttp raises its own mark to twice of what is asked for at once."""
+    """Read in small pieces, because aiohttp raises its own mark to twice the size of a read."""
     got = bytearray()
     while len(got) < size:
         piece = await content.read(min(size - len(got), 64 * KIB))
@@ -49,7 +49,7 @@ async def read_exactly(content: StreamReader, size: int) -> bytes:
 
 
 class Endless:
-    """An app that sends without end, and counts."""
+    """An app that sends without end, and counts the bytes."""
 
     def __init__(self, size: int, head: Message) -> None:
         self.piece = Numbers().take(size)
@@ -219,7 +219,7 @@ async def test_a_response_that_is_read_in_small_pieces_arrives_intact(size: int)
 
 
 async def test_a_response_held_back_for_an_exception_stops_in_send_like_any_other() -> None:
-    """A 5xx waits for some turns of the event loop; what its app sends meanwhile is bounded all the same."""
+    """A 5xx waits for some turns of the event loop. What its app sends in this time is bounded too."""
     app = Endless(64 * KIB, {**start(), "status": 503})
     async with session_to(app) as session:
         async with session.get("/") as response:
@@ -234,7 +234,7 @@ async def test_a_response_held_back_for_an_exception_stops_in_send_like_any_othe
 
 
 class Upload:
-    """An endless body, and how much of it has been asked for."""
+    """An endless body. It counts how much of it has been read."""
 
     def __init__(self, size: int) -> None:
         self.size = size

@@ -1,4 +1,4 @@
-"""A request is cancelled wherever it can be, on either side; nothing of it is left, and the next request is right."""
+"""A request is cancelled at every possible moment, on both sides. Nothing remains, and the next request succeeds."""
 
 import asyncio
 import enum
@@ -15,7 +15,7 @@ from asgi_connector._types import Receive, Scope, Send
 from tests.conftest import AIOHTTP, session_to
 from tests.support.leaks import no_task_and_no_timer_is_left
 
-PIECES = [letter * 100_000 for letter in (b"a", b"b", b"c", b"d")]  # each of them more than a buffer holds
+PIECES = [letter * 100_000 for letter in (b"a", b"b", b"c", b"d")]  # each is larger than a buffer
 WHOLE = b"".join(PIECES)
 
 T = TypeVar("T")
@@ -28,7 +28,7 @@ class Moment(enum.Enum):
 
 
 class CancelledAt(Generic[T]):
-    """Awaits a coroutine, and cancels the task that does so at the n-th moment, if there are so many."""
+    """Awaits a coroutine, and cancels its own task at the n-th moment, if there is one."""
 
     def __init__(self, coroutine: Coroutine[Any, Any, T], moment: Moment, n: int) -> None:
         self.cancelled = False
@@ -123,7 +123,7 @@ every_moment = pytest.mark.parametrize("moment", list(Moment), ids=lambda moment
 
 
 class App:
-    """Answers with path and body, or with the pieces; one of its calls it may have to run in a way of the test's."""
+    """Answers with path and body, or with the pieces. A test may decide how one of its calls runs."""
 
     def __init__(self) -> None:
         self.tasks: list[asyncio.Task[Any]] = []
@@ -175,7 +175,7 @@ class App:
 
 
 def trace_that_waits() -> TraceConfig:
-    """Every signal of a request is one more place where the request can be cancelled."""
+    """Every tracing signal of a request is one more moment at which it can be cancelled."""
 
     async def wait(*_: object) -> None:
         await asyncio.sleep(0)
@@ -203,9 +203,9 @@ def nothing_is_acquired(session: ClientSession) -> None:
 async def cancel_the_client(
     call: Call, right: bytes, moment: Moment, n: int, *, pooled: bool = False, **settings: Any
 ) -> bool:
-    """Cancel the request at its n-th moment; returns whether there was one."""
+    """Cancel the request at its n-th moment. Returns whether there was one."""
     app = App()
-    # With one connection at most, one that is not given back would be missed.
+    # With at most one connection, a connection that is not released is noticed.
     async with asyncio.timeout(20), session_to(app, limit=1, limit_per_host=1, **settings) as session:
         if pooled:
             await next_request_is_right(session, "/first")
@@ -263,7 +263,7 @@ async def test_a_client_that_is_cancelled_while_it_waits_for_a_free_connection_l
     async def cancel(n: int) -> bool:
         app = App()
         async with asyncio.timeout(20), session_to(app, limit=1) as session:
-            holder = await session.get("/download")  # too much for the buffers: it keeps its connection until read
+            holder = await session.get("/download")  # too large for the buffers
             driver = CancelledAt(get(session), moment, n)
             task = asyncio.create_task(run(driver))
             await asyncio.sleep(0)
@@ -312,7 +312,7 @@ async def test_an_app_that_is_cancelled_anywhere_leaves_nothing(call: Call, righ
                 assert failure is not None
                 assert isinstance(failure.__cause__, asyncio.CancelledError)
                 assert not unhandled
-            else:  # the client has its answer: what comes after it goes to the loop's handler
+            else:  # the client has its answer, so a later exception goes to the loop's handler
                 assert failure is None
                 assert [type(context["exception"]) for context in unhandled] == (
                     [asyncio.CancelledError] if driver.cancelled else []

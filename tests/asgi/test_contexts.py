@@ -1,4 +1,4 @@
-"""Which context variables an app sees: those of a test that calls it, and none of another service that does."""
+"""Which context variables an app sees: those of a test that calls it, and none of another service that calls it."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -29,7 +29,7 @@ variable: ContextVar[str] = ContextVar("variable")
 
 
 class Services:
-    """Services that call each other over one session, each served in the same way."""
+    """Services that call each other over one session. Each is served in the same way."""
 
     def __init__(self, way: str = IN_PROCESS) -> None:
         self._way = way
@@ -45,7 +45,7 @@ class Services:
 
     @asynccontextmanager
     async def open(self, apps: dict[str, ASGIApp | Mount], **settings: Any) -> AsyncIterator[None]:
-        """Serve *apps*, each at its name; *settings* are the connector's, in process."""
+        """Serve *apps*, each at its name. *settings* are those of the connector in process."""
         async with AsyncExitStack() as stack:
             connector = None
             if self._way == IN_PROCESS:
@@ -66,7 +66,7 @@ class Services:
             return await response.text()
 
     def wait_for(self, name: str) -> str:
-        """What a thread gets that is blocked meanwhile."""
+        """Return the answer of *name*. The calling thread blocks until the answer arrives."""
         return asyncio.run_coroutine_threadsafe(self.get(name), self._loop).result()
 
 
@@ -104,14 +104,14 @@ def answering(answer: Callable[[], Awaitable[str]]) -> ASGIApp:
 
 
 async def seen() -> str:
-    """What an app sees of the variable; then it changes it."""
+    """Return the value of the variable that the app sees. Then change it."""
     value = variable.get("nothing")
     variable.set("what was called")
     return value
 
 
 def calling(net: Services, *names: str) -> ASGIApp:
-    """A service that tells what it sees, and then what those see which it calls."""
+    """A service that returns the value it sees, and then the values that the services it calls see."""
 
     async def answer() -> str:
         answers = [variable.get("nothing")]
@@ -124,14 +124,14 @@ def calling(net: Services, *names: str) -> ASGIApp:
     return answering(answer)
 
 
-# Beside real servers.
+# Compared with real servers.
 
 
 async def test_a_context_variable_of_a_service_does_not_reach_another_service(way: str, services: Services) -> None:
     variable.set("the start")
     async with services.open({"front": calling(services, "back", "back"), "back": answering(seen)}):
         variable.set("the test")
-        # A real server has nothing of its client's, and in process a test may set what its app is to see.
+        # A real server shares no context with its client. In process, a test may set variables for its app.
         outside = "the test" if way == IN_PROCESS else "the start"
         for _ in range(2):  # on new connections, and on pooled ones
             assert await services.get("front") == f"{outside}, the start, the start"
@@ -140,7 +140,7 @@ async def test_a_context_variable_of_a_service_does_not_reach_another_service(wa
 
 @from_a_thread
 async def test_services_with_threads_of_asgiref_call_each_other(services: Services, call: Call) -> None:
-    """Each in one thread of its own, as Django has it."""
+    """Each in its own thread, as in Django."""
 
     def in_one_thread(work: Callable[[], str]) -> ASGIApp:
         async def app(scope: Scope, receive: Receive, send: Send) -> None:
@@ -190,7 +190,7 @@ def starlette_app(at: str, endpoint: Callable[[Request], Any]) -> ASGIApp:
 
 @pytest.fixture
 def django_app(services: Services, call: Call) -> Iterator[ASGIApp]:
-    """Sync views, of which two call another service."""
+    """Sync views. Two of them call another service."""
 
     def front(request: HttpRequest) -> HttpResponse:
         variable.set("the caller")

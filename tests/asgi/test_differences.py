@@ -1,4 +1,4 @@
-"""The table of differences, and the page that tells people of them."""
+"""The table of differences, and the page that shows it."""
 
 import inspect
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The client goes away: what its app is told, what becomes of what it still does, and what the next request finds."""
+"""The client disconnects: what its app receives, what happens to its later calls, and what the next request gets."""
 
 import asyncio
 import io
@@ -25,9 +25,9 @@ DISCONNECT = {"type": "http.disconnect"}
 START = {"type": "http.response.start", "status": 200, "headers": []}
 CHUNK = {"type": "http.response.body", "body": b"chunk", "more_body": True}
 LAST = {"type": "http.response.body", "body": b"last"}
-SHORT = 0.05  # seconds after which a client of these tests loses patience; nothing depends on how long that is
+SHORT = 0.05  # seconds until a client of these tests times out; no result depends on the number
 
-ENOUGH = 100_000  # events that nobody reads, and far more than any buffer holds
+ENOUGH = 100_000  # events that no client reads, far larger than any buffer
 
 T = TypeVar("T")
 Then = Callable[[Receive, Send], Awaitable[None]]
@@ -38,7 +38,7 @@ async def nothing(receive: Receive, send: Send) -> None:
 
 
 class App:
-    """Serves a request until its client has gone, and then does what the test wants; ``/next`` it just answers."""
+    """Serves a request until its client has disconnected, and then does what the test wants. Only answers ``/next``."""
 
     def __init__(self, then: Then = nothing, *, answers: bool = False) -> None:
         self.then = then
@@ -66,7 +66,7 @@ class App:
             self.ended.set()
 
 
-# The ways in which a client leaves: before it has the head of the response, or in the middle of the body.
+# The ways in which a client disconnects: before it has the head of the response, or in the middle of the body.
 
 Leave = Callable[[ClientSession, asyncio.Event], Awaitable[None]]
 
@@ -205,11 +205,11 @@ def collect_reports() -> list[dict[str, Any]]:
 
 
 def own(caplog: pytest.LogCaptureFixture) -> list[logging.LogRecord]:
-    """The package's own records from WARNING on."""
+    """The package's own log records from WARNING on."""
     return [record for record in caplog.records if record.name == "asgi_connector"]
 
 
-# What the app is told.
+# What the app receives.
 
 
 @in_every_way
@@ -231,7 +231,7 @@ async def test_an_app_is_told_that_its_client_has_gone_and_told_again_without_su
 async def test_the_next_request_gets_a_new_connection_and_its_answer(leave: Leave) -> None:
     connections = Connections()
     app = App(answers=leave in IN_THE_BODY)
-    # With a limit of one, a connection that is not given back would leave the next request waiting for ever.
+    # With a limit of one, a connection that is not released would make the next request wait forever.
     async with session_to(app, limit=1, session_trace_configs=[connections.trace]) as session:
         assert await fetch(session, "/next") == b"last"
         await leave(session, app.started)
@@ -281,7 +281,7 @@ async def test_an_app_that_asks_only_later_is_told_at_once() -> None:
         await turns()
         go.set()
         await ended.wait()
-    assert messages == [DISCONNECT] * 2  # not the request, of which it has read nothing
+    assert messages == [DISCONNECT] * 2  # not the request: the app has read nothing of it
 
 
 async def test_after_the_response_an_app_is_told_that_its_client_has_gone() -> None:
@@ -305,7 +305,7 @@ async def test_after_the_response_an_app_is_told_that_its_client_has_gone() -> N
 
 @in_every_way
 async def test_what_an_app_sends_to_nobody_does_nothing(leave: Leave, caplog: pytest.LogCaptureFixture) -> None:
-    """It is not even checked, as in uvicorn, so that an app commits or rolls back as it would in production."""
+    """The message is not even checked, as in uvicorn. So an app commits or rolls back as in production."""
     returned: list[object] = []
 
     async def send_on(receive: Receive, send: Send) -> None:
@@ -343,7 +343,7 @@ async def test_an_app_that_sends_to_nobody_without_end_starves_nobody(leave: Lea
 
 @pytest.mark.parametrize("answers", [False, True], ids=["before the head", "in the body"])
 async def test_an_app_that_sends_in_the_turn_in_which_its_client_leaves_gives_way_to_the_loop(answers: bool) -> None:
-    """In that turn nobody has been told yet, and what is sent is no longer counted against the marks."""
+    """In this turn neither end knows it yet, and the bytes that are sent no longer count for the marks."""
     gave_way: list[bool] = []
     started, go, ended = asyncio.Event(), asyncio.Event(), asyncio.Event()
 
@@ -659,9 +659,9 @@ async def test_the_generator_of_an_idle_stream_is_cancelled_when_its_client_leav
 
 @pytest.mark.parametrize("leave", BEFORE_THE_HEAD, ids=lambda leave: leave.__name__)
 async def test_an_endpoint_that_polls_is_disconnected_sees_it(leave: Leave) -> None:
-    """Starlette polls by a receive() inside a scope that is cancelled already: it must return without suspending.
+    """Starlette polls with a receive() in a scope that is already cancelled. This receive() must not suspend.
 
-    (Behind a `BaseHTTPMiddleware` it never sees a disconnect, whatever the server.)
+    (Behind a `BaseHTTPMiddleware` Starlette never sees a disconnect, on any server.)
     """
     started, seen = asyncio.Event(), asyncio.Event()
     polls = 0
@@ -742,7 +742,7 @@ async def test_a_client_may_leave_an_upload_that_its_app_does_not_read(make: Cal
         await turns()
         go.set()
         await ended.wait()
-    assert messages == [DISCONNECT]  # and not what has arrived of the body
+    assert messages == [DISCONNECT]  # and not the part of the body that has arrived
 
 
 @every_upload
@@ -755,7 +755,7 @@ async def test_a_session_can_close_in_the_middle_of_an_upload_that_its_app_does_
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         started.set()
         while await receive() != DISCONNECT:
-            await told.wait()  # reads one piece, if any, and then no more
+            await told.wait()  # reads at most one piece, and then no more
         told.set()
 
     async with session_to(app, shutdown_timeout=0) as session:
@@ -875,11 +875,11 @@ async def test_a_client_may_leave_while_it_waits_to_be_told_to_continue() -> Non
     assert messages == [DISCONNECT]
 
 
-# Many at once.
+# Many requests at the same time.
 
 
 async def test_a_client_that_leaves_disturbs_no_other_on_the_same_session() -> None:
-    """One request of a hundred in three leaves, each at its own time; the others get their own answers."""
+    """One in three of a hundred requests is abandoned, each at a different time. The others get their own answers."""
     started: list[int] = []
     told: list[int] = []
 

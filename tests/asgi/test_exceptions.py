@@ -1,4 +1,4 @@
-"""What becomes of an app's exception, and of an app that breaks the protocol."""
+"""What happens to an app's exception, and to an app that breaks the protocol."""
 
 import asyncio
 import errno
@@ -47,7 +47,7 @@ async def assert_goes_on(session: aiohttp.ClientSession) -> None:
 
 
 class Failing:
-    """Answers ``/ok``; for any other path it counts a run, does what it was told to, and raises."""
+    """Answers ``/ok``. For any other path it counts a run, does what the test wants, and raises."""
 
     def __init__(self, exc: BaseException, before: Callable[[Receive, Send], Awaitable[None]] | None = None) -> None:
         self.exc = exc
@@ -81,7 +81,7 @@ def base_group() -> BaseException:
 # Whatever reads a body takes these for its end.
 ENDS_OF_ITERATIONS: list[Callable[[], BaseException]] = [EofStream, StopAsyncIteration]
 
-# Neither aiohttp nor we make anything else of these, where they come out of a request.
+# Neither aiohttp nor the package replaces these when a request raises them.
 UNCHANGED: list[Callable[[], BaseException]] = [
     OfTheApp,
     ValueError,
@@ -107,7 +107,7 @@ UNCHANGED: list[Callable[[], BaseException]] = [
     lambda: pytest.skip.Exception("skipped on purpose"),
 ]
 
-# aiohttp makes a ClientOSError of any OSError that its connection raises.
+# aiohttp turns every OSError of its connection into a ClientOSError.
 OS_ERRORS: list[Callable[[], BaseException]] = [
     OSError,
     lambda: OSError("just words"),
@@ -196,7 +196,7 @@ async def test_the_same_exception_comes_out_of_the_request(
         assert "raise_it" in [frame.name for frame in traceback.extract_tb(exc.__traceback__)]
         await assert_goes_on(session)
     assert app.runs == 1
-    # It was raised: nobody needs to be told of it a second time.
+    # The call has raised it, so it is not reported a second time.
     assert not reports.all
     assert not records(caplog)
 
@@ -329,7 +329,7 @@ def add_middlewares(app: FastAPI, number: int) -> None:
 
 
 def unhandled(exc: Exception, *, middlewares: int = 0, mounted: bool = False) -> FastAPI:
-    """A FastAPI app with an endpoint, in itself or in a mounted sub-app, that raises *exc*."""
+    """A FastAPI app with an endpoint that raises *exc*, in the app itself or in a mounted sub-app."""
     app = add_ok(FastAPI())
     inner = FastAPI() if mounted else app
 
@@ -453,7 +453,7 @@ async def test_a_streaming_response_of_fastapi_that_fails_is_raised_from_reading
 async def test_a_stream_that_a_middleware_ends_before_it_raises_is_whole_and_reported(
     middlewares: int, reports: Reports, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Starlette's BaseHTTPMiddleware says that the body is complete, and only then raises what had cut it short."""
+    """Starlette's BaseHTTPMiddleware completes the body, and only then raises the exception that cut it short."""
     gate = asyncio.Event()
     exc = OfTheApp()
     async with session_to(streaming(exc, gate, middlewares=middlewares)) as session:
@@ -466,7 +466,7 @@ async def test_a_stream_that_a_middleware_ends_before_it_raises_is_whole_and_rep
         await assert_goes_on(session)
 
 
-# Without raising: what uvicorn does.
+# Without raising: the same as uvicorn.
 
 
 @pytest.mark.parametrize(
@@ -549,7 +549,7 @@ FRAMINGS = [
 
 
 class FailingMidStream:
-    """Sends a head and a first piece; goes on to *exc* when the gate opens."""
+    """Sends a head and a first piece. It raises *exc* when the gate opens."""
 
     def __init__(self, exc: BaseException, headers: list[tuple[bytes, bytes]], *, last: bytes = b"") -> None:
         self.exc = exc
@@ -676,7 +676,7 @@ async def test_what_would_end_an_iteration_or_cancel_the_reader_is_the_cause_of_
 async def test_a_large_body_that_fails_is_never_taken_for_whole(
     version: aiohttp.HttpVersion, headers: list[tuple[bytes, bytes]]
 ) -> None:
-    """More than fits into any buffer: it is read while it is sent, and the exception waits for its turn."""
+    """More than fits into any buffer: it is read while it is sent, and the exception comes after it."""
     piece = b"x" * 100_000
     exc = OfTheApp()
     if headers:
@@ -695,7 +695,7 @@ async def test_a_large_body_that_fails_is_never_taken_for_whole(
         await assert_goes_on(session)
 
 
-# aiohttp sends a request again when it takes an exception for a broken connection.
+# aiohttp sends a request again when it mistakes an exception for a broken connection.
 
 
 @pytest.mark.parametrize("make", REPLAYED)
@@ -900,7 +900,7 @@ async def test_the_users_own_retries_of_150_concurrent_requests_run_each_app_twi
     assert runs == {f"/{number}": 2 for number in range(150)}
 
 
-# An upload that goes on while the app fails.
+# An upload that continues while the app fails.
 
 
 @pytest.mark.parametrize("make", [OfTheApp, REPLAYED[0], REPLAYED[2]])
@@ -909,7 +909,7 @@ async def test_the_users_own_retries_of_150_concurrent_requests_run_each_app_twi
 async def test_an_exception_comes_out_of_a_request_that_is_still_being_sent(
     make: Callable[[], BaseException], method: str, turns: int, reports: Reports
 ) -> None:
-    """The client's next write fails on the connection that the exception has just ended; the exception comes first."""
+    """The client's next write fails on the connection that the exception has just ended. The exception comes first."""
     exc = make()
 
     async def upload() -> AsyncIterator[bytes]:
@@ -961,7 +961,7 @@ async def test_an_exception_comes_out_of_reading_a_body_while_the_request_is_sti
     assert not reports.all
 
 
-# What belongs to the loop.
+# What the event loop must see.
 
 
 @pytest.mark.parametrize("loop_factory", LOOPS.values(), ids=LOOPS)
@@ -992,7 +992,7 @@ def test_what_ends_a_program_leaves_through_the_loop(
             loop.run_until_complete(call)
         assert caught.value is exc
         assert not call.done()
-        # Whoever runs the loop again finds that the client is told the same as by a server that dies.
+        # If the loop runs again, the client sees the same as when a server is killed.
         assert loop.run_until_complete(call) in (500, aiohttp.ClientPayloadError)
 
 
@@ -1000,7 +1000,7 @@ def test_what_ends_a_program_leaves_through_the_loop(
 
 
 class BreaksTheProtocol:
-    """Sends some messages, waits for the gate, and sends some more, of which one must be refused."""
+    """Sends some messages, waits for the gate, and sends more. One of these must be refused."""
 
     def __init__(self, first: list[Any], then: list[Any], result: Any = None) -> None:
         self.first = first
@@ -1110,7 +1110,7 @@ async def test_a_message_that_breaks_the_protocol_is_refused_in_the_app_and_rais
     assert not reports.all
     assert not records(caplog)
 
-    # What was sent before the byte that was too much may be whole.
+    # What was sent before the byte too many may be complete.
     whole = sentence == LONGER and messages[-1]["body"] != b"four"
     async with session_to(app, raise_app_exceptions=False) as session:
         if len(messages) == 1:
@@ -1281,7 +1281,7 @@ async def test_no_message_at_all_after_the_end_of_a_response_is_reported_too(mes
     assert [str(exc) for exc in reports.exceptions] == [NOT_A_MESSAGE.format(message)]
 
 
-# Background tasks, and what is held back for them.
+# Background tasks, and the responses that are held back for them.
 
 
 class Turns:
@@ -1305,7 +1305,7 @@ class Turns:
 
 
 class Background:
-    """A FastAPI app whose endpoints answer, and leave a background task that waits for the gate, then may fail."""
+    """A FastAPI app. Its endpoints answer, and start a background task that waits for the gate and then may fail."""
 
     def __init__(self, status: int, exc: Exception | None = None, *, middlewares: int = 0) -> None:
         self.status = status
@@ -1428,7 +1428,7 @@ async def test_a_deliberate_5xx_is_late_by_256_turns_at_most(status: int) -> Non
         turns.__exit__()
         assert response.status == status
         assert await response.read() == b"abc"
-        # And the few that any response takes to get there.
+        # And the few turns that any response takes.
         assert turns.count <= 256 + 4
         gate.set()
 
@@ -1569,11 +1569,11 @@ async def test_a_500_is_held_back_also_behind_a_100_continue_that_has_not_left()
         await assert_goes_on(session)
 
 
-# Clients that are gone.
+# Clients that have disconnected.
 
 
 class Waiting:
-    """Begins an answer, or not; waits for the gate; fails."""
+    """Begins an answer, or not. Then waits for the gate, and fails."""
 
     def __init__(self, exc: BaseException, messages: list[Message]) -> None:
         self.exc = exc
@@ -1706,7 +1706,7 @@ class TestWithoutABody:
             async with session.request(method, "/") as response:
                 assert response.status == status
                 assert await response.read() == b""
-                # The client has all that it asked for, so that it is not the one to be told.
+                # The client has all that it asked for, so the exception is not raised to it.
                 app.gate.set()
             await app.over.wait()
             await assert_goes_on(session)
@@ -1738,7 +1738,7 @@ async def test_an_exception_after_the_last_byte_that_was_announced_is_reported(
 async def test_an_exception_in_the_step_that_sends_the_last_byte_does_not_pass_unseen(
     reports: Reports, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The client may have its whole body before it learns of the exception: it is told, or everybody is."""
+    """The client may have its whole body before the exception. Then the exception is logged, and the loop is told."""
     exc = OfTheApp()
     gate = asyncio.Event()
 
@@ -1796,7 +1796,7 @@ async def test_a_report_names_the_request_though_the_app_has_emptied_its_scope(
 async def test_an_exception_of_an_app_whose_client_has_just_aborted_is_logged(
     before: Callable[[Receive, Send], Awaitable[None]], caplog: pytest.LogCaptureFixture
 ) -> None:
-    """aiohttp's `ResponseHandler.abort()` takes the connection away from under an exchange."""
+    """aiohttp's `ResponseHandler.abort()` takes the connection away during a request-response cycle."""
     may_fail = asyncio.Event()
     exc = ValueError("of the app")
 

@@ -1,8 +1,8 @@
-"""Apps that do anything, and clients that do anything to them: whatever happens, it happens to nobody else, and ends.
+"""Random programs of apps and clients: no exchange affects another one, and each exchange ends.
 
-A case is one exchange: a program of an app, which is a list of steps, and what its client does. Several of them share a
-session, and each session an event loop of its own. Nothing here waits for time to pass: what has not ended after many
-turns of the event loop either waits for what its program says that it waits for, or hangs.
+A case is one exchange: a program of an app, which is a list of steps, and the actions of its client. Several cases
+share a session, and each session has its own event loop. No test here waits for time to pass. An exchange that has not
+ended after many turns of the event loop either waits for what its program says, or hangs.
 """
 
 import array
@@ -28,19 +28,19 @@ from tests.conftest import AIOHTTP, LOOPS, session_to
 
 MAX_EXAMPLES: Final = 300
 MAX_TURNS: Final = 5000
-"""So many turns after its beginning, every exchange is over whose app and client wait for nothing."""
+"""After so many turns, every exchange is over if neither its app nor its client waits."""
 STUCK_TURNS: Final = 40
-"""An app that has waited for so many turns, while its client did not move either, waits for ever."""
+"""An app that has waited for so many turns, while its client did nothing either, waits forever."""
 SOON: Final = 10.0
-"""Seconds after which a test gives up on what should have happened long ago."""
+"""Seconds after which a test fails because something did not happen."""
 
 
 class Oops(BaseException):
-    """Which is no `Exception`."""
+    """It is not an `Exception`."""
 
 
 class UploadError(Exception):
-    """What the body of a request raises in its middle."""
+    """What the body of a request raises in the middle."""
 
 
 RAISES: Final[dict[str, Callable[[], BaseException]]] = {
@@ -65,7 +65,7 @@ RAISES: Final[dict[str, Callable[[], BaseException]]] = {
 
 @dataclass(frozen=True)
 class Made:
-    """A value that can be used only once, or does not say what it is: made anew whenever its step is run."""
+    """A value that can be used only once, or has no useful repr. It is made again for each run of its step."""
 
     kind: str
     data: Any = b""
@@ -153,7 +153,7 @@ Step = Say | Listen | Turns | Raise | Return | Hang | Spawn
 
 @dataclass(frozen=True)
 class Upload:
-    """A body of pieces, with some turns between them; what raises after the last one is an `UploadError`."""
+    """A body of pieces, with some turns between them. If it raises after the last one, it raises an `UploadError`."""
 
     pieces: tuple[int, ...]
     streamed: bool
@@ -186,7 +186,7 @@ class Talk:
 
 @dataclass
 class Exchange:
-    """One program and its client, and what came of it."""
+    """One program and its client, and the result."""
 
     number: int
     steps: list[Step]
@@ -204,7 +204,7 @@ class Exchange:
     """What the client has sent over its WebSocket."""
     upload_error: UploadError | None = None
     cancelled: bool = False
-    # What the client has got.
+    # What the client has received.
     status: int | None = None
     raw_headers: tuple[tuple[bytes, bytes], ...] = ()
     body: bytes = b""
@@ -212,7 +212,7 @@ class Exchange:
     got: list[Any] = field(default_factory=list)
     accepted_at_head: list[Any] = field(default_factory=list)
     accepted_by_then: list[Any] = field(default_factory=list)
-    """When it had read what it wanted; what is accepted later may have been for nobody."""
+    """Set when the client has read what it wanted. A message that is accepted later may not have reached it."""
     error: BaseException | None = None
 
     def body_of_request(self) -> bytes:
@@ -220,14 +220,14 @@ class Exchange:
         return b"" if self.client.upload is None else content(self.number, sum(self.client.upload.pieces))
 
     def is_stuck(self) -> bool:
-        """Whether the app waits for what will never come."""
+        """Whether the app waits for an event that never comes."""
         waiting = ("hang", "receive", "send") if isinstance(self.client, Talk) else ("hang", "receive")
         if not self.states or self.states[0] not in waiting:
             return False
         return all(state in (*waiting, "done") for state in self.states)
 
     def response(self, accepted: list[Any]) -> tuple[Message | None, bytes, bool]:
-        """By what `send()` has accepted: the head, the body, and whether it is complete."""
+        """What `send()` has accepted: the head, the body, and whether it is complete."""
         kinds = ("http.response.start", "http.response.body")
         if isinstance(self.client, Talk):
             kinds = ("websocket.http.response.start", "websocket.http.response.body")
@@ -250,7 +250,7 @@ def content(number: int, size: int) -> bytes:
 
 
 class Programmed:
-    """The app: runs the program of the exchange that the path names, or is good, when it is asked nicely."""
+    """The app. It runs the program of the exchange that the path names, or answers a plain request normally."""
 
     def __init__(self, exchanges: list[Exchange]) -> None:
         self.exchanges = exchanges
@@ -307,7 +307,7 @@ class Programmed:
                         exchange.children.append(asyncio.create_task(self.run_child(exchange, others, receive, send)))
                 exchange.states[index] = "runs"
         except BaseException as exc:
-            exchange.raised.append(exc)  # what send() has raised is the app's own as well
+            exchange.raised.append(exc)  # an exception that send() has raised counts as the app's own
             raise
         finally:
             exchange.states[index] = "done"
@@ -326,7 +326,7 @@ class Programmed:
         noted = message
         if isinstance(message, dict):
             body = message.get("body", b"")
-            # What it is now; what is no body is accepted only when there is no client any more.
+            # Use the current value. A value that is not a body is accepted only when the client has disconnected.
             with_body = is_bytes(body) and getattr(step.message.get("body"), "kind", "") != "released"
             noted = {**message, "body": bytes(body) if with_body else b"", "more_body": message.get("more_body", False)}
             if isinstance(getattr(step.message.get("headers"), "data", None), list):
@@ -335,7 +335,7 @@ class Programmed:
             await send(message)
         except Exception as exc:
             if isinstance(exc, ASGIProtocolError) and "shorter than Content-Length" in str(exc):
-                # That it is the last one is refused, but what it has is on its way, as in uvicorn.
+                # It is refused as the last message, but its body is sent, as in uvicorn.
                 exchange.accepted.append({**noted, "more_body": True})
             if not step.catch:
                 raise
@@ -368,7 +368,7 @@ async def fetch(session: aiohttp.ClientSession, exchange: Exchange, client: Fetc
         data=data,
         expect100=client.expect100,
         allow_redirects=False,
-        # aiohttp starts the second one when an upload ends, also after its response: on a connection of the pool.
+        # When an upload ends, aiohttp starts the second try, even after the response: on a connection of the pool.
         timeout=aiohttp.ClientTimeout(total=client.total, sock_read=None if upload else client.sock_read),
     )
     try:
@@ -399,7 +399,7 @@ async def talk(session: aiohttp.ClientSession, exchange: Exchange, client: Talk,
     ) as websocket:
         for kind, count in client.steps:
             exchange.progress += 1
-            # What is large is compressed in a thread, by a task of aiohttp's own that may outlive its client.
+            # A large body is compressed in a thread, by a task of aiohttp that may outlive its client.
             word = content(exchange.number, min(count, 300) if client.compress else count)
             match kind:
                 case "text":
@@ -431,13 +431,13 @@ async def listen(websocket: aiohttp.ClientWebSocketResponse, exchange: Exchange,
         return True
     if message.type is aiohttp.WSMsgType.ERROR:
         exchange.error = message.data
-        # aiohttp puts another one in its place if the session closes before the client has.
+        # aiohttp raises another exception instead if the session closes before the client has.
         assert closing.is_set() or websocket.exception() is message.data
     return False
 
 
 async def behave(session: aiohttp.ClientSession, exchange: Exchange, closing: asyncio.Event) -> None:
-    """Do as the client does, and note what it gets; it never raises."""
+    """Do as the client does, and record what it gets. Never raises."""
     try:
         if isinstance(exchange.client, Talk):
             await talk(session, exchange, exchange.client, closing)
@@ -448,7 +448,7 @@ async def behave(session: aiohttp.ClientSession, exchange: Exchange, closing: as
 
 
 async def see_it_end(task: "asyncio.Task[None]", exchange: Exchange, closing: "asyncio.Event") -> None:
-    """Return when the client has ended, which is cancelled when its time has come, or when its app waits for ever."""
+    """Return when the client has ended. It is cancelled when its time is over, or when its app waits forever."""
     last, since = -1, 0
     for turn in range(MAX_TURNS):
         if task.done():
@@ -476,9 +476,9 @@ async def see_it_end(task: "asyncio.Task[None]", exchange: Exchange, closing: "a
 
 
 async def release_connection(exchange: Exchange) -> None:
-    """An app that waits for ever after a response that is complete by its framing alone has to be ended.
+    """An app that waits forever, after a response that is complete by its framing alone, must be ended.
 
-    As with any server, its connection is in the pool then, and the next request on it waits for the app.
+    As on any server, its connection is in the pool then, and the next request on it waits for the app.
     """
     head, body, complete = exchange.response(exchange.accepted)
     if isinstance(exchange.client, Talk) or head is None or complete:
@@ -512,10 +512,10 @@ def check_error(exchange: Exchange, raise_app_exceptions: bool, closed: bool) ->
         assert exchange.cancelled, exchange
         return
     if closed and isinstance(exc, RuntimeError) and str(exc).startswith(("Session is closed", "Connection closed.")):
-        return  # aiohttp's own, or ours if it was the connector that was closed
+        return  # aiohttp's own exception, or ours if the connector was closed
     if closed and isinstance(exc, AssertionError) and isinstance(exchange.client, Talk):
         frames = list(traceback.walk_tb(exc.__traceback__))
-        assert frames[-1][0].f_code.co_name == "_ws_connect", exchange  # aiohttp's own as well: it has no transport
+        assert frames[-1][0].f_code.co_name == "_ws_connect", exchange  # aiohttp's own as well: no transport
         return
     if exc is exchange.upload_error:
         return
@@ -523,7 +523,7 @@ def check_error(exchange: Exchange, raise_app_exceptions: bool, closed: bool) ->
         assert raise_app_exceptions, exchange
         return
     if isinstance(exc, RuntimeError) and is_from(exc.__cause__, exchange):
-        assert isinstance(exc.__cause__, StopIteration), exchange  # Python's own: a coroutine raises none
+        assert isinstance(exc.__cause__, StopIteration), exchange  # Python's own: no coroutine raises it
         return
     if isinstance(exc, ASGIConnectorError):
         assert raise_app_exceptions, exchange
@@ -544,7 +544,7 @@ def check_http(exchange: Exchange, raise_app_exceptions: bool, http_10: bool) ->
     if exchange.status is not None:
         head, _, _ = exchange.response(exchange.accepted_at_head)
         _, body, complete = exchange.response(exchange.accepted_by_then)
-        # The server's own answer; what a child task says later, when its client has gone, changes nothing.
+        # The server's own response. Messages that a child task sends later, when its client has gone, change nothing.
         if head is None or exchange.raw_headers == OF_AN_APP_THAT_FAILED:
             assert not raise_app_exceptions, exchange
             assert exchange.status == 500, exchange
@@ -557,8 +557,8 @@ def check_http(exchange: Exchange, raise_app_exceptions: bool, http_10: bool) ->
             whole = b"" if bodyless else body
             assert whole.startswith(exchange.body), exchange
             if exchange.whole:
-                cut = http_10 and not raise_app_exceptions  # the end of the connection is all that ends it
-                # A child task may go on sending after that.
+                cut = http_10 and not raise_app_exceptions  # only the end of the connection ends it
+                # A child task may still send after that.
                 assert exchange.body == whole or cut, exchange
                 by_length = has_length(exchange, len(body))
                 assert complete or by_length or bodyless or cut, exchange
@@ -578,7 +578,7 @@ def check_http(exchange: Exchange, raise_app_exceptions: bool, http_10: bool) ->
 
 
 def check_headers(exchange: Exchange, head: Message) -> None:
-    """Those that the app gave, in order, and what frames the body."""
+    """The headers that the app sent, in order, and the framing of the body."""
     ours = (b"transfer-encoding", b"connection")
     given = [
         (bytes(name), bytes(value).strip(b" \t"))
@@ -612,10 +612,10 @@ def check_websocket(exchange: Exchange) -> None:
 
 
 def check_reports(contexts: list[dict[str, Any]], exchanges: list[Exchange], raise_app_exceptions: bool) -> None:
-    """What has reached the loop's exception handler is what no call of a client could raise."""
+    """The loop's exception handler gets only exceptions that no call of a client could raise."""
     for context in contexts:
         if AIOHTTP < (3, 14, 0) and str(context.get("exception")) == "Connection lost":
-            continue  # aiohttp 3.13 leaves the future behind on which a cancelled upload has waited
+            continue  # aiohttp 3.13 leaves a future on which a cancelled upload has waited
         assert context["message"].startswith("Unhandled exception in an ASGI app: "), context
         assert raise_app_exceptions, context
         exc = context["exception"]
@@ -641,7 +641,7 @@ class Scenario:
     raise_app_exceptions: bool
     http_10: bool
     close_after: int | None
-    """The turn in which the session is closed, in the middle of whatever goes on."""
+    """The turn in which the session is closed, whatever is running then."""
 
 
 async def run_scenario(scenario: Scenario) -> None:
@@ -700,7 +700,7 @@ async def run_scenario(scenario: Scenario) -> None:
 async def check_that_nothing_is_left(
     app: Programmed, exchanges: list[Exchange], connector: ASGIRoutingConnector
 ) -> None:
-    app.never.set()  # the child tasks are the app's own, and nothing but the app holds them up
+    app.never.set()  # the child tasks belong to the app, and only the app can hold them up
     children = [child for exchange in exchanges for child in exchange.children]
     if children:
         _, left = await asyncio.wait(children, timeout=SOON)
@@ -878,7 +878,7 @@ def program(message: "st.SearchStrategy[Any]") -> "st.SearchStrategy[list[Step]]
 
 
 def answering(start: Any, steps: "list[Step]", *, last: bool) -> "list[Step]":
-    """What a good app does at first, and then what this one does."""
+    """What a normal app does first, and then what this one does."""
     return [Say(start), *steps, *([Say({"type": "http.response.body", "body": b"end"})] if last else [])]
 
 
@@ -971,7 +971,7 @@ def test_whatever_an_app_and_its_client_do_every_exchange_ends_and_harms_no_othe
     record_property: Callable[[str, object], None],
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    caplog.set_level(logging.CRITICAL, "asgi_connector")  # thousands of records, and what they refer to
+    caplog.set_level(logging.CRITICAL, "asgi_connector")  # thousands of records, and all they refer to
     cases: Counter[str] = Counter()
 
     @settings(max_examples=MAX_EXAMPLES, deadline=None, suppress_health_check=[HealthCheck.too_slow], database=None)
@@ -993,7 +993,7 @@ def test_whatever_an_app_and_its_client_do_every_exchange_ends_and_harms_no_othe
 async def test_a_response_that_is_cut_off_at_any_moment_of_an_upload_is_an_exception(
     pieces: int, raise_app_exceptions: bool
 ) -> None:
-    """A write that fails then is no reason to forget who reads the response."""
+    """If a write fails then, the reader of the response must still be known."""
     error = ValueError("hostile")
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:

@@ -1,4 +1,4 @@
-"""Mounts that come and go under lifespans, with requests in flight, and a simple model of what must happen."""
+"""Mounts and unmounts during lifespans, with requests in flight, and a simple model of what must happen."""
 
 import asyncio
 from collections import Counter
@@ -28,7 +28,7 @@ APPS: Final = 4
 
 @dataclass(eq=False)
 class Flight:
-    """A request whose app has not answered yet."""
+    """A request that its app has not answered yet."""
 
     app: "Gated"
     may_answer: asyncio.Event
@@ -37,7 +37,7 @@ class Flight:
 
 
 class Gated:
-    """An app that answers with its name, below ``/held`` when it may, and notes its lifespans."""
+    """An app that answers with its name, below ``/held`` when the test lets it. It records its lifespans."""
 
     def __init__(self, number: int, events: list[tuple[str, int]], gates: dict[str, asyncio.Event]) -> None:
         self.number = number
@@ -63,7 +63,7 @@ class Gated:
 
 @dataclass(eq=False)
 class Layer:
-    """What lies at a pattern: at the bottom what was mounted for good, above it the blocks."""
+    """What is mounted at a pattern: at the bottom the permanent mount, above it the blocks."""
 
     app: Gated | None
     block: AbstractAsyncContextManager[None] | None = None
@@ -73,7 +73,7 @@ class Layer:
 
 @dataclass(eq=False)
 class Mounted:
-    """One mount of an app: what was dispatched to it is in flight on it, wherever else the app is mounted."""
+    """One mount of an app. Requests that were routed to it are in flight on it, wherever else the app is mounted."""
 
     app: Gated
     flights: set[Flight] = field(default_factory=set)
@@ -89,7 +89,7 @@ class Waiting:
 
 
 class Model:
-    """Says what must happen; `World` makes it happen, and compares."""
+    """The model of what must happen. `World` makes it happen, and compares."""
 
     def __init__(self) -> None:
         self.layers: dict[str, list[Layer]] = {pattern: [Layer(None)] for pattern in PATTERNS}
@@ -107,13 +107,13 @@ class Model:
         return self.all_mounts[-1]
 
     def needs(self, app: Gated) -> None:
-        """A request is about to reach *app*, which has been started by then."""
+        """A request is about to reach *app*, which has already been started."""
         if app not in self.running:
             self.running.append(app)
             self.events.append(("startup", app.number))
 
     def settle(self) -> None:
-        """An app is shut down when its last mount is gone, and nothing is in flight on any of them."""
+        """An app is shut down when its last mount is gone, and no request is in flight on any of its mounts."""
         for app in list(self.running):
             mounts = [mounted for mounted in self.all_mounts if mounted.app is app]
             if all(mounted.gone and not mounted.flights for mounted in mounts):
@@ -167,7 +167,7 @@ class World:
             await getattr(self, kind)(host)
         elif kind == "leave":
             await self.leave(where)
-        elif kind == "close" and where < 3:  # every run ends with a close() anyway
+        elif kind == "close" and where < 3:  # every run ends with a close() in any case
             await self.close()
         elif kind in ("answer", "cancel") and self.model.flights:
             await getattr(self, kind)(self.model.flights[where % len(self.model.flights)])
@@ -180,7 +180,7 @@ class World:
         self.compare()
 
     def compare(self) -> None:
-        # Apps that shut down at the same time are told in any order, unless close() does it.
+        # Apps that shut down at the same time do so in any order, unless close() shuts them down.
         assert self.events == self.model.events or Counter(self.events) == Counter(self.model.events)
         seen = {pattern: top.app for pattern in PATTERNS if (top := self.model.layers[pattern][-1].mounted)}
         assert {pattern: mount.app for pattern, mount in self.connector.mounts.items()} == seen
@@ -278,7 +278,7 @@ class World:
 
     async def cancel(self, flight: Flight) -> None:
         if not flight.abandoned:
-            flight.abandoned = True  # its app takes no notice
+            flight.abandoned = True  # its app ignores the disconnect
             flight.client.cancel()
             await asyncio.wait({flight.client}, timeout=SOON)
             assert flight.client.cancelled()
@@ -290,7 +290,7 @@ class World:
             await asyncio.sleep(0)
         assert closing.done() is (not flights or self.model.closed)
         for flight in flights:
-            flight.may_answer.set()  # nobody is there to read it
+            flight.may_answer.set()  # no client reads the answer
             self.forget(flight)
         async with asyncio.timeout(SOON):
             await closing

@@ -1,4 +1,4 @@
-"""What is kept of a request, an exception or an app when it is over: no more than the caller of a later call needs."""
+"""What is kept of a request, an exception or an app when it is over: only what a later call needs."""
 
 import asyncio
 import gc
@@ -21,7 +21,7 @@ Ref = weakref.ref[Any]
 
 
 class Marker:
-    """Something to refer to weakly."""
+    """An object that can be referred to weakly."""
 
 
 def connector_of(session: ClientSession) -> ASGIRoutingConnector:
@@ -104,7 +104,7 @@ LINKS: Final = 1000
 
 
 class Chain:
-    """A service that calls itself, and so on."""
+    """A service that calls itself, to a given depth."""
 
     def __init__(self, session: ClientSession, *, returns_first: bool) -> None:
         self.callers: list[Ref] = []
@@ -183,7 +183,7 @@ async def test_the_journal_knows_each_parent_of_a_chain_whose_callers_have_retur
     async with session_to(app) as session:
         with connector_of(session).record() as journal:
             await fetch(session)
-            for task in left_behind:  # which grows meanwhile
+            for task in left_behind:  # which grows in the meantime
                 await task
     assert len(journal) == 21
     assert [each.parent for each in journal] == [None, *journal[:-1]]
@@ -197,7 +197,7 @@ REPLAYED: Final = [lambda: ClientOSError(104, "reset"), lambda: ServerDisconnect
 
 
 class Failing:
-    """An app whose own call has failed, say."""
+    """An app that fails, for example because its own call has failed."""
 
     def __init__(self, make: Make) -> None:
         self.refs: list[Ref] = []

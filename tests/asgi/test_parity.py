@@ -1,4 +1,4 @@
-"""What an app and a client see of each other over HTTP: in process as on uvicorn and hypercorn, but for a table."""
+"""What an app and a client see over HTTP: in process the same as on uvicorn and hypercorn, except for a table."""
 
 import asyncio
 import io
@@ -102,7 +102,7 @@ def raw(session: ClientSession) -> AbstractAsyncContextManager[RawConnection]:
 
 
 def sever(response: aiohttp.ClientResponse) -> None:
-    """End the client's connection without a word."""
+    """End the client's connection without closing it properly."""
     assert response.connection is not None
     assert response.connection.protocol is not None
     transport = response.connection.protocol.transport
@@ -651,7 +651,7 @@ async def test_receive_tells_that_the_response_is_complete(serve: Serve) -> None
 
 
 async def standstill(count: Callable[[], int]) -> None:
-    """Return when the number, which must grow at first, has not grown for a hundred turns of the event loop."""
+    """Return when the number has first grown, and then has not grown for a hundred turns of the event loop."""
     before, turns = 0, 0
     while before == 0 or turns < 100:
         await asyncio.sleep(0)
@@ -718,7 +718,7 @@ async def test_a_client_that_floods_is_stopped(serve: Serve) -> None:
     assert yielded == total
 
 
-# What no client should send.
+# Requests that no client should send.
 
 
 @pytest.mark.parametrize(
@@ -891,7 +891,7 @@ async def test_an_http_message_out_of_turn_is_an_error_that_says_what_was_expect
 
 
 class Service:
-    """An app with a lifespan, that notes what happens."""
+    """An app with a lifespan. It records what happens."""
 
     def __init__(self, *, fails: str = "") -> None:
         self.log: list[str] = []

@@ -1,4 +1,4 @@
-"""Request bodies: whatever the client sends, and however, the app receives it byte for byte and as it comes."""
+"""Request bodies: the app receives each body byte for byte, as it arrives, however the client sends it."""
 
 import asyncio
 import gzip
@@ -29,7 +29,7 @@ async def respond(send: Send, body: bytes = b"ok", status: int = 200) -> None:
 
 
 class Recorder:
-    """An app that reads each request to its end, keeps it, and answers."""
+    """An app that reads each request completely, keeps it, and answers."""
 
     def __init__(self) -> None:
         self.scopes: list[Scope] = []
@@ -54,14 +54,14 @@ class Recorder:
 
 
 class Producer:
-    """An upload in pieces, which knows how far it has come."""
+    """An upload in pieces. It counts the pieces."""
 
     def __init__(self, pieces: Iterable[bytes], then: Callable[[], object] = lambda: None) -> None:
         self._pieces = pieces
         self._then = then
         self.started = False
         self.sent = 0
-        """The number of pieces that the client has taken, and asked for more."""
+        """The number of pieces that the client has taken before it asked for more."""
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         self.started = True
@@ -166,7 +166,7 @@ async def test_a_request_is_read_the_same_wherever_the_connection_cuts_it(
     pieces = [request[start:end] for start, end in zip([0, *cuts], [*cuts, len(request)], strict=True)]
     app = Recorder()
     async with session_to(app) as session:
-        for _ in range(2):  # the second one finds the connection as the first has left it
+        for _ in range(2):  # the second request finds the connection as the first has left it
             async with raw_connection(session) as connection:
                 await connection.send(*pieces)
                 status, _, answer = await connection.response()
@@ -304,7 +304,7 @@ async def test_the_app_sees_a_body_before_the_client_has_sent_all_of_it(headers:
 
 
 async def test_an_upload_waits_for_an_app_that_does_not_read() -> None:
-    """However long the app takes, and whatever else goes on, only so much is sent ahead."""
+    """Only a limited amount is sent ahead, however long the app takes."""
     total = 64
     producer = Producer([bytes(64 * 1024)] * total)
     reading = asyncio.Event()
@@ -446,7 +446,7 @@ async def test_a_receive_that_is_cancelled_while_it_waits_loses_nothing(headers:
 
 
 async def test_a_receive_that_is_cancelled_when_the_body_arrives_loses_nothing() -> None:
-    """The bytes are there, and the task that waits for them has not run yet: the narrowest place for a loss."""
+    """The bytes have arrived, and the task that waits for them has not run yet. A cancellation must lose no bytes."""
     waiting: list[asyncio.Task[Message]] = []
     is_waiting = asyncio.Event()
     body = b""
@@ -455,7 +455,7 @@ async def test_a_receive_that_is_cancelled_when_the_body_arrives_loses_nothing()
         yield b"at first "
         await is_waiting.wait()
         yield b"precious "
-        # aiohttp has written it; the hand-over to the server is the callback before this one.
+        # aiohttp has written it; the delivery to the server is the callback before this one.
         asyncio.get_running_loop().call_soon(waiting[0].cancel)
         await asyncio.wait(waiting)
         yield b"bytes"
@@ -489,7 +489,7 @@ async def test_an_expect_is_answered_only_when_the_app_asks() -> None:
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["path"] == "/upload":
-            for _ in range(3):  # more turns of the loop than a continue would take
+            for _ in range(3):  # more turns of the loop than a 100 response would take
                 async with session.get("/other") as response:
                     await response.read()
             assert not producer.started
@@ -523,7 +523,7 @@ async def test_a_body_that_the_app_does_not_ask_for_is_never_sent(status: int) -
 
 
 async def test_an_expect_is_not_answered_after_the_response_has_started() -> None:
-    """An interim response after the head of the final one would be a part of its body."""
+    """An interim response after the head of the final one would be part of its body."""
     producer = Producer([b"too late"])
     messages: list[Message] = []
 
@@ -555,7 +555,7 @@ async def test_an_expect_is_answered_once() -> None:
 
 
 async def test_an_expect_of_http_1_0_is_not_answered() -> None:
-    """RFC 9110, 10.1.1: such a client knows no interim responses."""
+    """RFC 9110, 10.1.1: such a client does not know interim responses."""
     app = Recorder()
     request = b"POST / HTTP/1.0\r\nExpect: 100-continue\r\nContent-Length: 4\r\n\r\nbody"
     async with session_to(app) as session, raw_connection(session) as connection:
@@ -565,7 +565,7 @@ async def test_an_expect_of_http_1_0_is_not_answered() -> None:
     assert app.bodies == [b"body"]
 
 
-# Content encodings are the app's.
+# The app handles content encodings.
 
 
 async def test_a_body_that_aiohttp_compresses_reaches_the_app_compressed() -> None:

@@ -1,4 +1,4 @@
-"""Requests: what the app is told of one, and what becomes of those that are malformed, too large, or not read."""
+"""Requests: what the app sees of a request, and what happens to requests that are malformed, too large, or not read."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
@@ -27,7 +27,7 @@ async def respond(send: Send, body: bytes = b"ok", status: int = 200) -> None:
 
 
 class Recorder:
-    """An app that keeps the scope and the body of each request, and answers when it has read all of it."""
+    """An app that keeps the scope and the body of each request, and answers when it has read the whole body."""
 
     def __init__(self) -> None:
         self.scopes: list[Scope] = []
@@ -85,7 +85,7 @@ async def fetch(session: aiohttp.ClientSession, url: str | URL = "/", method: st
         assert await response.read() == (b"" if method == "HEAD" else b"ok")
 
 
-# What the scope says.
+# What the scope contains.
 
 
 STANDARD_METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE"]
@@ -272,7 +272,7 @@ async def test_an_unknown_client_and_the_defaults_are_in_the_scope() -> None:
 
 
 async def test_what_an_app_changes_in_its_scope_is_in_no_other_request() -> None:
-    """Requests that are alike, byte for byte, on one connection."""
+    """Requests that are the same, byte for byte, on one connection."""
     seen: list[Scope] = []
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
@@ -293,13 +293,13 @@ async def test_what_an_app_changes_in_its_scope_is_in_no_other_request() -> None
     assert seen[0] == seen[1] == seen[2]
 
 
-# Whose request it is.
+# Which client sent a request.
 
 caller: ContextVar[str] = ContextVar("caller", default="nobody")
 
 
 class ContextRecorder:
-    """An app that notes who calls it, and says that it was here."""
+    """An app that records who calls it, and answers with its name."""
 
     def __init__(self) -> None:
         self.callers: list[str] = []
@@ -411,7 +411,7 @@ async def test_a_line_of_64_kib_is_read_and_a_longer_one_is_not(part: str, size:
 
 
 async def size_of_plain_head(session: aiohttp.ClientSession, app: Recorder) -> int:
-    """The size of the head of a plain GET, up to and with the end of its last header."""
+    """The size of the head of a plain GET, up to the end of its last header."""
     await fetch(session)
     headers = app.scopes.pop()["headers"]
     return len("GET / HTTP/1.1\r\n") + sum(len(name) + len(value) + len(": \r\n") for name, value in headers)
@@ -419,7 +419,7 @@ async def size_of_plain_head(session: aiohttp.ClientSession, app: Recorder) -> i
 
 @pytest.mark.parametrize("position", [-2, -1, 0, 1])
 async def test_a_line_of_64_kib_is_read_wherever_it_is_delivered_in_two(position: int) -> None:
-    """Between its last byte and CR LF, between these two, after them, and before its last byte."""
+    """Between the header's last byte and CR LF, between CR and LF, after them, and before the last byte."""
     app = Recorder()
     padding = SLICE + position - MAX_LINE - len("GET / HTTP/1.1\r\nHost: app.internal\r\n")
     headers: list[tuple[str, str]] = []
@@ -430,7 +430,7 @@ async def test_a_line_of_64_kib_is_read_wherever_it_is_delivered_in_two(position
     headers += [("X-Long", "a" * (MAX_LINE - len("X-Long: "))), ("X-Last", "z")]
     async with session_to(app) as session:
         await fetch(session, headers=headers)
-    assert app.scope["headers"][0] == (b"host", b"app.internal")  # so the padding is what it should be
+    assert app.scope["headers"][0] == (b"host", b"app.internal")  # so the padding has the intended size
     assert app.custom_headers() == [(name.lower().encode(), value.encode()) for name, value in headers]
 
 
@@ -450,7 +450,7 @@ async def test_a_head_of_1_mib_is_read_and_a_larger_one_is_not(more: int, status
     assert len(app.scopes) == (status == 200)
 
 
-# Malformed requests. aiohttp writes what it is asked to.
+# Malformed requests. aiohttp writes what it is given.
 
 
 def changing(change: Callable[[aiohttp.ClientRequest], object]) -> dict[str, Any]:
@@ -552,7 +552,7 @@ SMUGGLED = b"GET /smuggled HTTP/1.1\r\nHost: app.internal\r\n\r\n"
 
 @pytest.mark.parametrize("pooled", [False, True], ids=["new", "pooled"])
 async def test_a_body_without_framing_is_not_taken_for_the_next_request(pooled: bool) -> None:
-    """aiohttp sends a request when it has been handed a connection, and never two at once."""
+    """aiohttp sends a request when it has received a connection, and never two at the same time."""
     app = Recorder()
     async with session_to(app) as session:
         if pooled:
@@ -574,7 +574,7 @@ async def test_a_body_without_framing_is_not_taken_for_the_next_request(pooled: 
     ids=["no body", "content-length", "chunked"],
 )
 async def test_bytes_after_the_end_of_a_request_are_no_request(request_: bytes) -> None:
-    """They come while the app still works on it; whatever it answers, they have no caller."""
+    """They arrive while the app still works on the request. Their answer has no caller."""
     app = Recorder()
     let_go = asyncio.Event()
 
@@ -634,15 +634,15 @@ async def test_the_answer_to_a_malformed_head_request_has_no_body() -> None:
         status, _, payload = await connection.head()
         assert status == 400
         await connection.end()
-        # What this reader takes for the body of a GET is nothing but the length that the head announces.
+        # For this reader, only the length in the head makes the body of a GET.
         assert payload.total_bytes == 0
 
 
-# A request that is not read to its end.
+# A request whose body is not read to the end.
 
 
 async def endless() -> AsyncIterator[bytes]:
-    """Much more than may be on its way; it never gives way to the event loop by itself."""
+    """Much more than may be in flight. It never yields to the event loop by itself."""
     for _ in range(20_000):
         yield SMUGGLED * 100
     raise AssertionError("nothing stopped the upload")
@@ -712,7 +712,7 @@ async def test_the_rest_of_an_unread_body_is_never_taken_for_a_request() -> None
 async def test_a_content_length_that_promises_too_much_spoils_no_other_request(
     method: str, settings: dict[str, Any]
 ) -> None:
-    """The next request would be the rest of the body."""
+    """The rest of the body would be read as the next request."""
     seen: list[tuple[str, bytes]] = []
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
@@ -727,7 +727,7 @@ async def test_a_content_length_that_promises_too_much_spoils_no_other_request(
         for _ in range(2):
             await fetch(session, "/false", method=method, headers={"Content-Length": "1000"}, **settings)
             await fetch(session, "/next", method="POST", data=b"body")
-    assert (connections.made, connections.reused) == (3, 1)  # after each false one, another
+    assert (connections.made, connections.reused) == (3, 1)  # after each invalid one, another
     assert seen == [("/false", settings.get("data", b"")), ("/next", b"body")] * 2
 
 
@@ -834,7 +834,7 @@ async def test_malformed_chunks_cut_off_a_response_that_has_begun() -> None:
 
 
 async def test_a_request_that_came_before_its_turn_is_dropped_with_its_connection() -> None:
-    """By its framing the first response was complete, so the client has sent the next request; and then it leaves."""
+    """By its framing the first response was complete, so the client has sent the next request. Then it disconnects."""
     paths: list[str] = []
     has_ended, may_end = asyncio.Event(), asyncio.Event()
 

@@ -1,4 +1,4 @@
-"""What an app sends is what the client reads: streaming, framing, statuses, headers, and the end of a response."""
+"""The client reads what the app sends: streaming, framing, statuses, headers, and the end of a response."""
 
 import array
 import asyncio
@@ -54,7 +54,7 @@ class Connections:
 
 
 def without_suspending(call: Callable[[], Awaitable[Message]]) -> Message:
-    """The result of a coroutine that does not wait for anything."""
+    """The result of a coroutine that does not wait."""
     try:
         call().__await__().__next__()
     except StopIteration as stop:
@@ -63,7 +63,7 @@ def without_suspending(call: Callable[[], Awaitable[Message]]) -> Message:
     raise AssertionError("it suspended")
 
 
-# Framing: how a body of three pieces of three bytes may be delimited.
+# Framing: how a body of three pieces of three bytes is delimited.
 FRAMINGS = [
     pytest.param(HttpVersion11, [], id="chunked"),
     pytest.param(HttpVersion11, [(b"content-length", b"9")], id="content-length"),
@@ -92,7 +92,7 @@ async def test_a_chunk_is_read_while_the_app_waits_for_the_next_step(
             assert not response.content.at_eof()
             steps.put_nowait(body(piece, more=True))
             assert await response.content.readany() == piece
-        # A length tells the client that this was all; else it learns it from the last message.
+        # A length tells the client that the body is complete. Without one, the last message does.
         assert response.content.at_eof() == bool(headers)
         steps.put_nowait(body())
         assert await response.content.readany() == b""
@@ -230,7 +230,7 @@ async def test_a_response_without_a_body_keeps_its_headers_and_the_connection_an
                 assert response.status == status
                 assert response.raw_headers == tuple(headers)
                 assert await response.read() == b""
-    # After a HEAD without a length aiohttp's client closes, whoever answers.
+    # After a HEAD without a length, aiohttp's client closes the connection, with any server.
     if method != "HEAD" or b"content-length" in dict(headers):
         assert connections.made == 1
 
@@ -259,7 +259,7 @@ async def test_a_body_after_a_204_or_a_304_is_an_error_in_the_app(
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         await send(start(status, headers))
-        await send(body(more=True))  # nothing is no body
+        await send(body(more=True))  # an empty string is no body
         for more in (True, False):
             with pytest.raises(ASGIProtocolError, match=f"has no body, but {len(data)} bytes were sent") as error:
                 await send(body(data, more=more))
@@ -311,7 +311,7 @@ async def test_a_status_may_be_an_enum_member() -> None:
 
 
 async def answer_ok(send: Send) -> None:
-    """What follows a refused message: a response with nothing of it."""
+    """The response after a refused message contains nothing of that message."""
     await send(start(200, [(b"content-length", b"2")]))
     await send(body(b"ok"))
 
@@ -323,7 +323,7 @@ async def assert_ok(response: aiohttp.ClientResponse) -> None:
 
 
 class RefusedFirst:
-    """An app whose first message to each request must be refused; it then answers well, or leaves it at that."""
+    """An app whose first message to each request must be refused. Then it sends a valid response, or nothing."""
 
     def __init__(self, message: Message, *, recover: bool) -> None:
         self.message = message
@@ -343,7 +343,7 @@ class RefusedFirst:
 
 
 async def assert_refused(message: Message, text: str) -> None:
-    """*message* is refused, in the app as in the client's call, and nothing of it is ever sent."""
+    """*message* is refused, in the app and in the client's call, and nothing of it is sent."""
     connections = Connections()
     app = RefusedFirst(message, recover=True)
     async with session_to(app, session_trace_configs=[connections.trace]) as session:
@@ -365,7 +365,7 @@ async def assert_refused(message: Message, text: str) -> None:
 
 @pytest.mark.parametrize("status", [-200, 0, 100, 101, 103, 199, 1000])
 async def test_a_status_that_is_not_final_is_refused(status: int) -> None:
-    # On a 1xx aiohttp's client would wait for ever for what follows it.
+    # After a 1xx, aiohttp's client would wait forever for the final response.
     await assert_refused(
         start(status),
         f"Expected the 'status' of 'http.response.start' to be a final one, from 200 to 999, but got {status}.",
@@ -449,12 +449,12 @@ async def test_latin_1_bytes_in_a_header_arrive_as_they_were_sent() -> None:
     app = app_that_sends(start(200, [(b"x-a", value)]), body())
     async with session_to(app) as session, session.get("/") as response:
         assert response.raw_headers == ((b"x-a", value), CHUNKED)
-        # What aiohttp makes of bytes that are not UTF-8.
+        # How aiohttp decodes bytes that are not UTF-8.
         assert response.headers["x-a"].encode("utf-8", "surrogateescape") == value
 
 
 class HeaderOf256:
-    """An app that answers with a header made of the byte that its path names, and tells which ones were refused."""
+    """An app that answers with a header that contains the byte in its path, and records which bytes were refused."""
 
     def __init__(self, name: bytes, value: bytes) -> None:
         self.name = name
@@ -476,7 +476,7 @@ class HeaderOf256:
             await send(body(b"it was accepted"))
 
     async def refused_of_256(self) -> set[int]:
-        """Ask for every byte, and see that it arrives untouched, or nothing of it."""
+        """Request every byte. It arrives unchanged, or nothing of it arrives."""
         connections = Connections()
         async with session_to(self, session_trace_configs=[connections.trace]) as session:
             for byte in range(256):
@@ -671,7 +671,7 @@ async def test_a_buffer_may_be_used_again_as_soon_as_send_returns(view: Callable
             await send(body(view(buffer), more=True))
         buffer[:] = b"???"
         await send(body())
-        buffer.clear()  # not while something still has a view of it
+        buffer.clear()  # not while another object still has a view of it
 
     async with session_to(app) as session, session.get("/") as response:
         assert await response.read() == b"onetwosix"

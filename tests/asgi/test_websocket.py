@@ -1,4 +1,4 @@
-"""What an app and a client see of each other over a WebSocket: in process as on uvicorn, but for a table."""
+"""What an app and a client see over a WebSocket: in process the same as on uvicorn, except for a table."""
 
 import asyncio
 import zlib
@@ -28,14 +28,14 @@ ACCEPT: Final = {"type": "websocket.accept"}
 CLOSE: Final = {"type": "websocket.close"}
 CONTINUATION, TEXT, BINARY, CLOSING, PING = 0x0, 0x1, 0x2, 0x8, 0x9
 MIB: Final = 1024 * 1024
-REASONS: Final = ("", "bye", "tschüß ☕", "x" * 123, "☕" * 41)  # a close frame has room for 123 bytes
+REASONS: Final = ("", "bye", "tschüß ☕", "x" * 123, "☕" * 41)  # a close frame has space for 123 bytes
 UPGRADE: Final = {
     "Connection": "Upgrade",
     "Upgrade": "websocket",
     "Sec-WebSocket-Version": "13",
     "Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ==",
 }
-"""What asks for a WebSocket, for a client that wants to read the body of the answer, which `ws_connect()` does not."""
+"""A request for a WebSocket, for a client that reads the body of the answer. `ws_connect()` does not read it."""
 
 
 def disconnect(code: int, reason: str | None = "") -> Message:
@@ -86,7 +86,7 @@ async def echo(scope: Scope, receive: Receive, send: Send) -> None:
 
 
 def frame(opcode: int, payload: bytes, *, fin: bool = True) -> bytes:
-    """A client's frame, whose mask is all zeros."""
+    """A client's frame, with a mask of zeros."""
     size = len(payload)
     if size < 126:
         length = bytes([0x80 | size])
@@ -102,7 +102,7 @@ def transport_of(ws: ClientWebSocketResponse) -> asyncio.Transport:
 
 
 class Tap:
-    """Takes what arrives away from aiohttp's client, as it arrives."""
+    """Takes the bytes that arrive before aiohttp's client sees them."""
 
     def __init__(self, protocol: ResponseHandler) -> None:
         self._data = bytearray()
@@ -136,12 +136,12 @@ class Tap:
         return taken
 
     async def whole(self) -> bytes:
-        """All that arrives before the connection ends."""
+        """All bytes that arrive before the connection ends."""
         await self._ended.wait()
         return bytes(self._data)
 
     async def next_frame(self) -> tuple[int, bytes]:
-        """The first byte and the payload of the next frame; a server's has no mask."""
+        """The first byte and the payload of the next frame. A server's frame has no mask."""
         first_byte, size = await self._take(2)
         if size > 125:
             size = int.from_bytes(await self._take(2 if size == 126 else 8), "big")
@@ -149,7 +149,7 @@ class Tap:
 
 
 def head_of(ws: ClientWebSocketResponse) -> Any:
-    """The headers of the response that accepted."""
+    """The headers of the response that accepts the WebSocket."""
     return ws._response.headers
 
 
@@ -298,7 +298,7 @@ async def test_the_state_of_the_lifespan_is_in_the_scope_as_a_copy_for_each(serv
 
 
 async def test_in_process_alone_the_scheme_may_be_wss() -> None:
-    """It takes no certificate there."""
+    """There it takes no certificate."""
     scopes: list[Scope] = []
 
     async def room(scope: Scope, receive: Receive, send: Send) -> None:
@@ -377,7 +377,7 @@ async def test_a_message_of_the_app_is_bytes_if_it_has_any_and_else_text(serve: 
 async def test_permessage_deflate_is_taken_if_it_is_offered(serve: Serve, expected: Expected, offer: int) -> None:
     big = "compressible " * 20_000  # aiohttp compresses in a thread from 16 KiB
     async with serve(App(echo)) as session, session.ws_connect("/", compress=offer, max_msg_size=0) as ws:
-        assert ws.compress == expected(15 if offer else 0, f"{offer}")  # the window of what the client sends
+        assert ws.compress == expected(15 if offer else 0, f"{offer}")  # the window of the client's messages
         assert ("Sec-WebSocket-Extensions" in head_of(ws)) == bool(ws.compress)
         for message in ("short", big, "", big, "short"):
             await ws.send_str(message)
@@ -390,7 +390,7 @@ async def test_permessage_deflate_is_taken_if_it_is_offered(serve: Serve, expect
 async def test_a_compressed_message_refers_to_the_ones_before_unless_the_client_asks_that_it_does_not(
     serve: Serve, parameter: str
 ) -> None:
-    """If it does, the second of two equal messages is next to nothing."""
+    """With context takeover, the second of two equal messages takes almost no bytes."""
     text = "".join(f"{n * n} " for n in range(2000))
     headers = {"Sec-WebSocket-Extensions": f"permessage-deflate{parameter}"}
     async with serve(App(echo)) as session, session.ws_connect("/", headers=headers) as ws:
@@ -408,7 +408,7 @@ async def test_a_compressed_message_refers_to_the_ones_before_unless_the_client_
             assert inflater.decompress(payload + b"\0\0\xff\xff").decode() == text
             if parameter:
                 inflater = zlib.decompressobj(-15)
-        transport_of(ws).abort()  # close() would wait for what the tap has taken
+        transport_of(ws).abort()  # close() would wait for the bytes that the tap has taken
     assert sizes[1] == sizes[0] if parameter else sizes[1] < sizes[0] / 5
 
 
@@ -420,7 +420,7 @@ PIECES: Final = ["grü".encode()[:3], "grü".encode()[3:], b"", b"\xf0\x9f", b"\
 async def test_a_message_in_fragments_arrives_whole_with_a_ping_between_them(
     serve: Serve, opcode: int, byte_by_byte: bool
 ) -> None:
-    """The fragments cut characters in two."""
+    """The fragments split characters in two."""
     app = App(echo)
     frames = [
         frame(opcode if n == 0 else CONTINUATION, piece, fin=n == len(PIECES) - 1) for n, piece in enumerate(PIECES)
@@ -431,7 +431,7 @@ async def test_a_message_in_fragments_arrives_whole_with_a_ping_between_them(
         written = b"".join(frames)
         for n in range(len(written)) if byte_by_byte else ():
             transport.write(written[n : n + 1])
-            await asyncio.sleep(0)  # so that each may arrive alone
+            await asyncio.sleep(0)  # so that each may arrive separately
         if not byte_by_byte:
             transport.write(written)
         assert await ws.receive() == (WSMsgType.PONG, b"are you there?", "")
@@ -502,7 +502,7 @@ async def test_the_session_serves_plain_requests_before_and_after(serve: Serve) 
                 assert await ws.receive_str() == "hello"
 
 
-# Ping, pong, and what a client may wish for.
+# Ping, pong, and what a client may ask for.
 
 
 async def test_a_ping_is_answered_while_the_app_does_not_receive(serve: Serve) -> None:
@@ -540,7 +540,7 @@ async def test_every_heartbeat_is_answered(serve: Serve) -> None:
             pass
         assert message.data == "alive"
         await ws.close()
-        assert len(await app.end()) == 3  # the app knows nothing of it
+        assert len(await app.end()) == 3  # the app does not see it
 
 
 async def test_without_autoclose_the_client_answers_a_close_when_it_wants(serve: Serve, expected: Expected) -> None:
@@ -810,7 +810,7 @@ async def test_a_client_that_is_in_send_when_the_app_closes_is_told_of_it(serve:
     async with serve(app) as session, session.ws_connect("/") as ws:
         flooding = asyncio.ensure_future(flood(ws))
         assert await ws.receive() == (WSMsgType.CLOSE, 3000, "too much")
-        with pytest.raises(ConnectionError):  # of which kind, depends on whether it was waiting
+        with pytest.raises(ConnectionError):  # the kind depends on whether it was waiting
             await flooding
         await app.end()
 
@@ -845,7 +845,7 @@ async def test_an_app_that_fails_closes_with_1011(serve: Serve, expected: Expect
             await app.end()
 
 
-# What no client should send.
+# Frames that no client should send.
 
 
 async def test_text_that_is_not_utf8_is_refused_with_1007(serve: Serve, expected: Expected) -> None:
@@ -862,7 +862,7 @@ async def test_text_that_is_not_utf8_is_refused_with_1007(serve: Serve, expected
 async def test_a_message_over_16_mib_is_refused_with_1009(serve: Serve, expected: Expected) -> None:
     app = App(listen)
     async with serve(app) as session, session.ws_connect("/") as ws:
-        # In two fragments, so that there is not much left to read when the server has seen enough.
+        # In two fragments, so that little is left to read when the server refuses the message.
         transport_of(ws).write(frame(BINARY, bytes(16 * MIB), fin=False) + frame(CONTINUATION, b"x"))
         message = await ws.receive()
         assert (message.type, message.data, ws.close_code) == (WSMsgType.CLOSE, 1009, 1009)
@@ -873,7 +873,7 @@ async def test_a_message_over_16_mib_is_refused_with_1009(serve: Serve, expected
 
 @pytest.mark.parametrize("ended_by", ["app", "refusal"])
 async def test_what_is_on_its_way_to_an_ended_websocket_is_not_delivered_after_the_session(ended_by: str) -> None:
-    """Nobody will receive it. In process alone: the check that nothing outlives a test sees no sockets."""
+    """No app receives it. Only in process: the check for leaks does not see sockets."""
 
     async def room(scope: Scope, receive: Receive, send: Send) -> None:
         await open_to(receive, send)
@@ -890,7 +890,7 @@ async def test_what_is_on_its_way_to_an_ended_websocket_is_not_delivered_after_t
         await app.end()
 
 
-# What no app should send.
+# Messages that no app should send.
 
 FIRST: Final = "Expected ASGI message 'websocket.accept', 'websocket.close', or 'websocket.http.response.start'"
 SENTENCES: Final[dict[str, tuple[list[Message], str]]] = {

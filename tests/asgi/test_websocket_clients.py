@@ -1,4 +1,4 @@
-"""WebSocket clients and servers as they are, none of them ours: each talks as it would over the network."""
+"""Existing WebSocket clients and servers. Each works as it would over the network."""
 
 import asyncio
 import sys
@@ -56,14 +56,14 @@ def socketio_server(**settings: Any) -> Any:
     return socketio.AsyncServer(async_mode="asgi", **settings)
 
 
-# A client that polls and wants to leave waits for the end of its last poll: for both, in seconds. The second part of
-# the interval is for the client alone, which is to be patient.
+# A client that polls and disconnects waits for the end of its last poll. The first part of the interval sets this
+# time, for both sides, in seconds. The second part is a grace period, which only the client gets.
 SHORT_POLLS: dict[str, Any] = {"ping_interval": (0.5, 5), "ping_timeout": 0.5}
 
 
 @asynccontextmanager
 async def session_with(server: Any, log: Log, **settings: Any) -> AsyncIterator[ClientSession]:
-    """A session to the Socket.IO server at ``sio.internal``; what is sent over which transport is logged."""
+    """A session to the Socket.IO server at ``sio.internal``. It logs what is sent over which transport."""
     app = socketio.ASGIApp(server, on_shutdown=server.shutdown)
 
     async def logged(scope: Any, receive: Callable[[], Awaitable[Any]], send: Any) -> None:
@@ -80,7 +80,7 @@ async def session_with(server: Any, log: Log, **settings: Any) -> AsyncIterator[
         async with session_to({"sio.internal": logged}, **{"lifespan": "on", **settings}) as session:
             yield session
     finally:
-        # The server lets the next ping of a connection that has ended sleep on, and has no call that stops it.
+        # The server lets the next ping of an ended connection sleep on, and has no call that stops it.
         pings = [task for task in asyncio.all_tasks() if "AsyncSocket._send_ping" in repr(task.get_coro())]
         for ping in pings:
             ping.cancel()
@@ -89,7 +89,7 @@ async def session_with(server: Any, log: Log, **settings: Any) -> AsyncIterator[
 
 @asynccontextmanager
 async def connected(session: ClientSession, client: Any = None, **options: Any) -> AsyncIterator[Any]:
-    """A Socket.IO client that is connected; it leaves at the end, if the server has not sent it away."""
+    """A connected Socket.IO client. It disconnects at the end, if the server has not disconnected it."""
     client = client or socketio_client(session)
     await client.connect("http://sio.internal", **options)
     yield client
@@ -214,7 +214,7 @@ async def test_socketio_tells_both_sides_who_has_disconnected(transports: list[s
         client.on("disconnect", lambda reason: ends.put_nowait(("client", sid, reason)))
         told = f"{who} disconnect"
         if who == "client" and client.transport() == "websocket" and sys.version_info < (3, 12):
-            # The client closes its WebSocket before its own task, slower there, has written the farewell to it.
+            # The client closes its WebSocket before its own task, slower there, has written the last message to it.
             told = "transport close"
         if who == "client":
             await client.disconnect()
@@ -231,7 +231,7 @@ async def test_socketio_tells_both_sides_who_has_disconnected(transports: list[s
 
 @pytest.mark.parametrize(
     ("transport", "shutdown_timeout", "reason"),
-    # A long poll does not look whether its client is still there; so it is cancelled.
+    # A long poll does not check whether its client is still connected, so it is cancelled.
     [("websocket", 2, "transport close"), ("polling", 0, "transport error")],
 )
 async def test_socketio_that_loses_its_session_is_told_on_both_sides(
@@ -247,7 +247,7 @@ async def test_socketio_that_loses_its_session_is_told_on_both_sides(
         await client.eio.wait()
         assert {await ends.get(), await ends.get()} == {("client", "transport error"), ("server", reason)}
         if transport == "websocket":
-            # aiohttp's client has given the connection back, which would warn otherwise when it is collected.
+            # aiohttp's client has released the connection. Otherwise it would warn when it is collected.
             assert client.eio.ws.closed
             assert client.eio.ws._response.connection is None
 
@@ -294,7 +294,7 @@ class Mutation:
 
 
 class Cleanup:
-    """Says when the generator behind a subscription has been closed."""
+    """Signals when the generator behind a subscription has been closed."""
 
     def __init__(self) -> None:
         self.done = asyncio.Event()
@@ -388,7 +388,7 @@ async def test_a_graphql_subscription_that_is_left_early_cleans_up(subprotocol: 
         assert not app.cleanup.done.is_set()
         await results.aclose()
         await app.cleanup.done.wait()
-        # The WebSocket goes on.
+        # The WebSocket stays open.
         assert [result async for result in client.subscribe(gql("subscription { count(to: 1) }"))] == [{"count": 0}]
 
 
@@ -448,7 +448,7 @@ async def test_gql_shares_a_connector_between_http_and_a_websocket() -> None:
         query = gql('query { hello(name: "Ada") }')
         async with Client(transport=websocket) as over_websocket:
             assert await over_websocket.execute(query) == {"hello": "hello Ada"}
-            # gql closes the connector at the end, after a walk through its pool for connections with TLS.
+            # gql closes the connector at the end, after it has searched its pool for connections with TLS.
             async with Client(transport=http) as over_http:
                 assert await over_http.execute(query) == {"hello": "hello Ada"}
                 with pytest.raises(TransportQueryError, match="no such luck"):
@@ -513,7 +513,7 @@ async def test_a_starlette_endpoint_closes_on_data_of_the_wrong_kind() -> None:
 
     async with session_to(Starlette(routes=[WebSocketRoute("/", Endpoint)])) as session:
         async with session.ws_connect("/") as ws:
-            # Starlette closes, and raises after it, which only the loop's exception handler hears of.
+            # Starlette closes the WebSocket and then raises. Only the loop's exception handler gets the exception.
             errors: asyncio.Queue[Any] = asyncio.Queue()
             asyncio.get_running_loop().set_exception_handler(lambda loop, context: errors.put_nowait(context))
             await ws.send_str("text")
@@ -776,7 +776,7 @@ async def test_blacksheep_handles_a_websocket() -> None:
 
 @pytest.fixture
 def django_settings() -> Iterator[None]:
-    """Django's own settings, for one test: they can be configured once in a process, and that is for other tests."""
+    """Django's own settings, for one test. A process can configure them only once, and other tests configure them."""
     settings = django.conf.settings
     configured = settings._wrapped
     settings._wrapped = django.conf.UserSettingsHolder(django.conf.global_settings)

@@ -1,4 +1,4 @@
-"""What becomes of the exception of a WebSocket's app, and of one that breaks the protocol."""
+"""What happens to an exception of a WebSocket's app, and to an app that breaks the protocol."""
 
 import asyncio
 import contextlib
@@ -83,7 +83,7 @@ async def some_turns() -> None:
 
 
 async def echo(receive: Receive, send: Send) -> Message:
-    """What comes back goes out again; returns the disconnect."""
+    """Send back each message. Returns the disconnect."""
     while (received := await receive())["type"] == "websocket.receive":
         await send({**received, "type": "websocket.send"})
     return received
@@ -103,7 +103,7 @@ async def assert_goes_on(session: ClientSession) -> None:
 
 
 class Failing:
-    """Echoes at ``/echo``; at any other path it counts a run, does what it was told to, and raises."""
+    """Echoes at ``/echo``. At any other path it counts a run, does what the test wants, and raises."""
 
     def __init__(self, exc: BaseException, before: Step | None = None) -> None:
         self.exc = exc
@@ -138,12 +138,12 @@ def base_group() -> BaseException:
 
 
 def unmounted() -> BaseException:
-    """What an app raises that calls a service which is not there."""
+    """The exception of an app that calls a service that does not exist."""
     key = aiohttp.client_reqrep.ConnectionKey("no.internal", 80, False, True, None, None, None)
     return UnmountedHostError.at(key, "no app")
 
 
-# Whatever came before an exception, they are ordinary errors to aiohttp's client.
+# For aiohttp's client these are ordinary errors, whatever was sent before.
 ORDINARY: list[Make] = [
     OfTheApp,
     KeyError,
@@ -162,7 +162,7 @@ ORDINARY: list[Make] = [
     lambda: aiohttp.WSMessageTypeError("of the app's own client"),
 ]
 
-# ... of which aiohttp makes a `ClientOSError` where a request raises them.
+# aiohttp turns these into a `ClientOSError` when a request raises them.
 OS_ERRORS: list[Make] = [
     OSError,
     lambda: OSError("just words"),
@@ -178,7 +178,7 @@ REPLAYED: list[Make] = [
     lambda: ClientOSError(errno.EPIPE, "Broken"),
 ]
 
-# `receive()` takes these for the end, or for its own timeout, or raises them.
+# `receive()` treats these as the end, or as its own timeout, or raises them.
 SWALLOWED: list[Make] = [
     aiohttp.ClientError,
     aiohttp.ClientPayloadError,
@@ -251,7 +251,7 @@ async def test_an_exception_before_the_accept_comes_out_of_ws_connect(
             assert "raise_it" in [frame.name for frame in traceback.extract_tb(exc.__traceback__)]
         await assert_goes_on(session)
     assert app.runs == 3
-    # It was raised: nobody needs to be told of it a second time.
+    # The call has raised it, so it is not reported a second time.
     assert_unseen(reports, caplog)
 
 
@@ -351,7 +351,7 @@ async def test_a_cancelled_app_does_not_cancel_its_client(
 
 
 async def test_a_stopiteration_of_an_app_that_is_no_coroutine_does_not_hang(reports: Reports) -> None:
-    """In a coroutine Python itself makes a RuntimeError of it; a plain function may raise it."""
+    """In a coroutine, Python itself turns it into a RuntimeError. A plain function may raise it."""
     exc = StopIteration()
 
     def app(scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
@@ -369,7 +369,7 @@ async def test_a_stopiteration_of_an_app_that_is_no_coroutine_does_not_hang(repo
 
 
 async def until_it_fails(ws: ClientWebSocketResponse) -> tuple[list[str | bytes], Any]:
-    """What `receive()` gives, up to the exception, and that."""
+    """The messages that `receive()` returns, up to and with the exception."""
     contents: list[str | bytes] = []
     while (received := await ws.receive()).type in (WSMsgType.TEXT, WSMsgType.BINARY):
         contents.append(received.data)
@@ -383,7 +383,7 @@ async def until_it_fails(ws: ClientWebSocketResponse) -> tuple[list[str | bytes]
 
 
 class Sending:
-    """Accepts, sends, and gives way in between to the event loop where it is told to."""
+    """Accepts and sends, and yields to the event loop where the test says so."""
 
     def __init__(self, contents: list[str | bytes], turns: list[int]) -> None:
         self.contents = contents
@@ -484,7 +484,7 @@ async def test_a_stopiteration_after_the_accept_is_the_cause_of_an_error(reports
     exc = StopIteration()
 
     class App:
-        """Raises it where Python leaves it as it is: outside of a coroutine."""
+        """Raises it outside a coroutine, where Python does not replace it."""
 
         def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
             accepting = cast("Any", send(accept()))
@@ -500,11 +500,11 @@ async def test_a_stopiteration_after_the_accept_is_the_cause_of_an_error(reports
     assert (await reports.one())["exception"] is exc
 
 
-# What the client does when it happens.
+# What the client does when the app raises.
 
 
 class Gated:
-    """Accepts, sends, and raises when the gate is opened."""
+    """Accepts, sends, and raises when the gate opens."""
 
     def __init__(self, exc: BaseException, *contents: str | bytes) -> None:
         self.exc = exc
@@ -564,7 +564,7 @@ async def test_it_is_received_while_the_heart_beats(reports: Reports, caplog: py
 
 
 class Flooding:
-    """Sends until nobody reads any more, then fails in another task of its task group."""
+    """Sends until the client stops reading. Then another task of its task group raises."""
 
     def __init__(self, exc: Exception, content: bytes) -> None:
         self.exc = exc
@@ -590,7 +590,7 @@ class Flooding:
 
 
 async def blocked(count: Callable[[], int]) -> int:
-    """Return what is counted when it does not grow any more."""
+    """Return the count when it no longer grows."""
     last = -1
     while (now := count()) != last:
         last = now
@@ -614,14 +614,14 @@ async def test_a_client_that_did_not_read_receives_what_an_app_sent_until_it_fai
         await some_turns()
         contents, raised = await until_it_fails(ws)
         assert raised is exc
-        # What was written when the flood was cancelled has been sent, whole; what waited for room has not.
+        # What was written when the flood was cancelled has been sent whole. What waited for space has not.
         assert set(contents) == {app.content}
         assert sent <= len(contents) <= sent + 1
     assert_reported(reports, caplog, exc)
 
 
 class Uploading:
-    """The client's side of a flood."""
+    """The client's side of a flood of messages."""
 
     def __init__(self, ws: ClientWebSocketResponse) -> None:
         self.ws = ws
@@ -642,7 +642,7 @@ async def test_it_lets_go_a_client_that_is_blocked_in_send(reports: Reports, cap
         sending = asyncio.create_task(upload(120))
         assert await blocked(lambda: upload.sent) < 10
         app.gate.set()
-        # All the rest is dropped as it arrives, which takes no time. Kept, it would be copied with each new piece.
+        # All the rest is dropped as it arrives, which takes no time. If it were kept, each new piece would copy it.
         try:
             async with asyncio.timeout(10):
                 await sending
@@ -767,7 +767,7 @@ async def test_closing_while_another_task_receives_finds_the_exception(
         async with asyncio.timeout(5):
             await ws.close()
             received = await receiving
-        # One of them gets it, whichever is first.
+        # One of them gets it. Which one does not matter.
         assert ws.exception() is exc
         assert received.type in (WSMsgType.ERROR, WSMsgType.CLOSING)
     assert_reported(reports, caplog, exc)
@@ -786,7 +786,7 @@ async def test_a_client_that_never_looks_does_not_hold_up_the_session(
     assert_reported(reports, caplog, exc)
 
 
-# As a real server does it.
+# The same as a real server.
 
 
 @pytest.mark.parametrize("where", ["connector", "mount", "mount, against its connector"])
@@ -843,7 +843,7 @@ async def test_without_raising_a_denial_that_has_begun_is_cut_off(caplog: pytest
     assert_logged(caplog, exc, "GET ws://app.internal/")
 
 
-# What belongs to the loop.
+# What the event loop must see.
 
 
 @pytest.mark.parametrize("loop_factory", LOOPS.values(), ids=LOOPS)
@@ -881,15 +881,15 @@ def test_what_ends_a_program_leaves_through_the_loop(
             loop.run_until_complete(call)
         assert caught.value is exc
         assert not call.done()
-        # Whoever runs the loop again finds that the client is told the same as by a server that dies.
+        # If the loop runs again, the client sees the same as when a server is killed.
         assert loop.run_until_complete(call) == outcome
 
 
-# Clients that are gone.
+# Clients that have disconnected.
 
 
 class Waiting:
-    """Accepts, or not; waits until it is told of the disconnect, and then for the gate; fails."""
+    """Accepts, or not. Waits until it receives the disconnect, then waits for the gate, and fails."""
 
     def __init__(self, exc: BaseException, *, accepts: bool = True) -> None:
         self.exc = exc
@@ -959,7 +959,7 @@ async def test_what_an_app_raises_after_its_client_has_gone_is_an_ordinary_end(
 async def test_it_is_one_also_when_a_background_task_of_an_earlier_request_has_ended_meanwhile(
     reports: Reports, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """On the same connection: the end of another request is not that of the WebSocket."""
+    """On the same connection: the end of another request does not end the WebSocket."""
     may_end = asyncio.Event()
     ended = asyncio.Event()
     websocket = Waiting(OfTheApp())
@@ -1121,7 +1121,7 @@ async def test_the_disconnect_that_a_starlette_endpoint_does_not_handle_is_no_er
     assert_unseen(reports, caplog)
 
 
-# After the app's own end of it.
+# After the app has ended the WebSocket.
 
 
 async def close_with_4000(receive: Receive, send: Send) -> None:
@@ -1206,7 +1206,7 @@ async def test_an_exception_after_a_denial_is_reported_and_changes_nothing(
 
 
 class BreaksTheProtocol:
-    """Comes to some state, sends what must be refused, and goes on, or fails if it has nothing to go on with."""
+    """Reaches some state, and sends a message that must be refused. Then it continues, or fails if nothing is left."""
 
     def __init__(self, first: list[Any], cases: "list[Case]", then: list[Any] | None) -> None:
         self.first = first
@@ -1310,7 +1310,7 @@ BAD_HEADERS: list[tuple[Any, str]] = [
 BAD_SHAPES: list[Any] = [None, 5, {"x-a": "1"}, [(b"x-a",)], [(b"x-a", b"1", b"2")], [None], b"x-a: 1", "x-a: 1"]
 
 Case = tuple[Any, str]
-"""A wrong message, and how the error about it begins."""
+"""A wrong message, and the beginning of the error about it."""
 
 WRONG_AT_FIRST: list[Case] = [
     *[(wrong, NOT_A_MESSAGE.format(wrong)) for wrong in NO_MESSAGES],
@@ -1438,7 +1438,7 @@ async def test_wrong_messages_within_a_denial_are_refused_in_the_app_which_may_g
 ) -> None:
     app = BreaksTheProtocol([deny(404), denial(b"a", more=True)], WRONG_IN_A_DENIAL, [denial(b"b")])
     async with session_to(app) as session, session.get("/", headers=handshake()) as response:
-        # By a plain request that asks for a WebSocket, for ws_connect() does not read the body.
+        # This is a plain request for a WebSocket, because ws_connect() does not read the body.
         assert response.status == 404
         assert await response.read() == b"ab"
     app.assert_all_refused()
@@ -1561,7 +1561,7 @@ async def test_a_message_after_the_end_is_refused_and_reported_and_changes_nothi
     assert_reported(reports, caplog, exc)
 
 
-# What is right, though it looks unusual.
+# Valid messages that look unusual.
 
 
 @pytest.mark.parametrize(
@@ -1678,7 +1678,7 @@ async def test_the_body_of_a_denial_may_be_anything_like_bytes(body: bytes | byt
         assert await response.read() == b"abc"
 
 
-# Apps that end as they should not.
+# Apps that end in a wrong way.
 
 
 @pytest.mark.parametrize("reads", [True, False])

@@ -1,4 +1,4 @@
-"""A WebSocket frame by frame, written by the test where aiohttp's client never would; and who has to wait for whom."""
+"""Single WebSocket frames, written by the test where aiohttp's client would not write them; and backpressure."""
 
 import asyncio
 import hashlib
@@ -137,7 +137,7 @@ async def test_pongs_that_nobody_asked_for_are_nothing() -> None:
 
 
 async def test_of_the_pings_that_come_while_nobody_reads_the_answers_the_last_one_is_answered() -> None:
-    """Else a client that floods with pings, and reads nothing, would fill the memory (RFC 6455, 5.5.3 allows it)."""
+    """Otherwise a client that sends many pings and reads nothing would fill the memory. RFC 6455, 5.5.3 allows it."""
     app = Collector()
     body = bytes(BOUND)
     filled = asyncio.Event()
@@ -416,7 +416,7 @@ async def test_a_connection_that_ends_within_a_frame_gives_1006(size: int, end: 
 
 
 async def test_a_frame_without_a_mask_is_read_as_aiohttps_own_server_reads_it() -> None:
-    """RFC 6455, 5.1, would have it refused; there is no proxy here that a mask could protect."""
+    """RFC 6455, 5.1, says to refuse it. Here is no proxy that a mask could protect."""
     app = Collector()
     async with raw_socket(app) as socket:
         await socket.send(frame(TEXT, b"plain", mask=b""), frame(CLOSE, mask=b""))
@@ -424,7 +424,7 @@ async def test_a_frame_without_a_mask_is_read_as_aiohttps_own_server_reads_it() 
     assert app.received == [text("plain"), disconnect(1005)]
 
 
-# The time to close.
+# The time limit for closing.
 
 
 async def test_a_client_that_does_not_answer_a_close_frame_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -526,11 +526,11 @@ def connection_of(socket: ClientWebSocketResponse) -> MemoryTransport:
     return socket._conn.transport
 
 
-# Who writes faster than the other reads.
+# A writer that is faster than its reader.
 
 
 class Flood:
-    """An app that sends numbered messages until it cannot, and keeps what stopped it."""
+    """An app that sends numbered messages until sending raises, and keeps the exception."""
 
     def __init__(self, size: int) -> None:
         self.size = size
@@ -618,7 +618,7 @@ async def test_a_client_that_floods_an_app_that_does_not_receive_is_stopped_and_
         received = 0
         for _ in range(3):
             sent = await until_it_stops(lambda: flood.sent)
-            # Each message counts for its size, and for its frame's head of up to 14 bytes.
+            # Each message counts with its size, and up to 14 bytes for the head of its frame.
             assert received < sent <= received + 2 * BOUND // size + 3
             done.clear()
             steps.put_nowait(sent - received)
@@ -876,7 +876,7 @@ async def test_a_send_that_is_cancelled_while_it_compresses_leaves_the_stream_us
         messages = [message.data async for message in socket]
         assert socket.close_code == 1000
     assert [message for message in messages if message[:5] == b"whole"] == [b"whole %d" % n + body for n in range(5)]
-    # One that is cancelled is sent as a whole or not at all.
+    # A message whose send is cancelled is sent whole or not at all.
     others = [message for message in messages if message[:5] != b"whole"]
     assert all(message[1:] == body for message in others)
     assert len(outcomes) == 5
@@ -988,7 +988,7 @@ async def test_a_close_waits_for_a_message_that_another_task_is_sending(client: 
         assert (results[0], results[3]) == (0, disconnect(1006))
 
 
-# Any sequence.
+# Any sequence of frames.
 
 
 payloads = st.one_of(st.binary(max_size=300), st.sampled_from([16 * KIB, 70 * KIB, 200 * KIB]).map(bytes))
@@ -1003,7 +1003,7 @@ client_steps = st.lists(
 )
 
 
-# aiohttp before 3.14.4 loses a deflated message when a ping comes between its fragments.
+# aiohttp before 3.14.4 loses a deflated message when a ping arrives between its fragments.
 @given(
     client_steps,
     st.lists(st.integers(min_value=0), max_size=8),
@@ -1074,7 +1074,7 @@ async def test_whatever_an_app_sends_its_client_receives(
 
 
 async def echo(compress: int) -> list[object]:
-    """A scenario with every kind of frame, which it returns as seen by the client, and by the app."""
+    """A scenario with every kind of frame. Returns what the client has seen, and what the app has seen."""
     app = Collector()
 
     async def echoing(scope: Scope, receive: Receive, send: Send) -> None:

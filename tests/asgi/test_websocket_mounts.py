@@ -1,4 +1,4 @@
-"""WebSockets and the rest of the connector: the table, fallbacks, pools, lifespans, mounting meanwhile, and closing."""
+"""WebSockets and the rest of the connector: the table, fallbacks, pools, lifespans, mounting, and closing."""
 
 import asyncio
 import contextvars
@@ -33,10 +33,10 @@ from tests.support.leaks import no_task_and_no_timer_is_left
 MIB = 1024 * 1024
 
 NEVER = 3600.0
-"""A `shutdown_timeout` for what must not wait for it: that runs into the test's own timeout."""
+"""A `shutdown_timeout` that must not be used up: it is longer than the test's own timeout."""
 
 NO_TIMEOUT = ClientTimeout()
-"""A session's, so that no timer of aiohttp's own is taken for one of the package."""
+"""A session's timeout, so that no timer of aiohttp is mistaken for one of the package."""
 
 GONE = {"type": "websocket.disconnect", "code": 1006, "reason": ""}
 
@@ -65,7 +65,7 @@ async def answer(send: Send, body: bytes = b"") -> None:
 
 
 class Named:
-    """Says its name when it has accepted, or in an answer over HTTP, and echoes from then on.
+    """Sends its name when it has accepted, or in an answer over HTTP, and echoes from then on.
 
     It closes when it is told to close, and fails when it is told to fail.
     """
@@ -98,7 +98,7 @@ class Named:
 
 
 async def opened(session: ClientSession, url: str = "/", name: str = "app", **settings: Any) -> ClientWebSocketResponse:
-    """A WebSocket to the app of this name."""
+    """A WebSocket to the app with this name."""
     ws: ClientWebSocketResponse = await session.ws_connect(url, **settings)
     assert await ws.receive_str() == name
     return ws
@@ -225,7 +225,7 @@ async def test_the_settings_of_a_mount_are_in_the_scope(
     assert scope["query_string"] == b"c=d"
 
 
-# Real servers beside.
+# Real servers as the fallback.
 
 
 async def real_echo(request: web.Request) -> web.StreamResponse:
@@ -241,7 +241,7 @@ async def real_echo(request: web.Request) -> web.StreamResponse:
 
 @asynccontextmanager
 async def real_server() -> AsyncIterator[str]:
-    """A server on the loopback interface; gives its URL."""
+    """A server on the loopback interface. Yields its URL."""
     application = web.Application()
     application.router.add_get("/{path:.*}", real_echo)
     runner = web.AppRunner(application)
@@ -251,7 +251,7 @@ async def real_server() -> AsyncIterator[str]:
         yield f"http://127.0.0.1:{runner.addresses[0][1]}"
     finally:
         await runner.cleanup()
-        # The tasks of connections that were lost in the last moment end a turn later.
+        # The tasks of connections that were lost at the end of the test finish one turn later.
         while left := [task for task in asyncio.all_tasks() if "RequestHandler.start" in repr(task)]:
             await asyncio.wait(left)
 
@@ -323,7 +323,7 @@ async def test_cookies_and_headers_of_the_session_come_along() -> None:
 
 
 class Traced:
-    """What a session's tracing sees."""
+    """The events in a session's tracing."""
 
     def __init__(self) -> None:
         self.events: list[str] = []
@@ -447,7 +447,7 @@ async def test_the_callers_context_variables_are_visible_in_the_app(pooled: bool
 
 
 class Relay:
-    """Asks the next service by a WebSocket of its own for each answer, over HTTP or over a WebSocket."""
+    """Asks the next service for each answer, over its own WebSocket, and answers over HTTP or over a WebSocket."""
 
     def __init__(self, number: int, session: ClientSession) -> None:
         self.number = number
@@ -484,7 +484,7 @@ async def test_services_call_each_other_by_websockets_to_any_depth() -> None:
                     await ws.send_str(text)
                     assert await ws.receive_str() == f"{text} 3 2 1 0"
                 await assert_answers(session, "http://2.internal/", "2 1 0")
-        # Each service closes its own socket when its client has gone.
+        # Each service closes its own socket when its client has disconnected.
         await soon(connector_of(session).unmount("0.internal"))
 
 
@@ -544,7 +544,7 @@ async def test_a_socket_takes_one_of_a_limited_number_of_connections_until_it_en
             await (await socket).close()
 
 
-# Mounting and unmounting meanwhile.
+# Mounting and unmounting while a WebSocket is open.
 
 
 @every_end
@@ -648,7 +648,7 @@ async def test_unmount_from_inside_a_sockets_own_app_is_an_error_and_changes_not
 
 
 class WithLifespan:
-    """An app with a lifespan that writes down what happens to it, and fails to start if it is told to."""
+    """An app with a lifespan that records what happens to it, and fails to start if the test wants it."""
 
     def __init__(self, problem: Exception | None = None) -> None:
         self.problem = problem
@@ -718,7 +718,7 @@ async def test_an_app_shuts_down_after_the_sockets_that_closing_has_ended() -> N
 
 
 def assert_nothing_is_left(connector: ASGIRoutingConnector) -> None:
-    """No task, no connection, and no timer is."""
+    """No task, no connection, and no timer is left."""
     assert {task for task in asyncio.all_tasks() if task is not asyncio.current_task()} == set()
     assert not connector._conns
     assert not connector._acquired
@@ -738,7 +738,7 @@ def logged(caplog: pytest.LogCaptureFixture) -> list[tuple[int, str]]:
 
 
 class Socket:
-    """An app that accepts and then does what its test says; it keeps how that ended."""
+    """An app that accepts and then does what its test says. It keeps how that ended."""
 
     def __init__(self, then: Callable[[Receive, Send], Awaitable[object]], *, accepts: bool = True) -> None:
         self.then = then
@@ -812,7 +812,7 @@ async def test_closing_the_session_wakes_a_client_that_is_blocked_in_receive() -
         assert ws.closed
         released = ws._response.connection is None
         ws._response.close()
-        assert released  # or it would warn that it is unclosed, as over TCP it does not
+        assert released  # or it would warn that it is unclosed, which it does not over TCP
         assert app.result == [GONE]
         assert_nothing_is_left(connector)
 
@@ -936,7 +936,7 @@ async def test_close_from_inside_an_app_starts_the_closing_and_does_not_wait_for
 
 
 class Thing:
-    """Something that an app keeps in its scope."""
+    """An object that an app keeps in its scope."""
 
 
 async def the_client_closes(session: ClientSession) -> None:
@@ -1066,7 +1066,7 @@ async def test_an_app_that_is_told_of_no_accept_again_and_again_does_not_starve_
 
 
 async def test_a_close_frame_that_is_found_after_the_connection_was_lost_leaves_no_timer() -> None:
-    """The reader stops before it while the app has too much to receive."""
+    """The reader stops before the frame while the app has too many messages to receive."""
     received: list[Message] = []
     may_receive, ended = asyncio.Event(), asyncio.Event()
 

@@ -1,6 +1,5 @@
-"""How fast this connector is, beside what else there is: ``python -m tests.benchmarks --help``.
+"""How fast this connector is, compared with other packages: ``python -m tests.benchmarks --help``.
 
-Absolute times say little about another machine, so everything that is compared is measured in the same run, in rounds
-that take turns, and the result is the median of the rounds' *ratios*: what disturbs the machine for a while disturbs
-all of them.
+Absolute times are valid for one machine only. So everything that is compared is measured in the same run, in rounds
+that take turns. The result is the median of the rounds' *ratios*: a disturbance of the machine affects all contenders.
 """

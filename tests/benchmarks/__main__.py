@@ -1,4 +1,4 @@
-"""The command: which scenarios and contenders, how much of everything, and the tables that come of it."""
+"""The command: which scenarios and contenders, the sizes, and the tables of results."""
 
 import argparse
 import asyncio
@@ -30,7 +30,7 @@ class Plan:
 
 @dataclass
 class Costs:
-    """What one contender needed in one scenario, round by round."""
+    """The times of one contender in one scenario, one for each round."""
 
     contender: Contender
     rounds: list[float] = field(default_factory=list)
@@ -114,7 +114,7 @@ async def run(plan: Plan) -> None:
 async def compete(scenario: Scenario, entrants: Sequence[Contender], stage: Stage, rounds: int) -> list[Costs]:
     results = [Costs(contender) for contender in entrants]
     for number in range(rounds):
-        # To and fro, so that nobody always follows the same one.
+        # Back and forth, so that no contender always follows the same one.
         for result in results if number % 2 == 0 else reversed(results):
             result.rounds.append(await scenario.measure(result.contender, stage))
     return results

@@ -1,4 +1,4 @@
-"""The app that every contender serves. Plain ASGI, so that no framework's time is measured."""
+"""The app that every contender serves. It is plain ASGI, so that the time of no framework is measured."""
 
 from asgi_connector._types import Receive, Scope, Send
 

@@ -1,4 +1,4 @@
-"""What is compared: this connector, the floor below it, and its peers; each behind the same calls."""
+"""The contenders: this connector, the floor below it, and other packages. All have the same interface."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable
@@ -21,7 +21,7 @@ URL = f"http://{HOST}"
 
 
 class Client(Protocol):
-    """What a scenario does with a contender. Each call checks what it got."""
+    """What a scenario does with a contender. Each call checks its result."""
 
     async def get(self) -> None: ...
 
@@ -34,7 +34,7 @@ class Client(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class Sizes:
-    """How much of everything."""
+    """The sizes of a run."""
 
     requests: int
     concurrency: int
@@ -45,7 +45,7 @@ class Sizes:
 
 @dataclass(frozen=True, kw_only=True)
 class Stage:
-    """Where contenders perform."""
+    """The environment of the contenders."""
 
     sizes: Sizes
     server_url: str | None = None  # of uvicorn, if it runs
@@ -56,7 +56,7 @@ class Contender:
     title: str
     connect: Callable[[Stage], AbstractAsyncContextManager[Client]]
     distributions: tuple[str, ...] = ()
-    """What it needs and this package does not; each has one module, of the same name."""
+    """The packages that a contender needs and this package does not. Each has one module, with the same name."""
 
     @property
     def missing(self) -> list[str]:
@@ -154,7 +154,7 @@ class CannedTransport(asyncio.Transport):
 
 
 class CannedConnector(aiohttp.BaseConnector):
-    """No server and no app: what is left is aiohttp's own time, of which nothing on aiohttp can take less."""
+    """No server and no app: only aiohttp's own time is left. Nothing on top of aiohttp can be faster."""
 
     async def _create_connection(
         self, req: aiohttp.ClientRequest, traces: list[Trace], timeout: aiohttp.ClientTimeout

@@ -1,4 +1,4 @@
-"""What is measured. The result is always a cost: the less, the better."""
+"""The scenarios. The result is always a cost: less is better."""
 
 import asyncio
 import gc
@@ -16,7 +16,7 @@ from .contenders import Client, Contender, Sizes, Stage, check
 class Scenario:
     title: Callable[[Sizes], str]
     contenders: tuple[str, ...]
-    """The names of those who can do it; the others are compared with the first."""
+    """The names of the contenders that can run it. The others are compared with the first."""
     measure: Callable[[Contender, Stage], Awaitable[float]]
     unit: str
     show: Callable[[float, Sizes], str]
@@ -26,7 +26,7 @@ class Scenario:
 async def warm_up(client: Client, sizes: Sizes) -> None:
     for _ in range(max(1, sizes.requests // 10)):
         await client.get()
-    gc.collect()  # nobody pays for the garbage of whoever had the turn before
+    gc.collect()  # no contender pays for the garbage of the one before
 
 
 async def sequential_gets(contender: Contender, stage: Stage) -> float:
@@ -83,14 +83,14 @@ async def echoes(contender: Contender, stage: Stage) -> float:
 
 
 async def idle_memory(contender: Contender, stage: Stage) -> float:
-    """Bytes that are in use when as many requests have run at once, and all their connections are in the pool."""
+    """The memory in use after as many concurrent requests, when all their connections are in the pool."""
     connections = stage.sizes.connections
     async with contender.connect(stage) as client:
         await client.get()
         gc.collect()
         tracemalloc.start()
         try:
-            # Each of them connects before the first is answered.
+            # Each of them connects before the first response.
             await asyncio.gather(*(client.get() for _ in range(connections)))
             gc.collect()
             size, _ = tracemalloc.get_traced_memory()

@@ -1,4 +1,4 @@
-"""uvicorn in a process of its own, with a processor to itself where the machine has two."""
+"""uvicorn in its own process, on its own processor if the machine has two."""
 
 import asyncio
 import socket
@@ -9,8 +9,8 @@ from contextlib import asynccontextmanager
 
 @asynccontextmanager
 async def running_server(loop: str) -> AsyncIterator[str]:
-    """Serve the app on a free port of loopback; gives its URL."""
-    # It listens before the process runs, so that whoever connects meanwhile waits in the backlog: nobody has to poll.
+    """Serve the app on a free port of loopback. Yields its URL."""
+    # It listens before the process runs. A client that connects early waits in the backlog, so no polling is needed.
     with socket.create_server(("127.0.0.1", 0), backlog=1024) as listener:
         port = listener.getsockname()[1]
         fd = listener.fileno()
@@ -24,7 +24,7 @@ async def running_server(loop: str) -> AsyncIterator[str]:
 
 
 def serve(fd: int, loop: str) -> None:
-    import uvicorn  # a contender like any other, which may not be installed
+    import uvicorn  # a contender like the others, which may not be installed
 
     from .app import app
 
@@ -35,7 +35,7 @@ def serve(fd: int, loop: str) -> None:
         lifespan="off",
         access_log=False,
         log_level="warning",
-        timeout_keep_alive=3600,  # a contender that waits for its turn keeps its connections
+        timeout_keep_alive=3600,  # a contender keeps its connections while it waits for its turn
     )
     uvicorn.Server(config).run(sockets=[socket.socket(fileno=fd)])
 

@@ -1,11 +1,11 @@
-"""A long run of a system that is shaken: ``python -m tests.benchmarks.soak --requests 100000 --seed 1``.
+"""A long run of services with random faults: ``python -m tests.benchmarks.soak --requests 100000 --seed 1``.
 
-Four services get requests of every kind: small ones, large uploads and downloads that are left early, WebSockets, calls
-between services, apps that raise, apps that do not read. Faults of every kind are injected by chance, apps are replaced
-and unmounted. After each round nothing may be left: no task, no connection in use, no request that never ends. When
-all rounds are over, the memory must be what it was after the first few.
+Four services get requests of every kind: small ones, large uploads and downloads that are cancelled early, WebSockets,
+calls between services, apps that raise, apps that do not read. Faults of every kind are injected at random. Apps are
+replaced and unmounted. After each round nothing may be left: no task, no connection in use, no request that never ends.
+After all rounds, the memory must be the same as after the first few.
 
-The time is virtual, so a request that hangs for ever is found at once.
+The time is virtual, so a request that hangs forever is found immediately.
 """
 
 import argparse
@@ -32,7 +32,7 @@ KIB = 1024
 HOSTS = ("users.internal", "orders.internal", "files.internal", "chat.internal")
 CLIENTS = 50  # at the same time
 ROUND = 2_000  # requests
-LONGEST = 300.0  # seconds of virtual time that a request may take; the client gives up sooner
+LONGEST = 300.0  # seconds of virtual time that a request may take; the client times out earlier
 WARM_UP = 5  # rounds, after which memory must not grow any more
 GROWTH = 1.02  # of the number of allocated blocks
 
@@ -48,7 +48,7 @@ class System:
         self._session = session
 
     def app(self) -> Callable[[Scope, Receive, Send], Awaitable[None]]:
-        """A new app object: all four services are the same one, told apart by the path."""
+        """A new app object. All four services run this app, and use the path to tell which service they are."""
         return partial(self._serve)
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -87,7 +87,7 @@ class System:
         raise aiohttp.ServerDisconnectedError
 
     async def _order(self, receive: Receive, send: Send) -> None:
-        """Calls two other services, and one more when it has answered."""
+        """Calls two other services, and one more after its response."""
         await _read(receive)
         results = await asyncio.gather(self._ask("users", "small"), self._ask("files", "large"))
         await _answer(send, 200 if all(results) else 502, b"done")
@@ -121,7 +121,7 @@ async def _answer(send: Send, status: int, body: bytes) -> None:
 
 
 class Clients:
-    """Requests by chance, each of which ends in some way."""
+    """Random requests, each of which ends in some way."""
 
     def __init__(self, session: ClientSession, chance: random.Random) -> None:
         self._session = session
@@ -129,7 +129,7 @@ class Clients:
         self.outcomes = Counter[str]()
 
     async def run(self, requests: int) -> None:
-        """Make so many requests, `CLIENTS` of them at a time."""
+        """Make so many requests, `CLIENTS` of them at the same time."""
         left = iter(range(requests))
 
         async def client() -> None:
@@ -213,7 +213,7 @@ _CLOSING = aiohttp.ClientWSTimeout(ws_close=1.0)
 
 
 class Shaker:
-    """Faults and changes of the table by chance."""
+    """Random faults and changes of the table."""
 
     def __init__(self, connector: ASGIRoutingConnector, system: System, chance: random.Random) -> None:
         self._connector = connector
@@ -221,7 +221,7 @@ class Shaker:
         self._chance = chance
 
     def blocks(self) -> ExitStack:
-        """Some blocks that affect some requests each."""
+        """Some blocks that each affect some requests."""
         chance = self._chance
         with ExitStack() as blocks:
             if chance.random() < 0.5:
@@ -257,7 +257,7 @@ class Shaker:
         return chance.choice(kinds)()
 
     async def change_the_table(self) -> None:
-        """Replace apps, in every way that there is, while requests are under way."""
+        """Replace apps, in every possible way, while requests are in flight."""
         for _ in range(3):
             await asyncio.sleep(self._chance.random())
             host = self._chance.choice(HOSTS)
@@ -269,11 +269,11 @@ class Shaker:
 
 
 async def check_that_nothing_is_left(session: ClientSession, connector: ASGIRoutingConnector) -> None:
-    """The round is over: apps whose clients have left end, and then there is nothing but idle connections."""
+    """The round is over: apps whose clients have disconnected end, and then only idle connections are left."""
     if others := asyncio.all_tasks() - {asyncio.current_task()}:
         _, running = await asyncio.wait(others, timeout=LONGEST)
         assert not running
-    # Over a slow line the server learns late of a client that has left, and a WebSocket may take time to close.
+    # Over a slow line the server learns late that its client has disconnected, and a WebSocket may take time to close.
     await asyncio.sleep(CLOSE_TIMEOUT + 1)
     assert not connector._acquired
     assert connector._services.in_flight.is_idle()
@@ -291,7 +291,7 @@ def allocated_blocks() -> int:
 
 
 async def soak(requests: int, seed: int) -> list[int]:
-    """Run; returns how much memory was allocated after each round."""
+    """Run. Returns how much memory was allocated after each round."""
     chance = random.Random(seed)
     connector = ASGIRoutingConnector(lifespan="off")
     memory: list[int] = []

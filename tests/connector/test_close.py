@@ -1,4 +1,4 @@
-"""Closing: who is told, who is waited for and how long, and that nothing is left."""
+"""Closing: who sees it, what it waits for and how long, and that nothing is left."""
 
 import asyncio
 import gc
@@ -18,10 +18,10 @@ from tests.conftest import LOOPS, session_to
 from tests.support.raw import request_for
 
 ENOUGH = 10.0
-"""A `shutdown_timeout` for apps that end by themselves; a test that comes to wait for it sees its app cancelled."""
+"""A `shutdown_timeout` for apps that end by themselves. A test that waits for it sees its app cancelled."""
 
 NEVER = 3600.0
-"""A `shutdown_timeout` for what must not wait for it: that runs into the test's own timeout."""
+"""A `shutdown_timeout` that must not be used up: it is longer than the test's own timeout."""
 
 every_loop = pytest.mark.parametrize("new_loop", LOOPS.values(), ids=LOOPS)
 
@@ -36,7 +36,7 @@ async def hello(scope: Scope, receive: Receive, send: Send) -> None:
 
 
 class Lingering:
-    """An app that takes no notice of its client, and goes on until it is let go, or cancelled."""
+    """An app that ignores the disconnect, and continues until the test lets it end, or until it is cancelled."""
 
     def __init__(self, first: Callable[[Send], Awaitable[None]] | None = None) -> None:
         self.first = first
@@ -64,7 +64,7 @@ async def fetch(session: ClientSession, url: str = "/", method: str = "GET") -> 
 
 
 async def in_flight(session: ClientSession, app: Lingering, url: str = "/") -> "asyncio.Task[bytes]":
-    """A request whose app has started; not every test looks at how it ends."""
+    """A request whose app has started. Some tests do not check how it ends."""
     task = asyncio.create_task(fetch(session, url))
     task.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
     await app.started.wait()
@@ -159,7 +159,7 @@ async def test_a_client_that_waits_for_the_head_gets_a_connection_error() -> Non
 @pytest.mark.parametrize("reads", ["already", "afterwards"])
 @pytest.mark.parametrize("headers", [[], [(b"content-length", b"100")]], ids=["chunked", "with a length"])
 async def test_a_client_that_reads_the_body_gets_an_error(headers: list[tuple[bytes, bytes]], reads: str) -> None:
-    """Where it would wait for the rest until its own timeout, five minutes by default."""
+    """Otherwise it would wait for the rest until its own timeout, five minutes by default."""
 
     async def first_part(send: Send) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": headers})
@@ -227,7 +227,7 @@ async def test_an_app_cannot_reach_other_services_once_the_connector_closes() ->
             await request
 
 
-# How long apps have.
+# How much time apps have.
 
 
 @pytest.mark.parametrize("shutdown_timeout", [0, 0.05])
@@ -267,7 +267,7 @@ async def test_an_app_whose_client_left_before_has_as_long() -> None:
 
 
 class ClockOfItsOwn(asyncio.SelectorEventLoop):
-    """An event loop whose clock can be put forward."""
+    """An event loop whose clock the test can move forward."""
 
     ahead = 0.0
 
@@ -276,7 +276,7 @@ class ClockOfItsOwn(asyncio.SelectorEventLoop):
 
 
 def test_shutdown_timeout_counts_from_when_the_client_left(caplog: pytest.LogCaptureFixture) -> None:
-    """Of two apps, one's client left long ago, the other's leaves when the connector closes."""
+    """There are two apps. The client of one has left long ago, the other's leaves when the connector closes."""
 
     async def main() -> None:
         loop = asyncio.get_running_loop()
@@ -348,7 +348,7 @@ async def test_every_app_that_is_overdue_is_cancelled(
 
 
 async def test_a_cancelled_app_is_waited_for_while_it_cleans_up() -> None:
-    """However little time it had before: its rollback needs the loop too."""
+    """However little time was left: its rollback needs the loop too."""
     cleaned_up: list[str] = []
     started = asyncio.Event()
 
@@ -472,7 +472,7 @@ async def test_a_background_task_on_a_connection_that_serves_the_next_request_is
         await asyncio.wait({request})
 
 
-# Twice, at the same time, cancelled, from odd places, or not awaited.
+# Closing twice, at the same time, cancelled, from unusual places, or not awaited.
 
 
 async def test_closing_twice_is_harmless() -> None:
@@ -725,7 +725,7 @@ async def test_a_close_that_nobody_awaits_closes_all_the_same() -> None:
 def test_a_close_that_nobody_awaits_leaves_nothing_behind_when_the_loop_ends_at_once(
     new_loop: Callable[[], asyncio.AbstractEventLoop], busy: bool
 ) -> None:
-    """As aiohttp's own connectors do it: calling `close()` is what closes."""
+    """As with aiohttp's own connectors: calling `close()` closes, even without awaiting it."""
     fallbacks: list[aiohttp.TCPConnector] = []
     connectors: list[ASGIRoutingConnector] = []
     app = Lingering()
@@ -843,7 +843,7 @@ async def test_the_finalisers_close_on_a_living_loop_disconnects_everybody() -> 
 
 
 async def test_closing_after_the_finalisers_close_waits_for_what_still_runs(caplog: pytest.LogCaptureFixture) -> None:
-    """The finaliser cannot wait; whoever can, and asks for it, is not told that all is over when it is not."""
+    """The finaliser cannot wait. A caller that awaits `close()` does not return before everything has ended."""
     app = Lingering()
     async with session_to(app, shutdown_timeout=0.05) as session:
         request = await in_flight(session, app, "/late")
@@ -872,7 +872,7 @@ async def test_the_finalisers_close_in_the_middle_of_a_closing_is_harmless() -> 
         await asyncio.wait({request})
 
 
-# Nothing is left, and nothing new comes.
+# Nothing is left, and nothing new starts.
 
 
 async def hang(scope: Scope, receive: Receive, send: Send) -> None:
@@ -1006,7 +1006,7 @@ async def test_nothing_connects_while_the_connector_closes() -> None:
 
 
 class Halt:
-    """Stops a request in one of aiohttp's tracing hooks."""
+    """Holds a request in one of aiohttp's tracing hooks."""
 
     def __init__(self, hook: str) -> None:
         self.reached = asyncio.Event()
@@ -1024,7 +1024,7 @@ class Halt:
     "hook", ["on_connection_create_start", "on_connection_create_end", "on_connection_reuseconn", "on_request_start"]
 )
 async def test_a_request_that_is_connecting_when_the_closing_begins_is_refused(hook: str, method: str) -> None:
-    """Whether the closing is still waiting for an app when the request goes on, or over."""
+    """Whether closing still waits for an app when the request continues, or has ended."""
     calls: list[str] = []
     lingering = Lingering()
 
@@ -1154,7 +1154,7 @@ async def test_a_close_that_is_cancelled_when_all_is_closed_is_cancelled() -> No
 
 @pytest.mark.parametrize("turns", range(8))
 async def test_clients_that_have_just_been_told_to_continue_get_a_connection_error(turns: int) -> None:
-    """The interim response has arrived, and the client does not wait for the next one yet."""
+    """The interim response has arrived, and the client does not yet wait for the next one."""
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         await receive()

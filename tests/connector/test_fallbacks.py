@@ -1,4 +1,4 @@
-"""The fallback: any connector of aiohttp's, with its own pool, limits and schemes, closed with ours or not."""
+"""The fallback: any aiohttp connector, with its own pool, limits and schemes, closed together with ours or not."""
 
 import asyncio
 import contextvars
@@ -28,7 +28,7 @@ from tests.conftest import session_to
 
 @dataclass
 class Service:
-    """What is asked at the other end of the fallback: a real server, or an app."""
+    """What answers behind the fallback: a real server, or an app."""
 
     requests: list[str] = field(default_factory=list)
     bodies: list[bytes] = field(default_factory=list)
@@ -83,14 +83,14 @@ async def serving(service: Service) -> AsyncIterator[web.AppRunner]:
         yield runner
     finally:
         await runner.cleanup()
-        # The tasks of connections that were lost in the last moment end a turn later.
+        # The tasks of connections that were lost at the end of the test finish one turn later.
         while left := [task for task in asyncio.all_tasks() if "RequestHandler.start" in repr(task)]:
             await asyncio.wait(left)
 
 
 @asynccontextmanager
 async def make_fallback(kind: str, tmp_path: Path, **settings: Any) -> AsyncIterator[Fallback]:
-    """A fallback of each *kind*, with somebody at the other end of it."""
+    """A fallback of each *kind*, with a server or an app behind it."""
     service = Service()
     async with AsyncExitStack() as stack:
         connector: BaseConnector
@@ -120,7 +120,7 @@ owned_or_not = pytest.mark.parametrize("owner", [True, False], ids=["owned", "no
 
 
 class App:
-    """The mounted app: it answers, or redirects to where it is told."""
+    """The mounted app. It answers, or redirects to a given URL."""
 
     def __init__(self, redirect_to: str = "") -> None:
         self.redirect_to = redirect_to
@@ -159,7 +159,7 @@ def pooled_hosts(connector: BaseConnector) -> list[str]:
     return sorted(key.host for key, conns in connector._conns.items() for _ in conns)
 
 
-# Whatever is not mounted.
+# Requests to hosts that are not mounted.
 
 
 @every_kind
@@ -197,7 +197,7 @@ async def test_redirects_lead_to_the_fallback_and_back(kind: str, tmp_path: Path
 
 
 async def test_a_fallback_that_cannot_connect_raises_what_it_raises_alone(tmp_path: Path) -> None:
-    """Nobody listens at the socket; and our own error for unmounted hosts is not in the way."""
+    """No server listens at the socket. The error is aiohttp's own, not the one for unmounted hosts."""
     nowhere = UnixConnector(str(tmp_path / "nobody"))
     async with session_to(App(), fallback=nowhere) as session:
         with pytest.raises(ClientConnectorError) as caught:

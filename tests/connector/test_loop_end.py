@@ -1,4 +1,4 @@
-"""A loop that ends with a session open: nothing is reported but that the session was not closed."""
+"""A loop that ends while a session is open: the only report is that the session was not closed."""
 
 import asyncio
 import gc
@@ -70,7 +70,7 @@ async def get(session: aiohttp.ClientSession, url: str) -> bytes:
 
 
 async def open_much(**settings: Any) -> list[Any]:
-    """A session with much under way, which is not closed."""
+    """A session that is not closed, with requests of many kinds in flight."""
     connector = ASGIRoutingConnector({"raw.internal": raw, "framework.internal": framework()}, **settings)
     session = aiohttp.ClientSession(connector=connector)
     opened: list[Any] = [session, await get(session, "http://raw.internal/background")]
@@ -93,7 +93,7 @@ def assert_only_the_session_is_reported(caplog: pytest.LogCaptureFixture) -> Non
 
 
 def run_and_forget(run: Callable[[], list[Any]]) -> None:
-    """What is left is collected here, where aiohttp's `ResourceWarning`s are expected."""
+    """The leftovers are collected here, where aiohttp's `ResourceWarning`s are expected."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ResourceWarning)
         opened = run()
@@ -161,7 +161,7 @@ def test_a_loop_that_cancels_nothing_reports_the_session_and_the_tasks_of_its_us
 
 
 def test_cleaning_up_while_the_loop_ends_reports_nothing(caplog: pytest.LogCaptureFixture) -> None:
-    """A task that closes its session meanwhile: what that starts is not cancelled, and sees no failure either."""
+    """A task closes its session meanwhile. The tasks that this starts are not cancelled, and see no failure either."""
     ends: list[object] = []
 
     async def worker(started: asyncio.Event) -> None:
@@ -178,7 +178,7 @@ def test_cleaning_up_while_the_loop_ends_reports_nothing(caplog: pytest.LogCaptu
         for _ in range(20):
             await asyncio.sleep(0)
 
-    for _ in range(10):  # the order in which tasks are cancelled differs
+    for _ in range(10):  # the order in which tasks are cancelled varies
         asyncio.run(main())
     assert len(ends) == 10
     assert [task.cancelled() for task in ends if isinstance(task, asyncio.Task)] == 10 * [True]
@@ -186,7 +186,7 @@ def test_cleaning_up_while_the_loop_ends_reports_nothing(caplog: pytest.LogCaptu
 
 
 def test_a_request_that_is_made_while_the_loop_ends_is_answered() -> None:
-    """By an app that is cancelled too: it must not wait for an answer that nothing gives."""
+    """By an app that is cancelled too: it must not wait for an answer that never comes."""
     results: list[object] = []
 
     async def worker(session: aiohttp.ClientSession) -> None:
@@ -246,7 +246,7 @@ def test_a_startup_that_the_end_of_the_loop_cancels_is_no_failure_of_the_app(cap
 
 
 async def test_an_app_that_is_forgotten_with_its_session_is_silent(caplog: pytest.LogCaptureFixture) -> None:
-    """While the loop goes on: the garbage collector ends what nothing can reach any more."""
+    """While the loop runs: the garbage collector ends what is no longer reachable."""
 
     async def leave_behind() -> None:
         connector = ASGIRoutingConnector({"framework.internal": framework(), "raw.internal": raw})
@@ -296,7 +296,7 @@ async def test_an_app_that_is_cancelled_by_itself_in_its_websocket_is_reported(
 
 
 def interrupted_program(main: Callable[..., Awaitable[object]]) -> str:
-    """A program that runs *main*, which may use what this module defines, and interrupts itself."""
+    """A program that runs *main*, which may use what this module defines. It interrupts itself."""
     source = inspect.getsource(main).replace("INTERRUPT", "os.kill(os.getpid(), signal.SIGINT)")
     return f"import os\nfrom tests.connector.test_loop_end import *\n{source}\nasyncio.run({main.__name__}())\n"
 

@@ -1,4 +1,4 @@
-"""Event loops: the connector's own, another one, none; and what is made, closed, forgotten and named."""
+"""Event loops: the connector's own, another one, none. Also objects that are made, closed, forgotten and named."""
 
 import asyncio
 import gc
@@ -81,7 +81,7 @@ def test_a_connector_made_outside_a_loop_says_where_to_make_it(make: Make) -> No
     assert {routing: "ASGIRoutingConnector", application: "ASGIApplicationConnector"}[make] in str(caught.value)
     assert "event loop" in str(caught.value)
     assert caught.value.__suppress_context__
-    gc.collect()  # nothing is half-made, and so nothing is unclosed
+    gc.collect()  # nothing is partly made, so nothing is unclosed
 
 
 def test_a_subclass_made_outside_a_loop_is_called_by_its_own_name() -> None:
@@ -170,7 +170,7 @@ EACH_USE = pytest.mark.parametrize(
 
 
 async def wrong_use(use: Use, connector: ASGIRoutingConnector, session: aiohttp.ClientSession) -> tuple[str, str]:
-    """Returns what the error said, and what the running loop is called."""
+    """Returns the error's text, and the name of the running loop."""
     with pytest.raises(RuntimeError) as caught:
         await use(connector, session)
     assert type(caught.value) is RuntimeError
@@ -196,7 +196,7 @@ async def test_a_connector_used_from_another_running_loop_names_both_and_is_unha
 
 @pytest.mark.parametrize("use", [request, request_elsewhere, connect_websocket])
 async def test_a_request_from_another_loop_says_so_before_aiohttp_does(use: Use) -> None:
-    """With aiohttp's default timeout it says "Timeout context manager should be used inside a task" otherwise."""
+    """Otherwise, with aiohttp's default timeout, it says "Timeout context manager should be used inside a task"."""
     connector = routing(fallback=Elsewhere())
     async with aiohttp.ClientSession(connector=connector) as session:
         message, other = await in_another_loop(lambda: wrong_use(use, connector, session))
@@ -254,7 +254,7 @@ def test_a_connector_used_when_its_loop_is_closed_names_both(use: Use) -> None:
     assert other in message
     assert other != repr(own)
     session.detach()
-    connector._close()  # as finalisers do, for which there is no loop any more
+    connector._close()  # as finalisers do, which have no loop any more
     assert connector.closed
 
 
@@ -367,7 +367,7 @@ async def test_a_closed_connector_may_be_closed_again(way: Callable[[ASGIRouting
     for _ in range(2):
         await connector.close()
         connector._close()
-    connector.close()  # nobody has to wait for it
+    connector.close()  # nothing waits for it
     await asyncio.gather(connector.close(), connector.close())
     assert connector.closed
 
@@ -396,7 +396,7 @@ async def test_a_session_that_has_been_closed_itself_is_aiohttps_to_name(owner: 
             await session.get(URL)
 
 
-# What cannot be made.
+# Connectors that cannot be made.
 
 
 @pytest.mark.parametrize(
@@ -450,13 +450,13 @@ async def test_a_bad_argument_is_an_error_that_shows_it_and_leaves_nothing_behin
     assert half_made.closed
     assert not own_fallback.closed
     del half_made, caught
-    gc.collect()  # it has nothing to warn of
+    gc.collect()  # there is nothing to warn of
     await own_fallback.close()
 
 
 @pytest.mark.parametrize("seconds", [0, 0.5, float("inf")])
 async def test_a_shutdown_timeout_may_be_nothing_or_without_end(seconds: float) -> None:
-    """An app that ends when its client leaves is never cancelled."""
+    """An app that ends when its client disconnects is never cancelled."""
     left = asyncio.Event()
     entered = asyncio.Event()
 
@@ -475,7 +475,7 @@ async def test_a_shutdown_timeout_may_be_nothing_or_without_end(seconds: float) 
     assert left.is_set() or seconds == 0
 
 
-# What is forgotten.
+# Connectors that are forgotten.
 
 
 def forget(only_reference: list[Any]) -> None:
@@ -484,7 +484,7 @@ def forget(only_reference: list[Any]) -> None:
 
 
 class Handled:
-    """The contexts of the loop's exception handler."""
+    """The contexts that the loop's exception handler is called with."""
 
     def __init__(self) -> None:
         self.contexts: list[dict[str, Any]] = []
@@ -579,7 +579,7 @@ print(asgi_connector.__version__)
 
 
 def test_what_is_not_installed_has_no_version(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Such as a copy of the package inside of another one."""
+    """For example, a copy of the package inside another one."""
 
     def version(name: str) -> str:
         raise importlib.metadata.PackageNotFoundError(name)

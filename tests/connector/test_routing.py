@@ -1,4 +1,4 @@
-"""Which app, or which other connector, answers a request: seen from a session."""
+"""Which app, or which other connector, answers a request, as a session sees it."""
 
 import asyncio
 import contextlib
@@ -193,7 +193,7 @@ async def test_ws_and_http_are_one_scheme_and_so_are_wss_and_https() -> None:
 
 
 class RefusingResolver(AbstractResolver):
-    """Counts how often it is asked, and knows nothing."""
+    """A resolver that counts its calls, and knows no name."""
 
     def __init__(self) -> None:
         self.asked: list[str] = []
@@ -210,9 +210,9 @@ class RefusingResolver(AbstractResolver):
 
 @contextmanager
 def no_network() -> Iterator[list[str]]:
-    """Every way to a name or to a socket raises, and is noted in the list.
+    """Every way to resolve a name or open a socket raises, and is recorded in the list.
 
-    For a block only: event loops open sockets of their own when they start.
+    Use it for a block only, because event loops open their own sockets when they start.
     """
     touched: list[str] = []
 
@@ -252,7 +252,7 @@ async def test_a_mounted_host_touches_neither_resolver_nor_socket() -> None:
             assert await text_of(session, "http://users.internal/") == "users.internal"
             assert await text_of(session, "https://127.0.0.1/") == "127.0.0.1"
             assert (resolver.asked, touched) == ([], [])
-            # Both would be seen if they were touched:
+            # Both would be recorded if they were used:
             with pytest.raises(ClientConnectorError):
                 await session.get("http://elsewhere.example/")
             with pytest.raises(ClientConnectorError):
@@ -460,7 +460,7 @@ async def test_a_scheme_that_only_the_fallback_knows_goes_to_it() -> None:
 
 @pytest.fixture
 def no_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever proxies this machine has been set up with are none of the tests'."""
+    """The proxies of this machine's environment must not affect the tests."""
     for name in ["HTTP_PROXY", "HTTPS_PROXY", "WS_PROXY", "WSS_PROXY", "ALL_PROXY", "NO_PROXY", "REQUEST_METHOD"]:
         monkeypatch.delenv(name, raising=False)
         monkeypatch.delenv(name.lower(), raising=False)
@@ -476,7 +476,7 @@ ASKED_FOR = pytest.mark.parametrize("asked_for_by", ["request", "session", "envi
 
 
 def asked_for(by: str, proxy: TCPServer, monkeypatch: pytest.MonkeyPatch) -> tuple[dict[str, Any], dict[str, Any]]:
-    """What the session and the request are told of the proxy."""
+    """The proxy settings of the session and of the request."""
     url = f"http://me:secret@127.0.0.1:{proxy.port}"
     if by == "request":
         return {}, {"proxy": url, "proxy_headers": {"X-Proxy": "1"}}
@@ -545,7 +545,7 @@ async def test_a_proxy_applies_again_where_a_redirect_leaves_the_mounted_hosts(p
 async def a_request_that_waits_for_the_pool(
     connector: ASGIRoutingConnector, release: asyncio.Event, **options: Any
 ) -> AsyncIterator[asyncio.Task[str]]:
-    """A second request, queued behind one that has the only connection until *release*."""
+    """A second request waits behind one that has the only connection until *release*."""
     queued = asyncio.Event()
 
     async def on_queued(session: aiohttp.ClientSession, context: object, params: object) -> None:
@@ -631,7 +631,7 @@ async def test_a_redirect_to_an_unmounted_host_is_an_unmounted_host() -> None:
 
 
 async def test_150_requests_at_a_time_each_make_their_service_call_another() -> None:
-    """All of them, and all of the calls that they make, are in flight together."""
+    """All requests, and all calls that they make, are in flight at the same time."""
     number_of_requests = 150
 
     class Crowd:
@@ -664,7 +664,7 @@ async def test_150_requests_at_a_time_each_make_their_service_call_another() -> 
 
 
 async def test_services_call_each_other_to_any_depth() -> None:
-    """Deeper than the stack of the interpreter is high."""
+    """Deeper than the interpreter's recursion limit."""
     depth = 1100
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
@@ -676,11 +676,11 @@ async def test_services_call_each_other_to_any_depth() -> None:
         assert await text_of(session, f"http://0.internal/{depth}") == "bottom"
 
 
-# What is accepted, and means nothing for a mounted host.
+# Arguments that are accepted, and mean nothing for a mounted host.
 
 
 class RefusingContext(ssl.SSLContext):
-    """A context in which nothing can be encrypted."""
+    """A TLS context that cannot encrypt anything."""
 
     def wrap_socket(self, *args: Any, **kwargs: Any) -> NoReturn:
         raise AssertionError("TLS was attempted")
@@ -755,7 +755,7 @@ async def test_a_transport_knows_both_of_its_ends(
         assert await resp.read() == b"a"
 
 
-# The scope: what a mount says, and what the connector says for all.
+# The scope: the settings of a mount, and the defaults of the connector.
 
 
 @pytest.mark.parametrize(
@@ -900,7 +900,7 @@ async def test_the_log_names_the_app_that_answers_though_another_was_mounted_whe
     connector = ASGIRoutingConnector({"users.internal": old}, limit=1, lifespan="off")
     caplog.set_level(logging.DEBUG, "asgi_connector")
     async with a_request_that_waits_for_the_pool(connector, release) as second:
-        connector.mount("USERS.internal", new)  # the same pattern, told apart by its spelling
+        connector.mount("USERS.internal", new)  # the same pattern in another spelling
         release.set()
         assert await second == "new"
     messages = [message for _, message in records_of(caplog)]
@@ -921,7 +921,7 @@ async def test_nothing_of_what_is_answered_is_logged_above_debug_and_nothing_is_
 async def test_a_refused_host_is_a_warning_in_the_log_that_names_the_nearest_mount(
     scheme: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The service that asked may swallow the exception. The record has no query, which may have a secret in it."""
+    """The calling service may swallow the exception. The record has no query, which may contain a secret."""
 
     async def orders(scope: Scope, receive: Receive, send: Send) -> None:
         with contextlib.suppress(aiohttp.ClientError):
@@ -956,7 +956,7 @@ async def test_a_refused_host_is_a_warning_in_the_log_that_names_the_nearest_mou
     ],
 )
 async def test_a_url_in_a_message_is_as_the_client_wrote_it(origin: str, caplog: pytest.LogCaptureFixture) -> None:
-    """Of a request that is refused, of one whose app fails, and in what a developer sees of its connection."""
+    """In the record of a refused request, of a request whose app fails, and in the repr of its connection."""
 
     async def failing(scope: Scope, receive: Receive, send: Send) -> None:
         connections.append(repr(next(iter(connector._services.in_flight.connections))))
@@ -993,7 +993,7 @@ SPELLINGS_OF_LOOPBACK = [
 
 @pytest.mark.parametrize("mounted", SPELLINGS_OF_LOOPBACK)
 async def test_a_mounted_address_answers_in_each_of_its_spellings(mounted: str) -> None:
-    """Also where the spelling is what a recording or a fault selects by."""
+    """Also if the spelling is a criterion of a recording or of a fault."""
     async with session_to({mounted: Service("local")}) as session:
         connector = cast(ASGIRoutingConnector, session.connector)
         for asked in SPELLINGS_OF_LOOPBACK:

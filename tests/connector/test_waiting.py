@@ -1,4 +1,4 @@
-"""What is waited for, when apps go on without their clients: a warning that says where they are."""
+"""Apps that continue without their clients: a warning shows where they are."""
 
 import asyncio
 import inspect
@@ -25,12 +25,12 @@ NEVER = 3600.0
 
 @pytest.fixture
 def soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A delay is reported almost at once."""
+    """A delay is reported almost immediately."""
     monkeypatch.setattr(in_flight, "NOTICEABLE", 0.01)
 
 
 async def warned(caplog: pytest.LogCaptureFixture) -> str:
-    """Wait for a warning, and return what it says."""
+    """Wait for a warning, and return its text."""
     async with asyncio.timeout(5):
         while not records(caplog):  # noqa: ASYNC110 (nothing tells of a record)
             await asyncio.sleep(0)
@@ -46,7 +46,7 @@ def line_of(function: Callable[..., object], source: str) -> str:
 
 
 class Chat:
-    """A WebSocket whose handler waits for a queue, and so does not see that its client leaves."""
+    """A WebSocket whose handler waits for a queue, and so does not see that its client disconnects."""
 
     def __init__(self) -> None:
         self.app = FastAPI()
@@ -155,7 +155,7 @@ async def test_unmounting_that_waits_for_an_app_whose_client_is_there_is_usual(
         connector = session.connector
         assert isinstance(connector, ASGIRoutingConnector)
         async with session.ws_connect("http://other.internal/chat"):
-            pass  # its app goes on without its client, but nothing waits for it
+            pass  # its app continues without its client, but nothing waits for it
         async with session.ws_connect("/chat") as ws:
             unmounting = asyncio.create_task(connector.unmount("app.internal"))
             passed = asyncio.Event()

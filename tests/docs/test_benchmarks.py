@@ -1,4 +1,4 @@
-"""The benchmark command works. What it measures is not asserted: a time is no test."""
+"""The benchmark command works. Its results are not asserted, because times vary."""
 
 import re
 import sys
@@ -29,7 +29,7 @@ def test_the_quick_command_measures_every_scenario_for_everybody_who_is_there() 
 
 
 def test_the_soak_runs_and_leaves_nothing_behind() -> None:
-    """A short one. What it is for takes minutes: ``python -m tests.benchmarks.soak``."""
+    """A short run. A real one takes minutes: ``python -m tests.benchmarks.soak``."""
     output = run_python("-m", "tests.benchmarks.soak", "--requests", "500")
     assert "500 requests" in output
     assert "AppError" in output

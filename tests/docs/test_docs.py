@@ -1,9 +1,9 @@
-"""What the README and the other pages say is so: each block of code runs, and each link leads somewhere.
+"""The README and the other pages are correct: each block of code runs, and each link leads to a file.
 
-A block of Python is a program, run in a process of its own; what it prints stands in the block of text right below it,
-and without one it prints nothing. A block whose first line is a comment with a file's name, as in ``# orders.py``, is
-that file, in a directory with the files above it on the same page. It runs there; a test file is run by pytest, whose
-last line, without the time, is what stands below it.
+A block of Python is a program, and runs in its own process. The block of text directly below it is its output. Without
+one, the program prints nothing. If the first line of a block is a comment with a file name, as in ``# orders.py``, the
+block is this file. It runs in a directory with the files above it on the same page. pytest runs a test file, and the
+block of text below it is pytest's last line, without the time.
 """
 
 import functools
@@ -102,7 +102,7 @@ def test_the_code_runs_and_prints_what_the_page_shows(
     if block.language == "toml":
         assert tomllib.loads(block.source)
     elif path.name.startswith("test_"):
-        # Which pages that are about something else than fixtures do not repeat.
+        # Pages that are not about fixtures do not repeat these settings.
         settings = (
             [] if (tmp_path / "pyproject.toml").exists() else ["-o", "asyncio_default_fixture_loop_scope=function"]
         )

@@ -1,4 +1,4 @@
-"""Each example runs by itself, warns of nothing, and prints what its reader came for."""
+"""Each example runs by itself, causes no warnings, and prints what it promises."""
 
 import re
 from pathlib import Path
@@ -109,7 +109,7 @@ def test_every_example_is_tested() -> None:
 def test_an_example_prints_what_it_promises_and_warns_of_nothing(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("TMPDIR", str(tmp_path))  # for what it writes
+    monkeypatch.setenv("TMPDIR", str(tmp_path))  # for the files that it writes
     output = run_python("-X", "dev", ROOT / "examples" / name)
     lines = iter(output.splitlines())
     for expected in TELLING_LINES[name]:

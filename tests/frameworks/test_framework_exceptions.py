@@ -1,6 +1,6 @@
-"""What each framework does with an exception that a handler raises, by default and when it is told to raise it.
+"""What each framework does with an exception that a handler raises, by default and with its switch for raising it.
 
-The pages in docs/frameworks say so.
+The pages in docs/frameworks describe it.
 """
 
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -45,7 +45,7 @@ ERROR = LookupError("no such user")
 
 @pytest.fixture(autouse=True)
 def no_frames_of_an_earlier_test() -> Iterator[None]:
-    """Each test raises ERROR; its traceback must not keep the frames of the test before."""
+    """Each test raises ERROR. Its traceback must not keep the frames of the previous test."""
     yield
     ERROR.__traceback__ = ERROR.__context__ = None
 

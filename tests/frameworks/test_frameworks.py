@@ -1,4 +1,4 @@
-"""Web frameworks as they are: each is started, served and stopped."""
+"""Real web frameworks: each is started, served and stopped."""
 
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager

@@ -1,4 +1,4 @@
-"""The opening handshake of a WebSocket: what is accepted, what is refused and how, and what is answered."""
+"""The opening handshake of a WebSocket: what is accepted, what is refused and how, and the answer."""
 
 import asyncio
 import base64
@@ -79,7 +79,7 @@ def request(headers: Iterable[bytes], line: bytes = b"GET /socket HTTP/1.1") -> 
 
 
 def offered(*values: bytes) -> Handshake:
-    """What is read from a handshake with these values of Sec-WebSocket-Extensions."""
+    """The result of reading a handshake with these values of Sec-WebSocket-Extensions."""
     return read_handshake(GET, fields_of(*opening(*(b"Sec-WebSocket-Extensions: " + value for value in values))))
 
 
@@ -100,7 +100,7 @@ class Accepting:
             await send({"type": "http.response.body", "body": b"plain HTTP"})
 
 
-# What the fields of a request say.
+# The fields of a request.
 
 
 @pytest.mark.parametrize("name", [b"Connection", b"connection", b"CONNECTION"])
@@ -252,7 +252,7 @@ async def test_subprotocols_are_read_over_all_lines_in_order(
         ([b"permessage-deflate; unknown"], 0, False, None),
         ([b"permessage-deflate; server_no_context_takeover=1"], 0, False, None),
         ([b"permessage-deflate; =; ;;"], 0, False, None),
-        # The first offer that will do.
+        # The first offer that can be accepted.
         ([b"permessage-deflate; server_max_window_bits=8, permessage-deflate"], 15, False, "permessage-deflate"),
         ([b"permessage-deflate; unknown", b"permessage-deflate"], 15, False, "permessage-deflate"),
         (
@@ -269,7 +269,7 @@ async def test_subprotocols_are_read_over_all_lines_in_order(
         ),
         ([b"foo; bar=1, permessage-deflate"], 15, False, "permessage-deflate"),
         ([b"foo", b"permessage-deflate", b"bar"], 15, False, "permessage-deflate"),
-        # What we do not know.
+        # Unknown extensions and parameters.
         ([b"foo"], 0, False, None),
         ([b"deflate-frame, x-webkit-deflate-frame"], 0, False, None),
         ([b"permessage-bzip2"], 0, False, None),
@@ -290,7 +290,7 @@ async def test_of_the_extensions_that_are_offered_permessage_deflate_is_taken_as
     assert (handshake.compress, handshake.no_context_takeover) == (compress, no_context_takeover)
 
 
-# What is refused.
+# Handshakes that are refused.
 
 
 BAD_KEYS = [
@@ -399,7 +399,7 @@ async def test_what_a_user_of_ws_connect_adds_is_checked_too(headers: dict[str, 
     app = Accepting()
 
     async def change(req: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
-        req.headers.update(headers)  # here, for aiohttp itself sets these after it has taken the call's
+        req.headers.update(headers)  # here, because aiohttp itself sets these after it has taken the call's headers
         return await handler(req)
 
     async with session_to(app, session_middlewares=(change,)) as session:
@@ -413,7 +413,7 @@ async def test_what_a_user_of_ws_connect_adds_is_checked_too(headers: dict[str, 
     assert len(app.scopes) == (status is None)
 
 
-# What is accepted.
+# Handshakes that are accepted.
 
 
 @pytest.mark.parametrize("upgrade", [b"websocket", b"WebSocket", b"WEBSOCKET", b"websocket, foo", b"h2c,websocket"])
@@ -626,7 +626,7 @@ def test_whatever_subprotocols_are_offered_each_can_be_accepted(names: list[str]
         assert b"\r\nSec-WebSocket-Protocol: %b\r\n" % name.encode("latin-1") in accept_head(handshake, name, [])
 
 
-# Frames that come before the accept.
+# Frames that arrive before the accept.
 
 
 class Late:
@@ -664,7 +664,7 @@ async def test_frames_that_come_before_the_accept_are_received_after_it(size: in
                 transport.write(piece)
                 await asyncio.sleep(0)
         waiting = await until_it_stops(transport.get_write_buffer_size)
-        # Only so much is taken before there is anybody to read it.
+        # Only a limited amount is taken before the app reads.
         assert waiting >= len(frames) - 512 * KIB
         assert app.received == []
         app.may_accept.set()

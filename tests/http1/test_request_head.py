@@ -1,4 +1,4 @@
-"""The reader of request heads and bodies: each of its rules, and the same bytes read by aiohttp's own server parser."""
+"""The reader of request heads and bodies: each of its rules, and the same bytes in aiohttp's own server parser."""
 
 import asyncio
 from collections.abc import Callable, Iterable
@@ -143,7 +143,7 @@ def test_a_header_value_is_kept_byte_for_byte(value: bytes) -> None:
 
 @pytest.mark.parametrize("value", [b" v", b"\tv", b"v ", b"v\t", b" \t v \t "])
 def test_whitespace_around_a_value_is_not_part_of_it(value: bytes) -> None:
-    """RFC 9110, 5.5; users write it by accident, and every server takes it off."""
+    """RFC 9110, 5.5. Users write it by accident, and every server removes it."""
     assert parse_fields(b"X: " + value).headers == [(b"x", b"v")]
 
 
@@ -258,7 +258,7 @@ def test_transfer_encoding_chunked_is_read(value: bytes) -> None:
         b"chunkedx",
         b"chunked;q=1",
         b'"chunked"',
-        "chun\u212aed".encode(),  # the sign for kelvin, whose lower case is a k
+        "chun\u212aed".encode(),  # the kelvin sign, whose lower case is a k
     ],
 )
 def test_a_transfer_encoding_other_than_chunked_is_refused(value: bytes) -> None:
@@ -319,14 +319,14 @@ def test_expect_100_continue_is_noted(block: bytes, expected: bool) -> None:
     assert parse_fields(block).expect_continue is expected
 
 
-# Bodies. Each case is read whole, byte by byte, and with what follows the body.
+# Bodies. Each case is read at once, byte by byte, and with bytes after the body.
 
 
 Feed = Callable[[BodyReader, bytes], tuple[bytes, bytes]]
 
 
 def feed_pieces(reader: BodyReader, pieces: Iterable[bytes]) -> tuple[bytes, bytes]:
-    """As the server does: once the body is complete, its reader sees nothing more."""
+    """As the server does: when the body is complete, its reader gets no more bytes."""
     body = rest = b""
     for piece in pieces:
         if reader.complete:
@@ -498,7 +498,7 @@ def test_what_is_refused_does_not_depend_on_where_it_is_cut(data: st.DataObject,
     assert outcome([wire]) == outcome(data.draw(cut_up(wire)))
 
 
-# The same bytes, read by us and by aiohttp's own server.
+# The same bytes, read by this package and by aiohttp's own server.
 
 
 @dataclass
@@ -537,7 +537,7 @@ def read_by_us(data: bytes) -> tuple[Read, bytes] | None:
 
 
 def read_by_aiohttp(data: bytes) -> Read | HttpProcessingError:
-    """*data* is one request, no less and no more. There are no limits: ours are others, and are tested elsewhere."""
+    """*data* is exactly one request. There are no limits here: ours differ, and have their own tests."""
     loop = asyncio.get_running_loop()
     protocol = BaseProtocol(loop)
     big = 2**20
@@ -562,10 +562,10 @@ def read_by_aiohttp(data: bytes) -> Read | HttpProcessingError:
 
 
 def may_serve_what_aiohttp_refuses(problem: HttpProcessingError) -> bool:
-    """What we serve though aiohttp's server does not: the exceptions, all of them. None of it changes the framing.
+    """What we accept although aiohttp's server does not. The list is complete. None of it changes the framing.
 
-    Fields that come twice and should not, and a `Host` that is missing, are the app's business, as in uvicorn; two
-    that say how long the body is are not among them. The old websocket handshake is nothing but a header.
+    The app handles fields that appear twice and should not, and a missing `Host`, as on uvicorn. Two fields for the
+    length of the body are refused. The old WebSocket handshake is an ordinary header.
     """
     message = str(problem.message)
     if message.startswith("Duplicate"):
@@ -574,9 +574,9 @@ def may_serve_what_aiohttp_refuses(problem: HttpProcessingError) -> bool:
 
 
 def compare(data: bytes) -> bytes | None:
-    """Check that we serve only what aiohttp's server would serve, as the same.
+    """Check that we accept only what aiohttp's server would accept, with the same result.
 
-    Returns what follows the request, and `None` for one that we do not serve.
+    Returns the bytes after the request, and `None` for a request that we do not accept.
     """
     served = read_by_us(data)
     if served is None:
@@ -585,7 +585,7 @@ def compare(data: bytes) -> bytes | None:
     request = data[: len(data) - len(rest)]
     method, _, after_method = request.partition(b" ")
     if method not in STANDARD_METHODS:
-        # We serve methods that are made up, or unknown to aiohttp; all else must be the same.
+        # We accept methods that are made up, or unknown to aiohttp. Everything else must be the same.
         assert method.decode() == ours.method
         ours.method = "GET"
         request = b"GET " + after_method
@@ -629,7 +629,7 @@ async def test_what_aiohttp_writes_is_read_as_aiohttp_reads_it(data: bytes) -> N
     assert compare(data + NEXT_REQUEST) == NEXT_REQUEST
 
 
-# What an attacker would put in the place of a part, or an edit would not find soon.
+# What an attacker would put in place of a part, or what random changes would not find soon.
 METHODS = [b"GET", b"POST", b"get", b"MADE-UP", b"", b"G T", b"GET\t", b"CONNECT", b"PRI", b"\r\nGET", b"G\xc3\x89T"]
 TARGETS = [b"/", b"/a?b=c", b"//h/p", b"/a b", b"", b"*", b"http://h/p", b"h:80", b"/\xc3\xbc", b"/\t", b"/#f", b"/?#f"]
 VERSIONS = [b"HTTP/1.1", b"HTTP/1.0", b"HTTP/0.9", b"HTTP/2.0", b"HTTP/1.2", b"HTTP/1.1 ", b"http/1.1", b"HTTP/1", b""]
@@ -698,7 +698,7 @@ def mostly(usual: bytes, all_of_them: list[bytes]) -> st.SearchStrategy[bytes]:
 
 @st.composite
 def hostile(draw: st.DrawFn) -> bytes:
-    """A request in which anything may be wrong, and mostly little is."""
+    """A request with errors at any place, usually few."""
     parts = [draw(mostly(b"POST", METHODS)), draw(mostly(b"/", TARGETS)), draw(mostly(b"HTTP/1.1", VERSIONS))]
     fields = draw(st.lists(mostly(b"X: y", FIELDS), max_size=3))
     fields = draw(st.permutations([*draw(st.sampled_from([[b"Host: a"], [b"Host: a"], []])), *fields]))

@@ -1,4 +1,4 @@
-"""The head of a response: what the app gave, and the framing that is added; what would split it is refused."""
+"""The head of a response: what the app sent, and the framing that is added. What would split it is refused."""
 
 import http
 from collections.abc import Iterable
@@ -348,7 +348,7 @@ def test_a_head_is_refused_or_has_a_line_for_each_header_and_its_framing_and_no_
     added = lines[len(kept) :]
     lengths = [int(value) for name, value in headers if name.lower() == b"content-length"]
     assert lengths == ([] if head.content_length is None else [head.content_length])
-    # The one way to tell where the body ends (RFC 9112, 6.3).
+    # The only way to tell where the body ends (RFC 9112, 6.3).
     if method == "HEAD" or status in (204, 304):
         framing = Framing.NO_BODY
     elif lengths:

@@ -1,7 +1,7 @@
-"""An app can be taken away after any fault, however its connection has ended.
+"""An app can be unmounted after any fault, in whatever way its connection has ended.
 
-`unmount()`, the end of `mounted()` and `mount()` in the place of an app wait for the connections of that app. So each
-connection must end, also when the app reads nothing, writes to a client that has left, or has answered already.
+`unmount()`, the end of `mounted()`, and a `mount()` that replaces an app wait for the connections of that app. So each
+connection must end, even if the app reads nothing, writes to a client that has disconnected, or has already answered.
 """
 
 import asyncio
@@ -69,7 +69,7 @@ async def served(app: ASGIApp) -> AsyncIterator[Served]:
 
 
 class App:
-    """Does what a test needs, and counts what it has sent."""
+    """Does what a test needs, and counts the bytes that it has sent."""
 
     def __init__(self) -> None:
         self.sent = 0
@@ -90,7 +90,7 @@ class App:
         await send({"type": "http.response.body"})
 
     async def stream_messages(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Sends messages until its client has gone, and reads none."""
+        """Sends messages until its client has disconnected, and reads none."""
         await receive()
         await send({"type": "websocket.accept"})
         with suppress(OSError):
@@ -99,7 +99,7 @@ class App:
                 self.sent += 1
 
     async def refuse_unread(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answers 413 when it may, and reads nothing."""
+        """Answers 413 when the test lets it, and reads nothing."""
         self.started.set()
         await self.may_answer.wait()
         await send({"type": "http.response.start", "status": 413})
@@ -117,7 +117,7 @@ async def upload(size: int) -> AsyncIterator[bytes]:
 
 
 async def read(session: ClientSession, *, size: int = 0, timeout: float | None = None) -> bytes | None:
-    """Send a body of *size* bytes; returns that of the answer, `None` if there is none."""
+    """Send a body of *size* bytes. Returns the body of the response, or `None` if there is none."""
     with suppress(ClientError, TimeoutError):
         async with session.post(URL, data=upload(size), timeout=ClientTimeout(timeout)) as response:
             return await response.read()
@@ -125,7 +125,7 @@ async def read(session: ClientSession, *, size: int = 0, timeout: float | None =
 
 
 async def read_nothing(session: ClientSession) -> None:
-    """Send a body, take the head of the answer, and stay."""
+    """Send a body, read the head of the response, and stay connected."""
     async with session.post(URL, data=upload(2 * MIB)):
         await asyncio.Event().wait()
 
@@ -204,7 +204,7 @@ async def test_an_answer_to_a_client_that_has_left_ends_its_connection(
 
 @pytest.mark.parametrize("on", ["request", "response"])
 async def test_a_client_that_leaves_a_silent_connection_after_its_app_was_unmounted_ends_it(on: Part) -> None:
-    """In this order the app is taken away first, and waits for the request. The silence may not keep it any longer."""
+    """In this order the app is unmounted first, and waits for the request. The hang must not delay it any longer."""
     app = App()
     async with served(app.stream) as each:
         with each.connector.inject(HOST, faults.Hang(on=on, after=100)):

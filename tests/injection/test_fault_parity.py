@@ -1,7 +1,7 @@
-"""Each fault beside the same one on a real network: a client cannot tell them apart, and neither can an app.
+"""Each fault compared with the same failure on a real network. Neither a client nor an app can tell them apart.
 
-Every test is over both: in memory, and over sockets of the loopback, with a relay that fails and a real server behind
-it. What stands here holds for both, with either of aiohttp's parsers and on either event loop.
+Every test runs over both: in memory, and over sockets of the loopback interface, with a relay that fails and a real
+server behind it. What these tests assert is true for both, with each of aiohttp's parsers and on each event loop.
 """
 
 import asyncio
@@ -53,7 +53,7 @@ WAYS: Final = (IN_PROCESS, REAL)
 CutKind = type[faults.Reset] | type[faults.Close]
 CUTS: Final[tuple[CutKind, ...]] = (faults.Reset, faults.Close)
 
-SHORT: Final = 0.15  # seconds after which a client loses patience; what it waits for never comes
+SHORT: Final = 0.15  # seconds after which a client times out; what it waits for never comes
 HOST: Final = "app.internal"
 NOTHING: Final[Message] = {"type": "http.request", "body": b"", "more_body": False}
 GONE: Final[Message] = {"type": "http.disconnect"}
@@ -62,13 +62,13 @@ PIECE: Final[Message] = {"type": "http.request", "body": b"hello", "more_body": 
 CONNECT: Final[Message] = {"type": "websocket.connect"}
 LOST: Final[Message] = {"type": "websocket.disconnect", "code": 1006}
 
-# What is raised, and what it is caused by.
+# The exception that is raised, and its cause.
 RESET: Final = (ClientOSError, ConnectionResetError)
 CLOSED: Final = (ServerDisconnectedError, None)
 TOO_SHORT: Final = (ClientPayloadError, ContentLengthError)
 NO_LAST_CHUNK: Final = (ClientPayloadError, TransferEncodingError)
 NO_ERROR: Final = (None, None)
-NOT_SENT: Final = (ClientConnectionResetError, None)  # what `receive()` keeps: it could not send its close frame
+NOT_SENT: Final = (ClientConnectionResetError, None)  # of `receive()`, which could not send its close frame
 
 Error = tuple[type[BaseException] | None, type[BaseException] | None]
 Told = tuple[Message, ...]
@@ -76,9 +76,9 @@ Framing = Literal["length", "chunked", "close"]
 
 
 class Answer(App):
-    """Reads the request, and answers ``helloworld``; unfinished, it stops in the middle and waits for its client to go.
+    """Reads the request, and answers ``helloworld``. It accepts a WebSocket, and sends the same in two texts.
 
-    A WebSocket it accepts, and sends it the same two texts, or, unfinished, none.
+    Unfinished, it stops in the middle of a body, or sends no text, and waits until its client disconnects.
     """
 
     def __init__(self, framing: Framing = "length", *, unfinished: bool = False) -> None:
@@ -120,7 +120,7 @@ class Network:
     Attributes:
         attempts: how many times aiohttp has tried to send a request.
         end: ends the fault that the network was made with.
-        cut: cuts every connection there is.
+        cut: cuts every open connection.
     """
 
     session: aiohttp.ClientSession
@@ -148,9 +148,9 @@ async def network(
     head_at: int | None = None,
     version: aiohttp.HttpVersion = HttpVersion11,
 ) -> AsyncIterator[Network]:
-    """A network where *fault* strikes the first *times* connections, or all of them.
+    """A network where *fault* affects the first *times* connections, or all of them.
 
-    On the real one it may strike so far into the head.
+    On the real network, *head_at* is the place in the head where it acts.
     """
     made = Network()
     if way == IN_PROCESS:
@@ -181,7 +181,7 @@ async def network(
 
 
 class Outcome(NamedTuple):
-    """What a client has of its request."""
+    """What a client has received of its response."""
 
     error: Error
     text: str
@@ -209,12 +209,12 @@ async def outcome_of(net: Network, method: str = "GET", **settings: Any) -> Outc
 
 
 async def told_by(app: App) -> Told:
-    """What the next run that ends was told; servers do not agree on whether a lost WebSocket has a reason."""
+    """What the next run that ends has received. Servers differ on whether a lost WebSocket has a reason."""
     return tuple({key: value for key, value in message.items() if value != ""} for message in await app.end())
 
 
 async def upload() -> AsyncIterator[bytes]:
-    """The first half of a body; the other one never comes."""
+    """The first half of a body. The other half never arrives."""
     yield b"hello"
     await asyncio.Event().wait()
 
@@ -240,10 +240,10 @@ def parser(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> s
 
 @dataclass(frozen=True)
 class Case:
-    """A connection that is cut somewhere, and what becomes of it.
+    """A connection that is cut at some place, and the result.
 
-    `error` is `None` where it tells one cut from another; `told` is what each run of the app is told, and `None` if it
-    is not called.
+    `error` is `None` if it depends on the kind of the cut. `told` is what each run of the app receives, and `None` if
+    the app is not called.
     """
 
     place: str
@@ -296,7 +296,7 @@ async def test_a_cut_is_what_it_is_on_a_real_network(case: Case, method: str, cu
             settings = {"data": upload(), "headers": {} if case.chunked_upload else {"Content-Length": "10"}}
         async with network(way, app, cut(case.on, case.after), version=version) as net:
             outcome = await outcome_of(net, method, **settings)
-            # While the network is there: it is the cut that tells the app.
+            # While the network is up: the cut must tell the app.
             told = [] if case.told is None else [await told_by(app) for _ in range(attempts)]
         assert outcome._replace(text="") == (case.error or own_error, "", case.received, attempts), way
         assert told == ([] if case.told is None else [case.told] * attempts), way
@@ -309,7 +309,7 @@ async def test_a_cut_is_what_it_is_on_a_real_network(case: Case, method: str, cu
 async def test_a_reset_under_a_client_that_goes_on_writing_is_what_it_is_on_a_real_network(
     headers: dict[str, str],
 ) -> None:
-    """A cut in order is not here: what a client that writes is told of it differs from loop to loop."""
+    """A close (FIN) is not tested here: what a client that writes learns of it differs between event loops."""
     outcomes: list[Outcome] = []
     arrived: list[int] = []
     overhead = 0 if headers else len(b"10000\r\n\r\n10000\r\n")
@@ -322,7 +322,7 @@ async def test_a_reset_under_a_client_that_goes_on_writing_is_what_it_is_on_a_re
         assert last == GONE, way
     in_process, real = arrived
     assert in_process == 100_000 - overhead
-    assert 0 < real <= in_process  # a server may lose what it has read ahead
+    assert 0 < real <= in_process  # a server may lose bytes that it has read ahead
     assert outcomes[0] == outcomes[1]
     assert outcomes[0]._replace(text="") == (RESET, "", b"", 1)
 
@@ -341,7 +341,7 @@ def server_end(session: aiohttp.ClientSession) -> MemoryTransport:
 
 
 async def cut_in_the_head(app: App, cut: CutKind, method: str) -> Outcome:
-    """In memory a head is written at once: a slow link holds it, and the cut comes while it is on its way."""
+    """In memory a head is written at once. A slow link delays it, so that the cut comes while it is in flight."""
     async with network(IN_PROCESS, app, faults.Throttle(20)) as net:  # a byte at a time
         request = asyncio.ensure_future(outcome_of(net, method))
         await until(lambda: net.attempts == 1)
@@ -364,15 +364,15 @@ async def test_a_cut_in_the_head_is_what_it_is_on_a_real_network(cut: CutKind, m
     assert in_memory._replace(text="") == real._replace(text="")
     assert real.error == (RESET if cut is faults.Reset else CLOSED)
     assert real.attempts == (2 if method == "GET" else 1)
-    if method == "POST":  # the second connection in memory is cut before its first byte has come through
+    if method == "POST":  # the second connection in memory is cut before its first byte has arrived
         assert in_memory.text == real.text
 
 
-# WebSockets: how far they come, and how they end.
+# WebSockets: how far they get, and how they end.
 
 
 class Ending(NamedTuple):
-    """What a client has of its WebSocket."""
+    """What a client has received of its WebSocket."""
 
     error: Error  # of the handshake
     text: str
@@ -450,7 +450,7 @@ async def test_a_cut_websocket_is_what_it_is_on_a_real_network(case: Socket, cut
     assert endings[0].text == endings[1].text
 
 
-# What is open, and idle.
+# Open and idle connections.
 
 
 def pooled(session: aiohttp.ClientSession) -> ResponseHandler:
@@ -490,14 +490,14 @@ async def test_an_idle_connection_that_is_cut_leaves_the_pool_unnoticed(cut: Cut
     assert errors[0] == errors[1]
 
 
-# No connection.
+# Connections that are never made.
 
 
 @asynccontextmanager
 async def unreachable(
     way: str, fault: faults.Fault, host: str, port: AbstractContextManager[int]
 ) -> AsyncIterator[Network]:
-    """A network where *fault* keeps a client from connecting to *host*: the real one has the *port* for that."""
+    """A network where *fault* keeps a client from connecting to *host*. The real network uses the *port* for this."""
     made = Network()
     with port as number:
         url = f"http://{host}:{number}"
@@ -538,7 +538,7 @@ async def test_no_connection_is_what_it_is_on_a_real_network(
             assert net.attempts == 1, way
             errors.append(exc)
     in_memory, real = errors
-    if real.errno != socket.EAI_AGAIN:  # where no resolver can be asked
+    if real.errno != socket.EAI_AGAIN:  # where no resolver is available
         assert in_memory.errno == real.errno
         assert str(in_memory).replace(str(in_memory.port), "") == str(real).replace(str(real.port), "")
 
@@ -563,7 +563,7 @@ async def test_a_connection_that_is_not_answered_is_what_it_is_on_a_real_network
     assert (outcomes[0].error, outcomes[0].attempts) == (error, 1)
 
 
-# An answer that is not the app's.
+# A response that is not the app's.
 
 
 @pytest.mark.parametrize("method", ["GET", "HEAD", "POST"])
@@ -585,7 +585,7 @@ async def test_an_answer_in_the_place_of_the_app_is_what_it_is_on_a_real_network
     assert app.calls == 0
 
 
-# Silence.
+# Hanging connections.
 
 NO_BYTE: Final = (SocketTimeoutError, None)
 IN_ALL: Final = (TimeoutError, asyncio.CancelledError)
@@ -662,12 +662,12 @@ async def test_a_slow_link_brings_everything_and_only_total_bounds_it(
     async with network(way, app, faults.Throttle(5000, on=on)) as net:
         assert await outcome_of(net, "POST", data=b"hello") == Outcome(NO_ERROR, "", b"helloworld", 1)
     async with network(way, app, faults.Throttle(20, on=on)) as net:
-        # The next byte always comes in time, and the last one never does.
+        # The next byte always comes before the timeout, and the last one never does.
         timeout = ClientTimeout(sock_read=60, total=SHORT)
         assert await outcome_of(net, "POST", data=b"hello", timeout=timeout) == Outcome(IN_ALL, "", b"", 1)
 
 
-# What surprises.
+# Surprising cases.
 
 
 @pytest.mark.parametrize("fault", [cut(on) for cut in CUTS for on in ("request", "response")], ids=repr)
@@ -728,7 +728,7 @@ async def test_a_failure_of_an_app_in_a_body_without_an_end_is_raised() -> None:
     async with session_to(app, session_version=HttpVersion10) as session:
         connector = session.connector
         assert isinstance(connector, ASGIRoutingConnector)
-        # A reset that would come later changes nothing about it.
+        # A reset that came later would not change this.
         with connector.inject(HOST, faults.Reset(after=8)):
             async with session.get("/") as response:
                 assert await response.content.readexactly(5) == b"hello"

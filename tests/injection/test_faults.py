@@ -1,4 +1,4 @@
-"""What each fault does: what its client sees, what the app saw and did, what the journal says, what is left of it."""
+"""What each fault does: what its client sees, what the app sees and does, what the journal shows, and what is left."""
 
 import asyncio
 import contextlib
@@ -25,9 +25,9 @@ P = ParamSpec("P")
 
 
 def in_virtual_time(test: Callable[P, Coroutine[Any, Any, None]]) -> Callable[P, None]:
-    """Run a test in an event loop of its own, whose clock goes to what is due next, and look at what it leaves there.
+    """Run a test in its own event loop, whose clock jumps to the next timer, and check what it leaves there.
 
-    So also with uvloop, whose clock cannot be moved.
+    These tests always use asyncio's own loop, because the clock of uvloop cannot be moved.
     """
 
     @functools.wraps(test)
@@ -52,7 +52,7 @@ LENGTH = [(b"content-length", b"10")]
 
 
 class App:
-    """Reads its request, does its work, and answers; or echoes a WebSocket. Keeps what it sees."""
+    """Reads its request, does its work, and answers; or echoes a WebSocket. Keeps what it receives."""
 
     def __init__(
         self, *, headers: list[tuple[bytes, bytes]] | None = None, pieces: tuple[bytes, ...] = (BODY,)
@@ -111,7 +111,7 @@ class App:
             if message["type"] == "websocket.disconnect":
                 self.gone.set()
                 return
-            with contextlib.suppress(OSError):  # the next message tells, too
+            with contextlib.suppress(OSError):  # the next message tells the app, too
                 await send({"type": "websocket.send", "text": message["text"]})
 
 
@@ -124,7 +124,7 @@ def inject(session: ClientSession, fault: faults.Fault, **settings: Any) -> Any:
 
 
 def transports(of: ClientSession | ASGIRoutingConnector) -> list[MemoryTransport]:
-    """Both ends of each connection there is."""
+    """Both ends of each open connection."""
     found: list[MemoryTransport] = []
     connector = of if isinstance(of, ASGIRoutingConnector) else connector_of(of)
     for connection in connector._services.in_flight.connections:
@@ -139,13 +139,13 @@ async def get(session: ClientSession, url: str = "/", **settings: Any) -> bytes:
 
 
 async def post(session: ClientSession, data: Any = b"abcdef", **settings: Any) -> bytes:
-    """aiohttp does not try it a second time."""
+    """aiohttp does not send it a second time."""
     async with session.post("/", data=data, **settings) as response:
         return await response.read()
 
 
 async def received(response: aiohttp.ClientResponse) -> tuple[bytes, BaseException | None]:
-    """What arrived of a body, and what it ended with."""
+    """The part of a body that arrived, and how it ended."""
     data = b""
     try:
         async for piece in response.content.iter_any():
@@ -155,7 +155,7 @@ async def received(response: aiohttp.ClientResponse) -> tuple[bytes, BaseExcepti
     return data, None
 
 
-# No connection.
+# Connections that are never made.
 
 
 @pytest.mark.parametrize("method", ["GET", "POST", "HEAD"])
@@ -250,7 +250,7 @@ async def test_what_is_under_way_is_not_disturbed_where_only_new_connections_are
             assert await ws.receive_str() == "hello"
 
 
-# An answer that is not the app's.
+# A response that is not the app's.
 
 
 @pytest.mark.parametrize("method", ["GET", "POST", "HEAD"])
@@ -355,7 +355,7 @@ async def test_an_answer_of_500_is_the_fault_s_and_no_failure_of_the_app() -> No
         assert (journal[0].state, journal[0].error) == ("done", None)
 
 
-# Cut.
+# Connections that are cut.
 
 CUT = [faults.Reset, faults.Close]
 
@@ -400,7 +400,7 @@ async def test_an_app_sees_so_much_of_an_upload_and_then_that_its_client_has_gon
             with pytest.raises((aiohttp.ClientOSError, aiohttp.ServerDisconnectedError)):
                 await post(session, upload() if chunked else b"abcdef")
             await app.gone.wait()
-        seen = b"abcdef"[:after] if not chunked else b""  # of three bytes the size of the chunk is all
+        seen = b"abcdef"[:after] if not chunked else b""  # three bytes are just the size line of the chunk
         assert app.body == seen
         assert app.received[-1] == {"type": "http.disconnect"}
         assert app.calls == 1
@@ -454,7 +454,7 @@ async def test_an_answer_of_any_status_is_cut_off(fault: type[Any], status: int)
         assert isinstance(error, aiohttp.ClientError)
 
 
-Part = tuple[bytes, bool]  # bytes on the wire, and whether they are the body's
+Part = tuple[bytes, bool]  # bytes on the wire, and whether they belong to the body
 
 FRAMED: list[tuple[str, list[tuple[bytes, bytes]], tuple[bytes, ...], list[Part]]] = [
     ("length", LENGTH, (BODY,), [(BODY, True)]),
@@ -486,7 +486,7 @@ async def test_so_much_of_a_body_arrives_and_then_it_fails(
         (exchange,) = journal
         assert (exchange.via, exchange.status) == ("app", 200)
         if after == len(marked):
-            # All that the client waits for has arrived.
+            # Everything that the client waits for has arrived.
             assert (error, exchange.state) == (None, "done")
         else:
             assert isinstance(error, aiohttp.ClientPayloadError | aiohttp.ClientOSError)
@@ -602,7 +602,7 @@ async def test_frames_wait_while_a_websocket_is_silent() -> None:
         assert all(transport.medium is None for transport in transports(session))
 
 
-# Silence.
+# Hanging connections.
 
 
 @pytest.mark.parametrize("after", [None, 0, 3])
@@ -667,7 +667,7 @@ async def test_a_client_that_has_given_up_meanwhile_has_still_sent_its_request()
 
 @in_virtual_time
 async def test_an_app_whose_answer_hangs_is_not_told_that_its_client_has_given_up_before_the_block_ends() -> None:
-    """The way to the app is open, so it learns of it; what it has sent is lost."""
+    """The direction to the app is open, so the app learns of it. What it has sent is lost."""
     app = App()
     async with session_to(app) as session:
         with inject(session, faults.Hang()):
@@ -781,7 +781,7 @@ async def test_sock_read_does_not_bound_an_upload_that_nobody_reads() -> None:
         assert not isinstance(caught.value, aiohttp.SocketTimeoutError)
 
 
-# Late, and slow.
+# Late and slow connections.
 
 
 @pytest.mark.parametrize("pieces", [(BODY,), (b"01", b"234", b"56789"), tuple(b"%d" % n for n in range(10))])
@@ -837,7 +837,7 @@ async def test_what_is_sent_later_is_late_later() -> None:
 
 @in_virtual_time
 async def test_latency_is_late_and_not_slow() -> None:
-    size = 3 * 1024 * KIB  # less than may be on its way
+    size = 3 * 1024 * KIB  # less than may be in flight
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": []})
@@ -944,7 +944,7 @@ async def test_a_slow_link_passes_slices_of_a_twentieth_of_a_second() -> None:
         assert b"".join(piece for _, piece in found) == body
         head = len(HEAD) + 1
         assert [(time, len(piece)) for time, piece in found] == [
-            # The first slice has the head, the others have what is left.
+            # The first slice has the head. The others have the rest.
             (round(head / 1000 + n / 20, 4), size)
             for n, size in enumerate((50, 50, 50, 50), start=1)
         ]
@@ -1000,11 +1000,11 @@ async def test_an_interim_response_passes_while_the_response_hangs() -> None:
         assert await request == BODY
 
 
-# What is open when a block begins.
+# Connections that are open when a block begins.
 
 
 class Stream(App):
-    """Sends half of its answer, and the rest when it may."""
+    """Sends half of its response, and the rest when the test lets it."""
 
     def __init__(self, *, headers: list[tuple[bytes, bytes]] | None = None) -> None:
         super().__init__(headers=headers, pieces=(b"01234", b"56789"))
@@ -1130,7 +1130,7 @@ async def test_a_websocket_that_is_open_is_cut_after_so_many_bytes(fault: type[A
 @pytest.mark.parametrize("fault", CUT)
 @pytest.mark.parametrize("after", [None, 0, 4])
 async def test_the_answer_to_a_request_that_is_open_is_cut(after: int | None, fault: type[Any]) -> None:
-    """Its app is at work when the block begins, and has not answered."""
+    """Its app is running when the block begins, and has not answered."""
     may_answer = asyncio.Event()
     started = asyncio.Event()
 
@@ -1231,7 +1231,7 @@ async def test_what_is_open_is_left_alone_where_it_does_not_match(criteria: dict
         assert (block.matched, block.struck) == (0, 0)
 
 
-# The end of everything.
+# The end of the block, of the session and of the connector.
 
 HELD: list[faults.Fault] = [
     faults.Hang(),
@@ -1309,7 +1309,7 @@ async def test_closing_leaves_nothing_of_a_client_that_was_cancelled(fault: faul
             block.__exit__(None, None, None)
 
 
-# What an app raises.
+# Exceptions of an app.
 
 
 class AppError(Exception):
@@ -1317,7 +1317,7 @@ class AppError(Exception):
 
 
 class Failing:
-    """Raises before its response, in the middle of it, or in the middle of one that its connection's end is to end."""
+    """Raises before its response, in the middle of it, or in the middle of one that ends with its connection."""
 
     def __init__(self, *, pieces: int) -> None:
         self.error = AppError("the app's own")
@@ -1486,7 +1486,7 @@ async def test_a_cut_at_the_very_end_of_a_request_strikes_before_it_is_answered(
     fault: type[Any], method: str, data: bytes | None, after: int
 ) -> None:
     app = App()
-    tries = 2 if method == "GET" else 1  # aiohttp tries it again
+    tries = 2 if method == "GET" else 1  # aiohttp sends it again
     async with session_to(app) as session:
         with connector_of(session).record() as journal, inject(session, fault(on="request", after=after)) as injected:
             with pytest.raises(broken_before_the_head(fault)):
@@ -1579,7 +1579,7 @@ async def test_the_end_of_a_connection_whose_client_has_gone_is_not_kept() -> No
         with inject(session, faults.Latency(5)):
             with pytest.raises(TimeoutError):
                 await ws.receive(timeout=0.01)
-            await ws.close()  # a frame, and at once the end
+            await ws.close()  # a frame, and then immediately the end
             await until_it_stops(lambda: len(transports(session)))
     no_task_and_no_timer_is_left()
 
@@ -1589,7 +1589,7 @@ async def test_the_end_of_a_connection_that_is_not_delivered_yet_is_silent_too()
     closing = [(b"content-length", b"%d" % len(body)), (b"connection", b"close")]
     app = App(headers=closing, pieces=(body,))
     async with session_to(app) as session, session.get("http://app.internal/wait") as response:
-        await app.gone.wait()  # the response is complete, and most of it waits for the client to read
+        await app.gone.wait()  # the response is complete, and most of it waits until the client reads
         with inject(session, faults.Hang()) as injected:
             assert injected.struck == 1
             assert transports(session)[1].get_write_buffer_size() > 0

@@ -1,8 +1,8 @@
-"""Random apps and random clients on a network that fails at random: every request ends, and what arrives was sent.
+"""Random apps and clients on a network that fails at random: every request ends, and what arrives was sent.
 
-A case is one request: what its app does, and what its client does. Several of them share a connector, while blocks of
-`inject()` and `record()` begin and end at any time. The event loop's time jumps to whatever it waits for, so that a
-slow network costs nothing.
+A case is one request: what its app does, and what its client does. Several cases share a connector, while blocks of
+`inject()` and `record()` begin and end at any time. The event loop's clock jumps to the next timer, so a slow network
+costs no time.
 """
 
 import asyncio
@@ -29,16 +29,16 @@ from tests.conftest import LOOPS
 
 MAX_EXAMPLES: Final = 200
 UNIT: Final = 0.001
-"""What times are counted in: a millisecond, for loops whose time does not jump."""
+"""The unit of times: a millisecond, for loops whose clock does not jump."""
 SOON: Final = 30.0
-"""Seconds after which everything is over: some slow links need as long."""
+"""Seconds after which everything is over. Some slow links need so long."""
 HOSTS: Final = ("a.internal", "b.internal")
 SUBSTITUTE: Final = 599
-"""The status of what answers in the place of an app."""
+"""The status of a response in place of the app's."""
 
 
 class JumpingSelector(selectors.SelectSelector):
-    """Where there is nothing to do but wait, it is later at once."""
+    """When there is nothing to do but wait, the clock jumps."""
 
     now = 1000.0
 
@@ -52,7 +52,7 @@ class JumpingSelector(selectors.SelectSelector):
 
 
 class JumpingLoop(asyncio.SelectorEventLoop):
-    """The default event loop, whose time passes only while it waits, and then at once."""
+    """The default event loop, whose clock moves only while it waits, and then jumps."""
 
     def __init__(self) -> None:
         self._jumping = JumpingSelector()
@@ -66,14 +66,14 @@ NEW_LOOP: Final[dict[str, Callable[[], asyncio.AbstractEventLoop]]] = {**LOOPS, 
 
 
 class Boom(Exception):
-    """What apps raise."""
+    """The exceptions that apps raise."""
 
 
 async def pause(units: int) -> None:
     await asyncio.sleep(units * UNIT)
 
 
-# What an app does, and its client.
+# What an app does, and what its client does.
 
 
 @dataclass(frozen=True)
@@ -142,7 +142,7 @@ class Block:
 
     @property
     def heals(self) -> bool:
-        """Whether everything that it strikes succeeds in the end."""
+        """Whether every request that it affects succeeds in the end."""
         return self.fault is None or isinstance(self.fault, faults.Hang | faults.Latency | faults.Throttle)
 
     @property
@@ -155,14 +155,14 @@ class Scenario:
     cases: tuple[Case, ...]
     blocks: tuple[Block, ...]
     bodies: bool | None
-    """Of the recording around all of it, if there is one."""
+    """Of the recording around the whole run, if there is one."""
     raise_app_exceptions: bool
     http_10: bool
     force_close: bool
     close_after: int | None
 
 
-# What came of them.
+# The results.
 
 
 @dataclass
@@ -178,7 +178,7 @@ class Call:
 
 @dataclass
 class Result:
-    """What a client got, and the calls of its app, of which there are more when aiohttp tries again."""
+    """What a client got, and the calls of its app. There are more calls when aiohttp sends a request again."""
 
     number: int
     case: Case
@@ -209,7 +209,7 @@ def content(number: int, size: int) -> bytes:
 
 
 class Programmed:
-    """The app: does what the case that the path names wants."""
+    """The app: does what the case says that the path names."""
 
     def __init__(self, results: list[Result]) -> None:
         self.results = results
@@ -240,7 +240,7 @@ class Programmed:
         await send({"type": "http.response.body", "body": b"plain"})
 
     async def listen(self, call: Call, receive: Receive) -> bool:
-        """Whether there may be more."""
+        """Whether more may follow."""
         message = await receive()
         call.received.append(message)
         return message["type"] == "http.request" and bool(message["more_body"])
@@ -306,7 +306,7 @@ class Programmed:
                 await send({"type": "websocket.close", "code": 3000})
                 call.complete = True
         except OSError:
-            return  # the client has gone
+            return  # the client has disconnected
         if app.ending == "raise":
             raise Boom
         while app.ending == "listen":
@@ -349,7 +349,7 @@ async def fetch(session: aiohttp.ClientSession, result: Result, client: Fetch) -
         result.status = response.status
         result.body = b""
         if client.read is None:
-            # Piece by piece, so that what came before a failure is known.
+            # In pieces, so that what came before a failure is known.
             while piece := await response.content.readany():
                 result.body += piece
             result.whole = True
@@ -399,7 +399,7 @@ async def receive_one(websocket: aiohttp.ClientWebSocketResponse, result: Result
 
 
 async def behave(session: aiohttp.ClientSession, result: Result) -> None:
-    """Do as the client does, and note what it gets; it never raises."""
+    """Do as the client does, and record what it gets. Never raises."""
     try:
         if isinstance(result.case.client, Talk):
             await talk(session, result, result.case.client)
@@ -420,11 +420,11 @@ async def run_case(session: aiohttp.ClientSession, result: Result) -> None:
         result.error = asyncio.CancelledError()
 
 
-# The network, and what is known of it.
+# The network, and what is known about it.
 
 
 class WatchedConnector(ASGIRoutingConnector):
-    """Counts what the journal is to tell, and knows the connections."""
+    """Counts what the journal must show, and knows the connections."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -462,10 +462,10 @@ async def run_block(connector: WatchedConnector, block: Block, journals: list[Jo
     started = len(journal.select(block.host, **asked))
     assert 0 <= injection.struck <= injection.matched, (block, injection)
     counted = "times" in criteria or criteria.get("skip", 0) > 0 or criteria.get("probability", 1) < 1
-    if counted:  # what is open when the block begins is none of its business
+    if counted:  # it ignores what is open when the block begins
         assert injection.matched == started, (block, injection, str(journal))
         assert injection.struck <= criteria.get("times", injection.matched), (block, injection)
-        if criteria.get("probability", 1) == 1 and all_heal:  # a refused connection has no bytes to be late
+        if criteria.get("probability", 1) == 1 and all_heal:  # a refused connection has no bytes to delay
             at_most = max(0, started - criteria.get("skip", 0))
             assert injection.struck == min(criteria.get("times", at_most), at_most), (block, injection)
     else:
@@ -489,13 +489,13 @@ def check_error(result: Result, scenario: Scenario) -> None:
     elif isinstance(exc, Boom):
         assert scenario.raise_app_exceptions, result
     elif scenario.close_after is not None and isinstance(exc, RuntimeError | AssertionError):
-        pass  # aiohttp's own, of a session that is closed
+        pass  # aiohttp's own error, of a session that is closed
     else:
         assert isinstance(exc, aiohttp.ClientError | OSError | TimeoutError), (result, repr(exc))
 
 
 def may_fail(result: Result, scenario: Scenario) -> bool:
-    """Whether anything in *scenario* may keep the client from the whole of what its app says."""
+    """Whether anything in *scenario* may keep the client from the complete response of its app."""
     case = result.case
     if scenario.close_after is not None or result.cancelled or not all(block.heals for block in scenario.blocks):
         return True
@@ -503,7 +503,7 @@ def may_fail(result: Result, scenario: Scenario) -> bool:
         assert isinstance(case.app, Answer)
         limits = (case.client.total, case.client.connect, case.client.sock_read)
         if case.client.upload is not None and case.app.listens != "before":
-            return True  # an answer may end the connection while the client still writes
+            return True  # a response may end the connection while the client still writes
         return case.app.raises_after is not None or any(limit is not None for limit in limits)
     assert isinstance(case.app, Chat)
     return not case.app.accepts or case.app.ending == "raise" or isinstance(result.error, TimeoutError)
@@ -531,7 +531,7 @@ def check_fetch(result: Result, scenario: Scenario) -> None:
         own = is_own_answer(result.status, result.body, scenario.raise_app_exceptions)
         assert expected.startswith(result.body) or own, result
         if result.whole and not own:
-            # The end of the connection is all that ends it: a cut, or an app that fails, may look like that.
+            # Only the end of the connection ends it, so a cut or an app that fails may look like that end.
             may_be_cut = scenario.http_10 and result.status != SUBSTITUTE and app.framing != "length"
             cut = any(block.cuts for block in scenario.blocks) or scenario.close_after is not None
             failed = app.raises_after is not None and not scenario.raise_app_exceptions
@@ -628,7 +628,7 @@ async def check_that_all_is_well(
         data = b"x" * 1000 if method == "POST" else None
         async with session.request(method, f"http://{host}/plain/0", data=data) as response:
             assert (response.status, await response.read()) == (200, b"plain")
-    # Not those that are in use: an app whose client has gone may still wait for the other one's late answer.
+    # Not those in use: an app whose client has left may still wait for the other service's late response.
     pooled = [protocol.transport for protocols in connector._conns.values() for protocol, _ in protocols]
     assert keeps_alive is bool(pooled)
     for client in pooled:
@@ -661,11 +661,11 @@ async def check_that_nothing_is_left(connector: WatchedConnector) -> None:
 
 
 def is_aiohttps(context: dict[str, Any]) -> bool:
-    """Whether aiohttp leaves this failure to nobody, on a real network too."""
+    """Whether no task awaits this failure in aiohttp, on a real network too."""
     exc = context.get("exception")
-    # An upload whose last piece had been written when its connection ended: nobody awaits the task that writes it.
+    # An upload whose last piece had been written when its connection ended: nothing awaits the task that writes it.
     writes = "ClientRequest.write_bytes" in repr(context.get("future"))
-    # A WebSocket whose sender was cancelled while it waited, which some versions shield from that.
+    # A WebSocket whose sender was cancelled while it waited. Some versions shield the task from that.
     waited = type(exc) is ConnectionError and str(exc) == "Connection lost"
     return waited or (writes and isinstance(exc, aiohttp.ClientConnectionResetError))
 
@@ -776,7 +776,7 @@ FETCH: Final = st.builds(
     ending=st.sampled_from(["release", "close"]),
     total=RARELY,
     connect=RARELY,
-    # aiohttp starts it when an upload ends, also after its response: on a connection of the pool.
+    # When an upload ends, aiohttp starts the second try, even after the response: on a connection of the pool.
     sock_read=st.none(),
 )
 
@@ -809,7 +809,7 @@ def websocket(sizes: list[int], *, compress: bool) -> "st.SearchStrategy[Case]":
 
 CANCEL: Final = st.none() | st.none() | st.none() | st.integers(0, 20)
 HTTP: Final = st.builds(Case, st.integers(0, 1), ANSWER, FETCH, TIMES, CANCEL)
-# What is large is compressed in a thread, while the time of an event loop whose time jumps would be over.
+# A large body is compressed in a thread. If the clock jumps, the timeouts would be over before the thread is done.
 WEBSOCKET: Final = websocket([0, 1, 5, 300, 70_000], compress=False) | websocket([0, 1, 5, 300, 900], compress=True)
 
 PART: Final = st.sampled_from(["request", "response"])
@@ -870,7 +870,7 @@ def scenarios(rates: list[float]) -> "st.SearchStrategy[Scenario]":
 
 
 def without_websockets(scenario: Scenario) -> Scenario:
-    # In HTTP/1.0 nobody answers an expectation, for which aiohttp waits.
+    # An HTTP/1.0 server does not answer an expectation, and aiohttp waits for the answer.
     cases = tuple(
         replace(case, client=replace(case.client, expect100=False))
         for case in scenario.cases
@@ -880,11 +880,11 @@ def without_websockets(scenario: Scenario) -> Scenario:
 
 
 RATES: Final[dict[str, list[float]]] = {"asyncio": [3e3, 1e5, 1e8], "uvloop": [1e7, 1e8]}
-"""In bytes a second. Where time does not jump, there is none for slow ones."""
+"""In bytes a second. If the clock does not jump, slow links take too long."""
 
 
 class Errors(logging.Handler):
-    """What the package logs as an error. Not by `caplog`, which keeps thousands of records, and all they refer to."""
+    """The package's log records of errors. `caplog` would keep thousands of records, and all they refer to."""
 
     def __init__(self) -> None:
         super().__init__(logging.ERROR)

@@ -1,4 +1,4 @@
-"""The block of a fault: what it is given, which requests it strikes, what it counts, and what it says at its end."""
+"""The block of a fault: its parameters, which requests it affects, what it counts, and what it reports at its end."""
 
 import asyncio
 import copy
@@ -194,11 +194,11 @@ def test_headers_that_cannot_be_sent_are_refused(headers: Any) -> None:
         faults.Respond(200, headers)
 
 
-# Services to shake.
+# Services for the faults.
 
 
 class Service:
-    """Answers every request with its name, and counts them."""
+    """Answers every request with its name, and counts the requests."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -213,7 +213,7 @@ class Service:
 
 
 class Gateway(Service):
-    """Calls the service that its path names, and passes on its status."""
+    """Calls the service that its path names, and returns its status."""
 
     session: ClientSession
 
@@ -231,7 +231,7 @@ def connector_of(session: ClientSession) -> ASGIRoutingConnector:
 
 
 async def statuses(session: ClientSession, *urls: str, method: str = "GET") -> list[int]:
-    """Of one request after the other."""
+    """For one request after another."""
     found = []
     for url in urls:
         async with session.request(method, url) as response:
@@ -506,7 +506,7 @@ async def test_what_an_inner_block_strikes_takes_a_draw_of_the_outer_one_too(inn
             with connector.inject("app.internal", inner, times=4):
                 for _ in range(4):
                     try:
-                        # Not by a method that aiohttp would try again.
+                        # Not a method that aiohttp would send again.
                         async with session.post("/") as response:
                             await response.read()
                     except aiohttp.ClientConnectionError:
@@ -545,7 +545,7 @@ async def test_the_second_try_of_aiohttp_is_a_request_of_its_own() -> None:
         assert [exchange.state for exchange in journal] == ["failed", "done"]
 
 
-# Its end.
+# The end of a block.
 
 HINT = "A fault that met no request has tested nothing; allow_unused=True permits it."
 
@@ -693,7 +693,7 @@ async def test_a_block_ends_though_the_connector_was_closed_in_it() -> None:
 
 
 async def test_a_request_that_started_in_a_block_is_struck_though_it_has_ended() -> None:
-    """An app is being started meanwhile."""
+    """An app is starting in the meantime."""
     may_start = asyncio.Event()
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
@@ -712,17 +712,17 @@ async def test_a_request_that_started_in_a_block_is_struck_though_it_has_ended()
             request = asyncio.create_task(statuses(session, "/"))
             assert await until_it_stops(lambda: block.matched) == 1
         may_start.set()
-        # Bytes are shaken as long as the block is open, and there was nothing yet to be shaken.
+        # The fault acts on bytes while the block is open, and there were no bytes yet.
         assert await request == [200]
         assert block.struck == 1
 
 
-# Blocks inside of each other.
+# Nested blocks.
 
 
 REFUSED, UNKNOWN = aiohttp.ClientConnectorError, aiohttp.ClientConnectorDNSError
 NESTED: list[tuple[faults.Fault, faults.Fault, int | type[BaseException], tuple[int, int]]] = [
-    # The outer, the inner, what comes of it, what they have struck.
+    # The outer fault, the inner fault, the result, and how many requests each has affected.
     (faults.Respond(501), faults.Respond(502), 502, (0, 1)),
     (faults.Refuse(), faults.Respond(502), 502, (0, 1)),
     (faults.Respond(501), faults.Refuse(), REFUSED, (0, 1)),
@@ -763,7 +763,7 @@ async def test_nested_blocks_combine_the_innermost_first(
         assert (around.matched, within.matched) == (1, 1)
         assert (around.struck, within.struck) == struck
         assert journal[0].fault is (inner if struck[1] else outer)
-        # Bytes are cut behind the app, where it is the app that answers.
+        # The bytes are cut between the app and the client, so it must be the app that answers.
         byte_faults_only = isinstance(outer, faults.Reset | faults.Close) and isinstance(
             inner, faults.Reset | faults.Close
         )
@@ -788,7 +788,7 @@ async def test_a_connection_that_hangs_is_answered_by_the_inner_block_when_the_o
 
 @pytest.mark.parametrize("outer_first", [True, False])
 async def test_refused_or_silent_the_innermost_comes_first(outer_first: bool) -> None:
-    """With the refusal inside there is nothing to wait for; with the silence inside, its end."""
+    """With the refusal inside, nothing has to be waited for. With the hang inside, its end has to."""
     async with session_to(Service("app")) as session:
         connector = connector_of(session)
         refuse = connector.inject("app.internal", faults.Refuse())
@@ -827,7 +827,7 @@ async def test_two_connectors_have_blocks_of_their_own() -> None:
             assert await statuses(one, "/") == [418]
 
 
-# Where it may be used.
+# Where a block may be used.
 
 
 async def test_a_block_of_another_loop_is_refused() -> None:
@@ -845,7 +845,7 @@ async def test_a_block_of_another_loop_is_refused() -> None:
 
 
 def test_a_block_in_a_fixture_that_is_no_coroutine() -> None:
-    """Such a fixture runs in the thread of the event loop, while that does not run."""
+    """Such a fixture runs in the thread of the event loop while the loop does not run."""
 
     async def open_session() -> ClientSession:
         return ClientSession(connector=ASGIRoutingConnector({"app.internal": Service("app")}, lifespan="off"))
@@ -1055,7 +1055,7 @@ def test_a_connector_whose_loop_is_closed_is_closed_though_a_request_waits_for_i
     assert connector.closed
     assert all(transport.is_closing() for transport in transports)
     assert not waiting.done()
-    waiting._log_destroy_pending = False  # type: ignore[attr-defined]  # nobody can end it any more
+    waiting._log_destroy_pending = False  # type: ignore[attr-defined]  # the block can no longer be ended
 
 
 async def test_a_call_that_the_fallback_has_answered_is_not_shown_as_one_that_matches() -> None:

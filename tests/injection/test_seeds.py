@@ -1,4 +1,4 @@
-"""The same seed gives the same journal, and the same diagram: who was struck by what, and all in the same order."""
+"""The same seed gives the same journal and the same diagram: which fault affected which request, in the same order."""
 
 import asyncio
 import json

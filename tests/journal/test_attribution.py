@@ -1,4 +1,4 @@
-"""Who has made a call: the `caller` and the `parent` of each exchange, in whatever way an app goes about it."""
+"""Who made a call: the `caller` and the `parent` of each exchange, for every way in which an app can make a call."""
 
 import asyncio
 import contextvars
@@ -46,7 +46,7 @@ async def respond(send: Send, body: bytes = b"ok", status: int = 200, location: 
 
 
 async def plain(scope: Scope, receive: Receive, send: Send) -> None:
-    """A service that calls nobody."""
+    """A service that calls no other."""
     await respond(send)
 
 
@@ -90,7 +90,7 @@ class Network:
 
     @asynccontextmanager
     async def open(self, apps: dict[str, ASGIApp], **settings: Any) -> AsyncIterator[Journal]:
-        """The services, and what they are called."""
+        """The services and their names."""
         async with session_to(apps, **settings) as self._session:
             with self.connector.record() as journal:
                 yield journal
@@ -112,14 +112,14 @@ class Network:
 
 
 def callers_of(journal: Journal) -> list[tuple[str | None, str | None, int | None]]:
-    """Each call: the caller, who is called, and the place of its parent in the journal."""
+    """Each call: the caller, the called service, and the index of its parent in the journal."""
     exchanges = list(journal)
     return [
         (each.caller, each.service, None if each.parent is None else exchanges.index(each.parent)) for each in journal
     ]
 
 
-# What reaches the caller: everything that copies the context.
+# Where the caller is known: everywhere that copies the context.
 
 
 def a_task(net: Network) -> ASGIApp:
@@ -224,7 +224,7 @@ def a_wsgi_app(net: Network) -> ASGIApp:
 
 
 def answering_app(app: Any) -> ASGIApp:
-    """Of a framework, whose types are its own."""
+    """Of a framework, which has its own types."""
     asgi_app: ASGIApp = app
     return asgi_app
 
@@ -617,7 +617,7 @@ async def test_a_websocket_that_an_app_opens_has_that_app_as_its_caller() -> Non
     ]
 
 
-# What does not: it runs in a context of its own, which somebody else has made.
+# Where the caller is not known: code that runs in a context that was made elsewhere.
 
 
 def as_it_is(work: Callable[[], T]) -> Callable[[], T]:
@@ -625,7 +625,7 @@ def as_it_is(work: Callable[[], T]) -> Callable[[], T]:
 
 
 def in_this_context(work: Callable[[], T]) -> Callable[[], T]:
-    """The cure."""
+    """How to pass the caller on."""
     context = copy_context()
     return lambda: context.run(work)
 
@@ -665,7 +665,7 @@ def an_executor(net: Network, wrap: Wrap) -> ASGIApp:
 
 
 def a_queue(net: Network, wrap: Wrap) -> ASGIApp:
-    """Of a consumer that is started where this is called, which is outside."""
+    """Of a consumer that is started where this is called, outside the app."""
     jobs = asyncio.Queue[Callable[[], None]]()
     calls = asyncio.Queue["asyncio.Task[None]"]()
 
@@ -784,7 +784,7 @@ async def test_a_lifespan_calls_as_the_first_pattern_of_its_app(url: str) -> Non
     pattern = url.removeprefix("http://").removesuffix("/")
     assert callers_of(journal) == [
         (None, pattern, None),
-        ("one.internal", "called.internal", None),  # the startup, for which the first request waits
+        ("one.internal", "called.internal", None),  # the startup, which the first request waits for
         (pattern, "called.internal", 0),
         ("one.internal", "called.internal", None),
     ]
@@ -1206,7 +1206,7 @@ async def test_a_connection_that_was_recorded_before_does_not_lend_its_parent() 
     assert [each.reused for each in second] == [True, True]
 
 
-# Many at the same time.
+# Many calls at the same time.
 
 
 async def take_turns(turns: int) -> None:
@@ -1215,7 +1215,7 @@ async def take_turns(turns: int) -> None:
 
 
 class Tree:
-    """Three services, and a fourth that is told after the response; an id goes with each request in a header."""
+    """Three services, and a fourth that is called after the response. Each request has an id in a header."""
 
     def __init__(self, seed: int) -> None:
         self.session: ClientSession

@@ -1,4 +1,4 @@
-"""What is shown of text that others have written: on a terminal, in assertions, archives and diagrams."""
+"""How text from other sources is shown: on a terminal, in assertions, archives and diagrams."""
 
 import asyncio
 import json
@@ -172,7 +172,7 @@ async def test_nothing_that_a_terminal_obeys_is_shown() -> None:
         with connector.record() as journal:
             with pytest.raises(LookupError):
                 await session.get("/plain")
-            with suppress(ValueError, aiohttp.ClientError):  # a newer aiohttp does not send it, this server refuses it
+            with suppress(ValueError, aiohttp.ClientError):  # not sent, or refused by this server
                 await session.get(URL(f"http://app.internal/{ODD}?a={ODD}", encoded=True))
             with pytest.raises(aiohttp.ClientConnectorError):
                 await session.get("http://no.internal/")
@@ -207,7 +207,7 @@ async def test_no_secret_of_a_url_is_shown() -> None:
         assert "sesame" not in text
     assert "path is '/a;jsessionid=%5Bredacted%5D/b'" in str(other.value)
     assert "jsessionid" in journal.to_mermaid()
-    assert str(exchange.url) == SECRET_URL  # what is asked of an exchange is what was sent
+    assert str(exchange.url) == SECRET_URL  # the attributes of an exchange are what was sent
     assert exchange.path == "/a;jsessionid=sesame/b"
 
 

@@ -1,4 +1,4 @@
-"""An exchange: what it tells of a request, of its response and of each kind of end, and when it tells it."""
+"""An exchange: what it contains of a request, of its response and of each kind of end, and when."""
 
 import asyncio
 import copy
@@ -45,7 +45,7 @@ KIB = 1024
 
 
 class Boom(Exception):
-    """An app's own."""
+    """An exception of an app."""
 
 
 def connector_of(session: aiohttp.ClientSession) -> ASGIRoutingConnector:
@@ -61,7 +61,7 @@ Recorded = tuple[aiohttp.ClientSession, Journal]
 async def recording(
     apps: dict[str, ASGIApp | Mount] | ASGIApp, *, bodies: bool = False, **settings: Any
 ) -> AsyncIterator[Recorded]:
-    """A session as of `session_to()`, and the journal of all that it does."""
+    """A session as of `session_to()`, and the journal of all its requests."""
     async with session_to(apps, **settings) as session:
         with connector_of(session).record(bodies=bodies) as journal:
             yield session, journal
@@ -103,7 +103,7 @@ def ending(exchange: Exchange) -> tuple[str, int | None, BaseException | None]:
 DONE = ("done", 200, None)
 
 
-# What is told of a request and its response.
+# What it contains of a request and its response.
 
 
 async def test_a_get_is_told() -> None:
@@ -158,7 +158,7 @@ async def test_without_bodies_sizes_are_told() -> None:
 
 @pytest.mark.parametrize(("room", "kept"), [(0, 0), (1, 1), (7, 7), (9, 9), (10, 10), (11, 10)])
 async def test_a_body_is_kept_up_to_its_bound(room: int, kept: int) -> None:
-    """Of pieces of four, four and two bytes, so that one of them is cut."""
+    """In pieces of four, four and two bytes, so that one of them is cut."""
 
     async def pieces() -> AsyncIterator[bytes]:
         for piece in (b"0123", b"4567", b"89"):
@@ -210,7 +210,7 @@ async def test_of_several_recordings_the_largest_bound_is_that_of_a_body() -> No
 
 
 async def test_a_body_may_be_changed_once_it_was_sent() -> None:
-    """As may the buffer that an app sends from."""
+    """The buffer that an app sends from may change, too."""
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         data = bytearray(b"first")
@@ -283,7 +283,7 @@ async def test_a_response_without_a_body_is_done(method: str, status: int, heade
 
 @pytest.mark.parametrize("complete", [True, False])
 async def test_headers_stay_as_they_were_sent(complete: bool) -> None:
-    """Though the request is its user's to change, and to send again: with a new token, say."""
+    """The user may change the request and send it again, for example with a new token."""
     may_end = asyncio.Event()
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
@@ -350,7 +350,7 @@ async def test_a_connection_from_before_the_recording_is_reused() -> None:
 
 
 class Clockwork(asyncio.SelectorEventLoop):
-    """A loop whose time is set by hand, so that a test knows it."""
+    """A loop whose clock the test sets, so that it knows the time."""
 
     now = 1000.0
 
@@ -415,7 +415,7 @@ def test_a_nested_recording_has_the_same_clock() -> None:
     assert second.started - first.started == timedelta(seconds=60)
 
 
-# While it runs.
+# While the request runs.
 
 
 async def test_status_and_headers_are_there_before_the_end() -> None:
@@ -449,7 +449,7 @@ async def test_status_and_headers_are_there_before_the_end() -> None:
         assert exchange.response.body == b"halfwhole"
 
 
-# Each kind of end. What is asked is asked in the step after the client's call, before anything else can happen.
+# Each kind of end. The journal is read in the step after the client's call, before anything else can happen.
 
 
 async def test_a_500_of_an_app_that_failed_has_its_exception() -> None:
@@ -675,7 +675,7 @@ async def test_an_exchange_is_shown_in_one_line(text: str, shown: str) -> None:
 
 
 async def test_an_os_error_of_an_app_is_one_exchange() -> None:
-    """For the app is not asked a second time, though aiohttp would."""
+    """The app is not called a second time, although aiohttp would try again."""
     problem = ConnectionResetError("a database's")
     called = 0
 
@@ -694,7 +694,7 @@ async def test_an_os_error_of_an_app_is_one_exchange() -> None:
 
 
 class Endless:
-    """An app that sends a head (but on ``/silent``) and half a body, and waits for its client to leave."""
+    """An app that sends a head (except on ``/silent``) and half a body, and waits until its client disconnects."""
 
     def __init__(self) -> None:
         self.arrived = asyncio.Event()
@@ -772,7 +772,7 @@ def test_a_call_that_takes_too_long_is_abandoned(limit: str, path: str, status: 
                 await asking
             (exchange,) = journal
             assert (exchange.state, exchange.status, exchange.duration) == ("abandoned", status, 30)
-            # That the whole takes too long, aiohttp tells only its caller.
+            # aiohttp reports only to its caller that the total timeout is over.
             assert exchange.error is (None if limit == "total" else caught.value)
             await app.left.wait()
 
@@ -1027,7 +1027,7 @@ async def test_a_routing_connector_as_the_fallback_is_the_fallback() -> None:
 
 
 async def test_a_websocket_of_the_fallback_is_told_by_its_handshake() -> None:
-    """What the frames are, and so how it was closed, only its client knows."""
+    """Only its client knows the frames, and so how it was closed."""
 
     async def handle(request: web.BaseRequest) -> web.StreamResponse:
         ws = web.WebSocketResponse()
@@ -1227,7 +1227,7 @@ async def test_without_bodies_messages_have_sizes() -> None:
 
 
 async def test_messages_are_kept_up_to_their_bound() -> None:
-    """All of them together; one that does not fit is told without its data."""
+    """All of them together. A message that does not fit is recorded without its data."""
     async with session_to(socket_echo) as session:
         with connector_of(session).record(bodies=True, max_body_size=10) as journal:
             async with session.ws_connect("/") as ws:
@@ -1519,7 +1519,7 @@ async def test_a_closed_connector_is_not_kept_by_its_journal() -> None:
 
 
 class Losing(aiohttp.TCPConnector):
-    """Its connections have been lost when they are handed out."""
+    """Its connections have been lost when they are returned from the pool."""
 
     async def connect(self, *args: Any) -> Connection:
         connection = await super().connect(*args)
@@ -1539,7 +1539,7 @@ async def test_a_connection_of_the_fallback_that_was_lost_before_it_was_used_is_
 
 
 class Impatient(aiohttp.TCPConnector):
-    """Somebody has waited for the end of its connections, and does so no longer."""
+    """A connector whose user has waited for the end of its connections, and no longer waits."""
 
     async def connect(self, *args: Any) -> Connection:
         connection = await super().connect(*args)
@@ -1557,7 +1557,7 @@ async def test_who_stops_waiting_for_the_end_of_a_connection_does_not_end_the_ex
 
 
 async def test_what_an_app_raises_when_the_exchange_has_ended_is_not_told() -> None:
-    """It does not know yet that its client has left, because the network is silent."""
+    """It does not know yet that its client has disconnected, because the network delivers nothing."""
     called, fail = asyncio.Event(), asyncio.Event()
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
@@ -1607,7 +1607,7 @@ async def test_what_an_app_sends_too_much_is_not_told_of_the_request_after_its_o
 
 @pytest.mark.parametrize("chunked", [False, True], ids=["content-length", "chunked"])
 async def test_bytes_that_are_refused_are_not_counted(chunked: bool) -> None:
-    """The first piece has been sent, and the second would be too much; of a chunked one there is nothing too much."""
+    """The first piece has been sent, and the second would be too much. In a chunked response nothing is too much."""
     got_first = asyncio.Event()
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
@@ -1698,7 +1698,7 @@ async def test_an_exchange_goes_on_changing_and_cannot_be_copied(duplicate: Call
 
 
 async def test_a_journal_prints_each_call_below_its_own_caller() -> None:
-    """Though the calls of one app are made while another one is at work, and in another order."""
+    """The calls of one app are made while another one runs, and in another order."""
     called = {"/a": asyncio.Event(), "/b": asyncio.Event()}
     go_on = {"/a": asyncio.Event(), "/b": asyncio.Event()}
 
@@ -1758,7 +1758,7 @@ async def test_whoever_waits_looks_at_each_ended_exchange_once() -> None:
             assert looked_at == [0, 1, 2, 3]
         assert (await running).status == 201
         assert [exchange.number for exchange in await waiting] == [1, 2, 3, 4]
-    # And once more for what is returned, which is what there is then.
+    # And again for the exchange that is returned, which is then current.
     assert looked_at == [0, 1, 2, 3, 4] * 2
 
 
@@ -1783,7 +1783,7 @@ CUTS = [faults.Reset, faults.Close]
 
 
 async def greeting(scope: Scope, receive: Receive, send: Send) -> None:
-    """Says hello, in 7 bytes, and closes with 4005, in 10, when it is spoken to."""
+    """Says hello, in 7 bytes, and closes with 4005, in 10, after it has received a message."""
     await accept(receive, send)
     await send({"type": "websocket.send", "text": "hello"})
     if (await receive())["type"] == "websocket.receive":
@@ -1824,7 +1824,7 @@ async def test_the_close_frame_of_an_app_counts_when_it_has_arrived(fault: type[
 @pytest.mark.parametrize("fault", CUTS)
 @pytest.mark.parametrize("on", ["request", "response"])
 async def test_a_client_whose_close_is_not_answered_has_failed(fault: type[Any], on: Any) -> None:
-    """Its close frame has 8 bytes, the app's answer 4; of each 5 or 3 arrive."""
+    """Its close frame has 8 bytes, the app's answer 4. Of each, 5 or 3 bytes arrive."""
     codes: list[int] = []
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
@@ -1897,7 +1897,7 @@ async def test_a_close_frame_that_the_client_has_not_read_yet_has_arrived() -> N
 
 
 async def test_an_app_that_closes_after_its_client_has_left_changes_nothing() -> None:
-    """It does not know yet that its client has left, because the network is silent."""
+    """It does not know yet that its client has disconnected, because the network delivers nothing."""
     may_close = asyncio.Event()
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
@@ -1946,7 +1946,7 @@ async def test_an_app_that_has_failed_is_told_by_its_close_frame_only_if_it_arri
             await turn()
 
 
-# What the server itself answers.
+# Responses of the server itself.
 
 
 @pytest.mark.parametrize("method", ["GET", "POST", "HEAD"])
@@ -2102,7 +2102,7 @@ class ResettingServer:
         while self._writers:
             writer = self._writers.pop()
             found = writer.get_extra_info("socket")
-            found.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # an RST, and no FIN
+            found.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # an RST, not a FIN
             writer.transport.abort()
 
 

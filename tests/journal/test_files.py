@@ -1,4 +1,4 @@
-"""A saved journal takes the place of an old file in one step, and who may read it."""
+"""A saved journal replaces an old file in one step. Also: who may read the file."""
 
 import os
 import stat

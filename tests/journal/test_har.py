@@ -1,4 +1,4 @@
-"""The journal as an HTTP Archive: all that may be in one, valid against the schema of HAR 1.2, and without secrets."""
+"""The journal as an HTTP Archive: it is complete, valid against the schema of HAR 1.2, and without secrets."""
 
 import asyncio
 import base64
@@ -34,7 +34,7 @@ Headers = Iterable[tuple[bytes, bytes]]
 
 
 def entries_of(journal: Journal, *, sensitive: bool = False) -> list[Entry]:
-    """The entries of the journal's archive, which is valid, and the same when it has been a file."""
+    """The entries of the journal's archive. The archive is valid, and does not change when it is saved to a file."""
     archive = journal.to_har(sensitive=sensitive)
     VALIDATOR.validate(archive)
     assert json.loads(json.dumps(archive, ensure_ascii=False, allow_nan=False).encode()) == archive
@@ -100,7 +100,7 @@ async def record(
     decompress: bool = True,
     **request: Any,
 ) -> Journal:
-    """The journal of one call, whatever becomes of it."""
+    """The journal of one call, whether it succeeds or not."""
     request = {"allow_redirects": False, **request}
     settings = {"raise_app_exceptions": False, "session_auto_decompress": decompress}
     async with session_to(app, **settings) as session:
@@ -111,7 +111,7 @@ async def record(
     return journal
 
 
-# What is in an entry.
+# The contents of an entry.
 
 
 async def test_an_archive_names_its_version_and_who_made_it() -> None:
@@ -355,7 +355,7 @@ async def test_an_entry_has_its_caller_and_its_parent() -> None:
     ]
 
 
-# What did not end well, or has not ended.
+# Requests that failed, or have not ended.
 
 
 async def test_a_refused_call_has_status_0_and_the_error() -> None:
@@ -434,7 +434,7 @@ async def test_a_fallback_that_fails_has_status_0() -> None:
 
 
 class Streaming:
-    """An app that sends its body in two parts, the second when it may."""
+    """An app that sends its body in two parts, the second when the test lets it."""
 
     def __init__(self) -> None:
         self.may_end = asyncio.Event()
@@ -866,7 +866,7 @@ async def test_the_version_is_the_one_that_was_sent_and_the_one_that_was_got(ver
     async with session_to(answering(), session_version=version) as session:
         with connector_of(session).record() as journal:
             async with session.get("/") as response:
-                assert response.version == aiohttp.HttpVersion11  # the server answers in the highest that it has
+                assert response.version == aiohttp.HttpVersion11  # the server answers with its highest version
     entry = entry_of(journal)
     assert entry["request"]["httpVersion"] == f"HTTP/{version.major}.{version.minor}"
     assert entry["response"]["httpVersion"] == "HTTP/1.1"
@@ -922,7 +922,7 @@ async def test_a_selection_is_an_archive_of_its_own(tmp_path: Path) -> None:
     assert entry["response"]["status"] == 204
 
 
-# Whatever is sent.
+# Any data.
 
 ODD: Final = st.sampled_from(
     [
@@ -1008,7 +1008,7 @@ def test_a_secret_parameter_is_redacted_whatever_stands_around_it(
 
 
 async def test_a_caller_that_is_not_in_the_archive_is_no_parent() -> None:
-    """Numbers are those of one connector: another one has an exchange of the same number."""
+    """The numbers are those of one connector. Another connector has an exchange with the same number."""
 
     async def gateway(scope: Scope, receive: Receive, send: Send) -> None:
         async with inner.get("http://b.internal/inside") as response:

@@ -1,4 +1,4 @@
-"""The journal: what it selects, what it asserts and how it says so, what it waits for, and what a recording covers."""
+"""The journal: selections, assertions and their messages, waiting, and what a recording covers."""
 
 import asyncio
 import re
@@ -26,7 +26,7 @@ async def app(scope: Scope, receive: Receive, send: Send) -> None:
 
 
 class Held:
-    """An app that says who has arrived, and answers each when it may."""
+    """An app that records which requests have arrived, and answers each when the test lets it."""
 
     def __init__(self) -> None:
         self.arrived: asyncio.Queue[str] = asyncio.Queue()
@@ -65,7 +65,7 @@ async def turn() -> None:
 CALLS = [
     ("GET", "http://users.internal/users/1?page=2"),
     ("POST", "http://orders.internal/orders"),
-    ("GET", "http://users.internal/users/1"),  # from inside of the call before
+    ("GET", "http://users.internal/users/1"),  # inside the previous call
     ("GET", "https://billing.internal/missing"),
     ("PUT", "http://a.tenants.internal:8080/caf%C3%A9/a%2Fb"),
     ("GET", "http://b.a.tenants.internal/"),
@@ -76,7 +76,7 @@ CALLS = [
 
 @pytest_asyncio.fixture
 async def calls() -> AsyncIterator[Journal]:
-    """One journal for all the questions; the numbers of its exchanges are places in `CALLS`."""
+    """One journal for all the queries. The numbers of its exchanges are indexes of `CALLS`."""
 
     async def orders(scope: Scope, receive: Receive, send: Send) -> None:
         await ask(session, "http://users.internal/users/1")
@@ -354,7 +354,7 @@ async def test_the_host_is_the_only_criterion_that_needs_no_name() -> None:
         question("users.internal", None)
 
 
-# What a failing assertion says.
+# What the message of a failed assertion contains.
 
 
 async def test_too_few_calls_are_shown_and_then_the_others_with_what_differs(calls: Journal) -> None:
@@ -527,7 +527,7 @@ async def test_ten_calls_of_each_kind_are_shown() -> None:
     assert len(str(caught.value).splitlines()) == 11  # ten are not cut
 
 
-# How it looks.
+# How a journal is printed.
 
 
 async def test_a_printed_journal_shows_who_called_inside_of_whom(calls: Journal) -> None:

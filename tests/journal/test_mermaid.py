@@ -1,7 +1,7 @@
-"""The journal as a diagram: its exact text, and what Mermaid itself reads in it.
+"""The journal as a diagram: its exact text, and how Mermaid parses it.
 
-The second part needs node and the npm package mermaid: ``npm install --prefix tests/journal/mermaid``, or the
-environment variable ``MERMAID_NODE_MODULES`` with the ``node_modules`` that it is in.
+The second part needs node and the npm package mermaid. Run ``npm install --prefix tests/journal/mermaid``, or set the
+environment variable ``MERMAID_NODE_MODULES`` to the ``node_modules`` that contains it.
 """
 
 import asyncio
@@ -328,7 +328,7 @@ def mermaid() -> Iterator[Mermaid]:
 
 
 def shown(text: str) -> str:
-    """Text as a label has it: what cannot be seen is percent-encoded."""
+    """Text as in a label: invisible characters are percent-encoded."""
     return "".join(each if each.isprintable() else quote(each, errors="surrogatepass") for each in text)
 
 
@@ -404,7 +404,7 @@ PATTERNS: Final = ["*.b.internal", "a.internal", "bücher.internal", "https://a.
 
 
 async def record_calls(calls: list[tuple[str, str, int | None, str, bool]], fallback: bool) -> Journal:
-    """The calls, whatever becomes of them: some go to an app that makes the next one, others are not possible."""
+    """The calls, whether they succeed or not. Some go to an app that makes the next one. Others cannot be made."""
     relay = Calling(answer=answering(418))
     apps = dict.fromkeys(PATTERNS, relay)
     settings = {"fallback": Elsewhere()} if fallback else {}
@@ -443,7 +443,7 @@ def test_mermaid_gives_back_every_label_whatever_is_in_urls_and_host_names(
         cases["run"] += len(journal)
         text = journal.to_mermaid()
         assert text.isascii()
-        assert not set(text) & set("%<&{")  # what has a meaning in the browser, or before the diagram is parsed
+        assert not set(text) & set("%<&{")  # characters with a meaning in the browser, or before the diagram is parsed
         read = mermaid.read(text)
         callees = {callee(exchange): None for exchange in journal}
         participants = ["outside", *callees] if callees else []

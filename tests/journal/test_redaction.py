@@ -1,4 +1,4 @@
-"""What is a secret by its name, and text without the values of secrets."""
+"""Which names mean a secret, and text without the values of secrets."""
 
 from urllib.parse import quote, urlencode
 
@@ -56,7 +56,7 @@ def test_a_name_in_which_only_the_letters_are_the_same_is_not(name: str) -> None
         ("http://h/?user[password]=sesame", f"http://h/?user[password]={MARK}"),
         ("http://h/?user%5Bpassword%5D=sesame&a", f"http://h/?user%5Bpassword%5D={MARK}&a"),
         ("http://h/?a=1&tok%2565n=sesame", f"http://h/?a=1&tok%2565n={MARK}"),
-        # Matrix parameters end with their segment; what looks like one in a query does not.
+        # Matrix parameters end with their segment. Text in a query that looks like one does not.
         ("http://h/a;jsessionid=sesame/b?x=1", f"http://h/a;jsessionid={MARK}/b?x=1"),
         ("http://h/a;JSESSIONID=sesame?x=1;y", f"http://h/a;JSESSIONID={MARK}?x=1;y"),
         ("/a;token=sesame;b=c/d;key=sesame", f"/a;token={MARK};b=c/d;key={MARK}"),
@@ -75,7 +75,7 @@ def test_a_name_in_which_only_the_letters_are_the_same_is_not(name: str) -> None
         ("token=sesame", f"token={MARK}"),
         ('a="b", token="sesame"', f'a="b", token={MARK}'),
         ("0; url=/?key=sesame", f"0; url=/?key={MARK}"),
-        # What stays.
+        # Text that is not redacted.
         ("/?monkey=1&author=2&tokenizer=3#keyboard=4", "/?monkey=1&author=2&tokenizer=3#keyboard=4"),
         ("token", "token"),
         ("/token/a", "/token/a"),

@@ -1,4 +1,4 @@
-"""What is open when a block begins is known by what it is itself, whether or not anybody has watched it until then."""
+"""A connection that is open when a block begins is recorded correctly, although no block was open until then."""
 
 import asyncio
 import contextlib
@@ -49,7 +49,7 @@ async def answer(send: Send, body: bytes = b"ok") -> None:
 
 
 async def outcome(request: Awaitable[Any]) -> Any:
-    """What a call returns, or the type of what it raises."""
+    """The result of a call, or the type of the exception that it raises."""
     try:
         async with asyncio.timeout(LIMIT):
             return await request
@@ -141,7 +141,7 @@ async def test_a_request_that_waits_for_the_app_of_the_one_before_it_is_cut_when
     assert calls == ["/1", "/2"]
 
 
-# Who made it.
+# Who made the request.
 
 
 CALLERS = [(None, 0), ("orders.internal", 1), ("down.internal", 0)]
@@ -185,7 +185,7 @@ async def test_an_answer_that_is_still_being_read_has_the_caller_that_made_the_c
 
 @pytest.mark.parametrize("called", [True, False], ids=["called", "not yet called"])
 async def test_a_call_from_outside_has_no_caller(called: bool) -> None:
-    """An app that is being called is no caller of the request, nor is one that called the app before."""
+    """An app that is being called is not a caller of the request. Nor is an app that called it before."""
     begun, may_go_on = asyncio.Event(), asyncio.Event()
 
     async def down(scope: Scope, receive: Receive, send: Send) -> None:
@@ -253,7 +253,7 @@ async def test_a_websocket_whose_app_is_done_has_the_caller_that_opened_it(calle
         assert await outcome(request) == b"ok"
 
 
-# What it was struck by before.
+# The fault that affected it before.
 
 
 async def test_an_exchange_that_is_struck_again_tells_the_fault_of_the_inner_block() -> None:

@@ -1,4 +1,4 @@
-"""The stages of a line, and the line by itself: what is written comes out whole, in order, and not too soon."""
+"""The stages of a line, and the line itself: what is written arrives whole, in order, and not too early."""
 
 import asyncio
 import heapq
@@ -29,11 +29,11 @@ CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
 class FakeClock(asyncio.BaseEventLoop):
-    """As much of an event loop as a stage needs; its time goes on when the test says so."""
+    """The part of an event loop that a stage needs. The test moves its clock."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.close()  # nothing will run in it
+        self.close()  # nothing runs in it
         self.now = 0.0
         self.timers: list[tuple[float, int, asyncio.TimerHandle]] = []
         self._made = 0
@@ -70,7 +70,7 @@ class FakeClock(asyncio.BaseEventLoop):
 
 
 class Ground(MemoryTransport):
-    """Where the line lies: keeps what has arrived, and when."""
+    """The receiver at the end of the line. It keeps what has arrived, and when."""
 
     def __init__(self, clock: FakeClock) -> None:
         super().__init__(clock, Context(), asyncio.Protocol(), None)
@@ -106,7 +106,7 @@ class Ground(MemoryTransport):
 
 
 class Way:
-    """A line of some stages."""
+    """A line with some stages."""
 
     def __init__(self, *make: Callable[["Way"], Stage]) -> None:
         self.clock = FakeClock()
@@ -166,7 +166,7 @@ def cut(after: int | None, *, head_passed: bool = False) -> Callable[[Way], Stag
 
 
 def allowed(data: bytes, after: int | None, *, head_passed: bool = False) -> bytes:
-    """What of *data* is a head and *after* bytes behind it: as `Allowance`, for all of the data at once."""
+    """A head in *data* and the *after* bytes that follow it. Like `Allowance`, for all of the data at once."""
     if after is None:
         return b""
     if head_passed:
@@ -279,7 +279,7 @@ def test_an_interim_response_is_no_part_of_the_response(after: int | None) -> No
 @pytest.mark.parametrize("after", [0, 3])
 def test_of_a_part_whose_head_has_passed_so_many_bytes_pass(after: int) -> None:
     way = Way(hang(after, head_passed=True))
-    way.write(HEAD)  # what looks like a head is none
+    way.write(HEAD)  # what looks like a head is not one
     assert way.data == HEAD[:after]
 
 
@@ -335,7 +335,7 @@ def test_a_silence_that_is_over_lets_go_of_what_it_kept_in_order() -> None:
     assert way.ground.arrivals == [(0, b"a"), (0, b"b"), (0, b"cd"), (0, b"ef"), (0, None)]
 
 
-# Several of them.
+# Several stages.
 
 
 def test_what_delays_comes_first_then_what_is_silent_then_what_cuts_whatever_the_order_of_the_blocks() -> None:
@@ -387,7 +387,7 @@ def test_a_line_that_is_removed_lets_go_of_all_at_once_in_order() -> None:
     assert not way.lies()
     assert way.ground.room == 0
     assert way.clock.pending == 0
-    way.end()  # its blocks end later, and have nothing to do with it any more
+    way.end()  # its blocks end later, and no longer have any effect
     assert way.data == b"abc"
 
 
@@ -423,7 +423,7 @@ def test_a_slow_link_keeps_a_large_write_in_one_piece_until_its_time_comes() -> 
     assert len(stage._queue) == 1
 
 
-# Any mix of them.
+# Any combination of stages.
 
 SECONDS = st.sampled_from([0.0, 0.125, 0.25, 1.0, 7.5])
 AFTER = st.none() | st.integers(0, 12)
@@ -432,7 +432,7 @@ LETTING = st.one_of(
     st.builds(throttle, st.sampled_from([0.5, 3, 64, 1000])),
     st.builds(hang, AFTER, head_passed=st.booleans()),
 )
-INTERIM = b"HTTP/1.1 100 "  # which passes, and has a test of its own
+INTERIM = b"HTTP/1.1 100 "  # it passes everything, and has its own test
 PIECES = st.lists(
     st.binary(min_size=1, max_size=24).filter(lambda data: not data.startswith(INTERIM))
     | st.sampled_from([HEAD, HEAD[:-3], b"\r\n", b"\r"]),
@@ -449,7 +449,7 @@ ACTIONS = st.lists(
 
 
 def act(way: Way, actions: list[tuple[str, Any]]) -> bytes:
-    """Do what is to be done; returns what was written."""
+    """Do what is due. Returns what was written."""
     written = b""
     for name, value in actions:
         if name == "write":
@@ -497,7 +497,7 @@ def test_what_is_cut_is_cut_at_its_place_whatever_delays_it(
     written = b"".join(pieces)
     expected = allowed(written, after, head_passed=head_passed)
     assert way.data == expected
-    # With nothing behind the place of the cut it comes only where that place is known to be reached.
+    # With no bytes after the place of the cut, the cut comes only if the line knows that the place is reached.
     reached = len(expected) < len(written) or (
         after is not None and expected != b"" and expected == allowed(written + b"x", after, head_passed=head_passed)
     )

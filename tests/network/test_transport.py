@@ -1,7 +1,7 @@
-"""One contract, held over our in-memory pair and over asyncio's own transports on a real socket pair.
+"""One contract, for our in-memory pair and for asyncio's own transports on a real socket pair.
 
-What asyncio promises, both must do. Where the in-memory pair does more than a socket can, or something else on purpose,
-a test of its own says so: its name begins with ``test_only_in_memory``.
+Both must do what asyncio promises. If the in-memory pair does more than a socket can, or deliberately differs, there is
+a separate test whose name begins with ``test_only_in_memory``.
 """
 
 import asyncio
@@ -29,12 +29,12 @@ MIB = 1024 * 1024
 
 
 class Recorder(asyncio.Protocol):
-    """Keeps what its transport tells it, in order; what a test puts into `reactions` runs inside the callback."""
+    """Keeps the calls of its transport, in order. The test's `reactions` run inside the callback."""
 
     transport: asyncio.Transport
 
     def __init__(self) -> None:
-        self.calls: list[str] = []  # a run of data_received() counts once, for how bytes are cut is nobody's promise
+        self.calls: list[str] = []  # a run of data_received() counts once, however the bytes are split
         self.pieces: list[bytes] = []
         self.exc: BaseException | None = None
         self.reactions: dict[str, Callable[[], object]] = {}
@@ -95,7 +95,7 @@ class Recorder(asyncio.Protocol):
         await self.until(lambda: call in self.calls)
 
     def check(self) -> None:
-        """What holds for every connection, whatever was done with it."""
+        """What is true for every connection, whatever happened to it."""
         assert self.calls[:1] == ["made"]
         assert self.calls.count("made") == 1
         assert self.calls.count("eof") <= 1
@@ -137,7 +137,7 @@ CONNECT: dict[str, Callable[[Recorder, Recorder], Awaitable[None]]] = {
 
 @asynccontextmanager
 async def connected(kind: str) -> AsyncIterator[Pair]:
-    """A connected pair; at the end both connections are gone, and were so in good order."""
+    """A connected pair. At the end both connections are closed, and their callbacks came in the right order."""
     pair = Pair(Recorder(), Recorder(), kind == "memory")
     await CONNECT[kind](pair.a, pair.b)
     yield pair
@@ -184,7 +184,7 @@ def asyncio_sockets_only(in_memory: bool, reason: str) -> None:
 
 
 def fill(end: Recorder) -> int:
-    """Write until told to pause; returns how many bytes that took."""
+    """Write until paused. Returns how many bytes that took."""
     size = 0
     while end.flow[-1:] != ["pause"]:
         end.transport.write(bytes(64 * KIB))
@@ -193,7 +193,7 @@ def fill(end: Recorder) -> int:
 
 
 def pattern(size: int, *, seed: int = 0) -> bytes:
-    """Bytes of which no part looks like another."""
+    """Bytes in which no part repeats."""
     return random.Random(seed).randbytes(size)
 
 
@@ -264,7 +264,7 @@ async def test_an_empty_write_is_not_delivered(pair: Pair) -> None:
     for empty in (b"", bytearray(), memoryview(b"")):
         pair.a.transport.write(empty)
     pair.a.transport.writelines([])
-    if pair.in_memory:  # CPython's own asserts that there is something
+    if pair.in_memory:  # CPython's own asserts that there are bytes
         pair.a.transport.writelines([b"", b""])
     await turns()
     assert pair.b.calls == ["made"]
@@ -518,7 +518,7 @@ async def test_a_mark_lowered_below_what_is_buffered_pauses_at_once(pair: Pair) 
 
 
 async def test_only_in_memory_a_mark_raised_above_what_is_buffered_resumes_at_once(pair: Pair) -> None:
-    """asyncio's own transport looks at the low mark only after it has sent something."""
+    """asyncio's own transport checks the low mark only after it has sent something."""
     pair.b.transport.pause_reading()
     fill(pair.a)
     pair.a.transport.set_write_buffer_limits(low=MIB)
@@ -536,7 +536,7 @@ async def test_with_a_high_mark_of_zero_each_write_pauses_and_an_empty_pipe_resu
 
 
 async def test_writelines_is_held_against_the_same_marks_as_write(memory: Pair) -> None:
-    """Not so for asyncio's sockets, which forgot it in 3.12 and 3.13.0 (python/cpython#127655)."""
+    """asyncio's sockets do not do this: they forgot it in 3.12 and 3.13.0 (python/cpython#127655)."""
     memory.a.transport.writelines([bytes(64 * KIB)])
     assert memory.a.flow == []
     memory.a.transport.writelines([b"x"])
@@ -544,7 +544,7 @@ async def test_writelines_is_held_against_the_same_marks_as_write(memory: Pair) 
 
 
 async def test_only_in_memory_the_marks_count_every_byte_that_the_other_end_has_not_been_given(pair: Pair) -> None:
-    """A socket's buffer in the kernel takes the first of them, and nobody counts those."""
+    """The kernel buffer of a socket takes the first bytes, and they are not counted."""
     pair.b.transport.pause_reading()
     pair.a.transport.write(b"12345")
     assert pair.a.transport.get_write_buffer_size() == (5 if pair.in_memory else 0)
@@ -579,7 +579,7 @@ async def test_nothing_is_paused_or_resumed_after_the_connection_is_lost(pair: P
 
 
 async def test_a_writer_whose_reader_has_closed_stays_paused_until_its_connection_is_lost(memory: Pair) -> None:
-    """Else one that never waits for anything but the end of its pause would go on for ever."""
+    """Otherwise a writer that waits only for the end of its pause would continue forever."""
     memory.b.transport.pause_reading()
     memory.b.transport.close()
     memory.a.transport.write(b"x")
@@ -688,7 +688,7 @@ async def test_a_close_after_eof_brings_no_second_eof(pair: Pair) -> None:
 
 
 async def test_a_close_long_after_eof_ends_the_other_end_too(memory: Pair) -> None:
-    """A socket pair's other end, which has had its EOF, would learn of this when it next writes."""
+    """The other end of a socket pair, which has had its EOF, would notice this at its next write."""
     memory.b.reactions["eof"] = lambda: True
     memory.a.transport.write_eof()
     await memory.b.until_called("eof")
@@ -728,7 +728,7 @@ async def test_a_close_waits_for_a_paused_reader_to_take_what_was_written(pair: 
 
 
 async def test_only_in_memory_a_close_waits_for_a_paused_reader_however_little_was_written(pair: Pair) -> None:
-    """A socket's bytes are the kernel's as soon as they are written, so that its transport has nothing to wait for."""
+    """A socket's bytes go to the kernel as soon as they are written, so its transport has nothing to wait for."""
     pair.b.transport.pause_reading()
     pair.a.transport.write(b"x")
     pair.a.transport.close()
@@ -811,7 +811,7 @@ async def test_what_is_written_after_close_is_dropped_in_silence(pair: Pair, lat
 
 
 async def test_bytes_for_an_end_that_has_closed_are_dropped(memory: Pair) -> None:
-    """A socket pair's writer would get a broken pipe, and lose unread bytes by it."""
+    """The writer of a socket pair would get a broken pipe, and lose unread bytes."""
     memory.b.transport.write(b"the last")
     memory.b.transport.close()
     memory.a.transport.write(b"too late")
@@ -840,7 +840,7 @@ async def test_an_end_that_closes_is_closing_at_once(pair: Pair) -> None:
 
 
 async def test_only_in_memory_an_end_knows_at_once_that_the_other_has_closed(pair: Pair) -> None:
-    """This is how a pool never hands out a connection whose server has left; a socket must be read to know it."""
+    """So a pool never returns a connection whose server has left. A socket must be read to notice it."""
     pair.b.transport.close()
     assert pair.a.transport.is_closing() is pair.in_memory
     assert pair.a.calls == ["made"]
@@ -877,7 +877,7 @@ async def test_an_end_whose_other_has_only_half_closed_is_not_closing(pair: Pair
 async def test_only_in_memory_a_close_ends_both_directions_for_an_end_that_would_keep_its_own_open(
     pair: Pair,
 ) -> None:
-    """Nobody is left to read at the other end; with a socket one would learn it from a write that fails."""
+    """No reader is left at the other end. With a socket, a failing write would show this."""
     pair.b.reactions["eof"] = lambda: True
     pair.a.transport.close()
     await pair.b.until_called("eof")
@@ -953,7 +953,7 @@ async def test_what_follows_an_abort_changes_nothing(pair: Pair, then: str) -> N
 
 
 async def test_only_in_memory_an_abort_is_a_reset_for_the_other_end(pair: Pair) -> None:
-    """A kernel delivers what it holds and then an ordinary end, by which a truncated body would pass for whole."""
+    """A kernel delivers what it holds and then a normal end, so a truncated body would look complete."""
     pair.a.transport.write(b"half of it")
     pair.a.transport.abort()
     await pair.b.until_called("lost")
@@ -1063,7 +1063,7 @@ async def test_the_rest_of_what_is_delivered_goes_to_the_protocol_set_from_withi
     assert pair.b.received + new.received == data
     assert pair.b.calls == ["made", "data"]
     assert new.calls == ["made", "data", "eof", "lost"]
-    pair.b.calls.append("lost")  # which the new one was told
+    pair.b.calls.append("lost")  # which the new protocol received
 
 
 async def test_a_connection_is_lost_for_the_protocol_that_it_has_by_then(pair: Pair) -> None:
@@ -1146,7 +1146,7 @@ async def test_only_in_memory_the_other_end_of_a_callback_that_raised_is_reset(p
 async def test_a_flow_control_callback_that_raises_is_reported_and_never_raises_from_write(
     pair: Pair, call: str
 ) -> None:
-    """It is the end of the connection in memory only: asyncio's own is left in whatever state that is."""
+    """In memory this ends the connection. asyncio's own transport is left in an undefined state."""
     error = RuntimeError("no")
     reports = collect_reports()
 
@@ -1186,7 +1186,7 @@ async def test_a_connection_lost_that_raises_is_reported_and_no_harm_to_the_othe
 @pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit])
 @pytest.mark.parametrize(
     ("kind", "callback"),
-    # Not the end of what a socket receives: asyncio forgets the socket then.
+    # Not the end of what a socket receives, because asyncio then forgets the socket.
     [*((kind, callback) for kind in CONNECT for callback in ("data", "lost")), ("memory", "eof")],
 )
 def test_an_interrupt_in_a_callback_leaves_through_the_loop(
@@ -1222,14 +1222,14 @@ def test_an_interrupt_in_a_callback_leaves_through_the_loop(
         loop.close()
 
 
-# Answers from within a delivery.
+# Answers inside a delivery.
 
 
 @pytest.mark.parametrize("answers", [1, 3])
 async def test_only_in_memory_an_answer_is_handed_over_in_the_callback_that_brought_the_question(
     pair: Pair, answers: int
 ) -> None:
-    """With sockets an answer takes at least one turn of the event loop more."""
+    """With sockets an answer takes at least one more turn of the event loop."""
     journal: list[str] = []
 
     def answer() -> None:
@@ -1328,14 +1328,14 @@ who: contextvars.ContextVar[str] = contextvars.ContextVar("who", default="nobody
 
 
 def as_somebody(call: Callable[..., object], *args: object) -> None:
-    """Call from within a context in which `who` is set."""
+    """Call inside a context in which `who` is set."""
     context = contextvars.copy_context()
     context.run(who.set, "somebody")
     context.run(call, *args)
 
 
 def expected_context(pair: Pair) -> str:
-    """In whose context a callback runs that the caller of a method has scheduled. Since 3.15 it is the connection's."""
+    """The context of a callback that a method has scheduled for its caller. Since 3.15 it is the connection's."""
     return "nobody" if pair.in_memory or sys.version_info >= (3, 15) else "somebody"
 
 
@@ -1350,7 +1350,7 @@ async def test_a_delivery_never_runs_in_the_context_of_the_writer(pair: Pair) ->
 
 
 async def test_the_next_slice_does_not_run_in_the_context_of_the_one_before(pair: Pair) -> None:
-    """A protocol may set variables in a callback; only asyncio's own connection hands them on by accident."""
+    """A protocol may set variables in a callback. asyncio's own connection passes them on by accident."""
     seen: list[str] = []
     pair.b.reactions["data"] = lambda: seen.append(who.get())
     as_somebody(pair.a.transport.write, bytes(600 * KIB))
@@ -1401,7 +1401,7 @@ async def test_an_in_memory_connection_inherits_no_context_from_whoever_made_it(
     assert seen == ["nobody"] * 5
 
 
-# What only our pair has.
+# Features that only our pair has.
 
 
 async def test_the_server_is_connected_before_its_client() -> None:
@@ -1605,7 +1605,7 @@ async def test_a_release_without_a_hold_does_nothing(memory: Pair) -> None:
     assert memory.a.pieces == [b"x"]
 
 
-# Whatever happens.
+# Any sequence of operations.
 
 OPERATIONS = ["write", "write", "write", "pause", "resume", "turn", "turn", "close", "eof", "abort", "marks", "hold"]
 SIZES = [0, 1, 1000, 16 * KIB, HIGH_WATER, HIGH_WATER + 1, SLICE, SLICE + 1, 600 * KIB]
@@ -1616,7 +1616,7 @@ operations = st.tuples(st.sampled_from(OPERATIONS), st.sampled_from(SIZES))
 
 
 class Chaos:
-    """One end of which operations are asked, and what it may then expect of the other."""
+    """One end that receives operations, and what it may then expect of the other."""
 
     def __init__(self, recorder: Recorder, keep_open: bool, reactions: list[Operation]) -> None:
         self.recorder = recorder
@@ -1714,9 +1714,9 @@ async def test_no_sequence_of_operations_breaks_a_connection(
     keep_open: tuple[bool, bool],
     reactions: tuple[list[Operation], list[Operation]],
 ) -> None:
-    """Bytes arrive in order, and all of them unless somebody left; a connection is lost once and last.
+    """Bytes arrive in order, and all of them unless an end has left. A connection is lost once, and nothing follows.
 
-    In memory only: asyncio's own sockets do break, for one by a close() from within resume_writing().
+    In memory only: asyncio's own sockets fail here, for example after a close() inside resume_writing().
     """
     a = Chaos(Recorder(), keep_open[0], list(reactions[0]))
     b = Chaos(Recorder(), keep_open[1], list(reactions[1]))

@@ -1,6 +1,6 @@
-"""The states of an in-memory connection: each transition by itself, and any order of events at two ends with lines.
+"""The states of an in-memory connection: each transition alone, and any order of events at two ends with lines.
 
-The event loop is one that the test turns: a turn runs what is scheduled, and time passes when the test says so.
+The test runs the event loop: a turn runs what is scheduled, and time passes when the test says so.
 """
 
 import asyncio
@@ -30,16 +30,16 @@ from asgi_connector._network.states import TRANSITIONS, Event, State
 from asgi_connector._network.transport import MemoryTransport, connect_pair
 
 KIB = 1024
-PATTERN = bytes(range(251)) * 1300  # no two places within a period are alike
+PATTERN = bytes(range(251)) * 1300  # no two places within a period are the same
 RESET = ConnectionResetError("cut by the test")
 
 
 class ManualLoop(asyncio.BaseEventLoop):
-    """As much of an event loop as a connection needs. The test turns it."""
+    """The part of an event loop that a connection needs. The test runs it."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.close()  # nothing will run in it
+        self.close()  # nothing runs in it
         self.now = 0.0
         self.reports: list[dict[str, Any]] = []
         self._soon: deque[asyncio.Handle] = deque()
@@ -84,7 +84,7 @@ class ManualLoop(asyncio.BaseEventLoop):
             self._run(self._soon.popleft())
 
     def settle(self) -> None:
-        """Turn until nothing is scheduled; time does not pass."""
+        """Run turns until nothing is scheduled. No time passes."""
         for _ in range(1000):
             if not self._soon:
                 return
@@ -200,7 +200,7 @@ class Connection:
         end.transport.cut(reset)
 
     def end_has_arrived(self, end: End) -> bool:
-        """Whether nothing keeps the end of *end* from its peer but the peer itself."""
+        """Whether only the peer itself keeps the end of *end* from the peer."""
         transport = end.transport
         return transport._kept is None and (transport.medium is None or transport.medium.idle)
 
@@ -214,7 +214,7 @@ def state_of(connection: Connection) -> tuple[State, State]:
     return connection.a.state, connection.b.state
 
 
-# Each row of the table, by the least that leads to it. The end that changes is `a`.
+# Each row of the table, by the shortest way to it. The end that changes is `a`.
 
 
 def test_close_with_bytes_left_is_closing(connection: Connection) -> None:
@@ -388,7 +388,7 @@ SMALL, LARGE = 100, 70 * KIB  # LARGE is above the high-water mark
 
 
 class TwoEndsAndALine(RuleBasedStateMachine):
-    """Whatever happens in whatever order: nothing is lost or doubled, and no end waits for one that is gone."""
+    """Whatever happens, in any order: no byte is lost or doubled, and no end waits for an end that is gone."""
 
     @initialize()
     def connect(self) -> None:
@@ -420,7 +420,7 @@ class TwoEndsAndALine(RuleBasedStateMachine):
 
     @rule(name=ends, reaction=st.sampled_from(["answer", "pause", "close", "abort", "hang up", "keep open"]))
     def react(self, name: str, reaction: str) -> None:
-        """What the protocol does from within `data_received()`, or `eof_received()`."""
+        """What the protocol does inside `data_received()`, or `eof_received()`."""
         end = self.end(name)
         end.keep_open = reaction == "keep open"
         end.on_data = {
@@ -454,10 +454,10 @@ class TwoEndsAndALine(RuleBasedStateMachine):
 
     @rule(name=ends, kind=st.sampled_from(["delay", "throttle", "hang", "hang at once", "cut"]), reset=resets)
     def lay(self, name: str, kind: str, reset: BaseException | None) -> None:
-        """One more stage for what the end writes: also for what it has written and was not delivered."""
+        """Add one more stage for what the end writes, including what it has written and was not delivered."""
         end, loop = self.end(name), self.connection.loop
         if end.state is not State.OPEN:
-            return  # a fault is laid when a request is sent, or is under way
+            return  # a fault begins when a request is sent, or while it is in flight
         later = Allowance(SMALL, head_passed=True)
         stages: dict[str, Callable[[], Stage]] = {
             "delay": lambda: LatencyStage(loop, 1.0),
@@ -507,7 +507,7 @@ class TwoEndsAndALine(RuleBasedStateMachine):
         for end in (self.connection.a, self.connection.b):
             size, peer = end.transport.get_write_buffer_size(), self.connection.other(end)
             if peer.state is not State.OPEN:
-                assert size == 0  # nobody will read it
+                assert size == 0  # no reader will come
             elif end.state is not State.LOST:
                 assert size == len(end.written) - len(peer.received)
             elif end.transport.medium is None:
@@ -515,7 +515,7 @@ class TwoEndsAndALine(RuleBasedStateMachine):
 
     @invariant()
     def no_end_waits_in_vain(self) -> None:
-        """When nothing is scheduled any more, an end that has not ended waits for one that is there."""
+        """When nothing is scheduled any more, an end that has not ended waits for an end that is still open."""
         if self.connection.loop.busy:
             return
         for end in (self.connection.a, self.connection.b):
@@ -528,7 +528,7 @@ class TwoEndsAndALine(RuleBasedStateMachine):
             assert len(end.losses) == (end.state is State.LOST)
 
     def teardown(self) -> None:
-        """When every fault is over and both ends read, whatever has ended has ended at both."""
+        """When every fault is over and both ends read: if one end has ended, so has the other."""
         if not hasattr(self, "connection"):
             return
         connection = self.connection

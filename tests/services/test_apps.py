@@ -1,4 +1,4 @@
-"""What may be mounted as an app, and what is refused, with a word on what to write instead."""
+"""What may be mounted as an app, and what is refused, with a message that says what to write instead."""
 
 import asyncio
 import functools
@@ -58,7 +58,7 @@ async def make_app_later() -> Any:
 
 
 class ASGI2:
-    """An application of ASGI 2: it is called with the scope, and what that gives with the other two."""
+    """An application of ASGI 2: it is called with the scope, and its result is called with the other two."""
 
     def __init__(self, scope: Scope) -> None:
         self.scope = scope
@@ -216,7 +216,7 @@ async def test_no_coroutine_of_a_table_that_is_refused_has_to_be_awaited() -> No
 
 
 async def test_a_coroutine_that_a_task_runs_is_refused_and_goes_on() -> None:
-    """To close it would end what the task is doing."""
+    """Closing it would end the work of the task."""
     entered, go_on = asyncio.Event(), asyncio.Event()
 
     async def make() -> Any:
@@ -261,7 +261,7 @@ class AppByNew:
 
 
 class SyncAwaitable:
-    """Instances are awaited, and there is no other way to call the app."""
+    """Its instances can be awaited, and there is no other way to call the app."""
 
     def __init__(self, *request: Any) -> None:
         self.request = request
@@ -277,7 +277,7 @@ def returns_what_is_awaited(scope: Scope, receive: Receive, send: Send) -> Any:
 
 @functools.wraps(make_app)
 async def decorated(*arguments: Any, **keywords: Any) -> None:
-    """As a decorator makes of a view: what it wraps takes something else than it does itself."""
+    """The result of a view decorator: the wrapped function takes other arguments than the wrapper."""
     await app(*arguments, **keywords)
 
 
@@ -311,7 +311,7 @@ class Static:
 
 
 class Delegating:
-    """Every attribute is another object's, also those that are looked up to know a signature."""
+    """Every attribute is that of another object, including those that describe a signature."""
 
     def __getattr__(self, name: str) -> Any:
         raise RuntimeError("outside of every context")
@@ -378,7 +378,7 @@ FRAMEWORKS: dict[str, Callable[[], Any]] = {
     "Strawberry": lambda: strawberry.asgi.GraphQL(strawberry.Schema(Query)),
     "a2wsgi": lambda: a2wsgi.WSGIMiddleware(flask_app),  # type: ignore[arg-type]
     "WebSocketEndpoint": lambda: starlette.endpoints.WebSocketEndpoint,
-    "Quart's current_app": lambda: quart.current_app,  # a proxy for what is not known yet
+    "Quart's current_app": lambda: quart.current_app,  # a proxy for an object that is not known yet
 }
 
 
@@ -390,12 +390,12 @@ def test_a_framework_may_be_mounted(make: Callable[[], Any]) -> None:
 
 @pytest.mark.parametrize("unknown", [print, dict.get, [].append], ids=["function", "method", "bound method"])
 def test_what_is_not_known_for_sure_may_be_mounted(unknown: Any) -> None:
-    """Such as what is compiled: whether it is an app shows when it is called."""
+    """For example compiled functions. Whether it is an app shows only when it is called."""
     assert Mount(unknown).app is unknown
 
 
 def test_a_partial_with_gaps_may_be_mounted() -> None:
-    """From Python 3.14 on a partial may leave out arguments in the middle: `functools.Placeholder`."""
+    """From Python 3.14 on a partial may skip arguments in the middle: `functools.Placeholder`."""
     gap: Any = getattr(functools, "Placeholder", module._PLACEHOLDER)
     check_app(functools.partial(configured_last, gap, gap, gap, "config"))
 
@@ -420,7 +420,7 @@ async def status(session: ClientSession, host: str) -> int:
 def test_an_app_of_the_usual_kind_is_known_without_a_look_at_its_parameters(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """So that to mount thousands of them costs next to nothing."""
+    """So mounting thousands of them costs almost nothing."""
     looked_at: list[object] = []
     monkeypatch.setattr(module, "_call_of", looked_at.append)
     Mount(SERVED[name])

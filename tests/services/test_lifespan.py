@@ -1,4 +1,4 @@
-"""Lifespans: when apps start and stop, what a failure looks like, and that nothing waits for itself or is left."""
+"""Lifespans: when apps start and stop, how a failure is reported, and that no app waits for itself."""
 
 import asyncio
 import contextvars
@@ -20,7 +20,7 @@ from asgi_connector._types import Message, Receive, Scope, Send
 from tests.conftest import session_to
 
 NEVER = 3600.0
-"""A `shutdown_timeout` for what must not wait for it."""
+"""A `shutdown_timeout` that must not be used up."""
 
 Hook = Callable[[], Awaitable[object]]
 
@@ -41,7 +41,7 @@ async def some_turns() -> None:
 
 
 async def result_of(waiting: Awaitable[object]) -> object:
-    """What comes of *waiting*, be it an exception; with a limit, so that a hang is a failure."""
+    """The result of *waiting*, which may be an exception. It has a limit, so that a hang is a failure."""
     async with asyncio.timeout(5):
         try:
             return await waiting
@@ -50,7 +50,7 @@ async def result_of(waiting: Awaitable[object]) -> object:
 
 
 class Service:
-    """An app with a lifespan that writes down what happens to it."""
+    """An app with a lifespan that records what happens to it."""
 
     def __init__(self, name: str = "app", log: list[str] | None = None) -> None:
         self.name = name
@@ -116,7 +116,7 @@ def logged(caplog: pytest.LogCaptureFixture) -> list[str]:
 
 @contextmanager
 def eager_tasks() -> Iterator[None]:
-    """Every task begins at once, as `asyncio.eager_task_factory` has it."""
+    """Every task begins immediately, as with `asyncio.eager_task_factory`."""
     loop = asyncio.get_running_loop()
     if sys.version_info < (3, 12):
         pytest.skip("Python has eager tasks from 3.12 on")
@@ -522,7 +522,7 @@ async def test_an_app_that_reports_its_failure_and_goes_on_fails_with_its_messag
 
 
 async def test_an_app_that_reports_its_failure_and_receives_again_has_no_more_to_say() -> None:
-    """As Quart does: it raises nothing any more, so there is no cause to wait for."""
+    """Like Quart: it raises nothing afterwards, so there is no cause to wait for."""
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         while (await receive())["type"] == "lifespan.startup":
@@ -585,7 +585,7 @@ class WorkerFailed(Exception): ...
 
 
 def app_with_worker(framework: Any, fails: asyncio.Event) -> Any:
-    """An app whose lifespan holds a task group, with a worker that fails when it is told to."""
+    """An app whose lifespan holds a task group, with a worker that fails when the test wants it."""
 
     async def work() -> None:
         await fails.wait()
@@ -618,7 +618,7 @@ def app_with_worker(framework: Any, fails: asyncio.Event) -> Any:
 
 
 async def a_record(caplog: pytest.LogCaptureFixture) -> logging.LogRecord:
-    """Wait for the first record that people see, and return it."""
+    """Wait for the first record from WARNING on, and return it."""
     async with asyncio.timeout(5):
         while not logged(caplog):  # noqa: ASYNC110 (nothing tells of a record)
             await asyncio.sleep(0)
@@ -895,7 +895,7 @@ async def test_a_shutdown_that_never_ends_is_cancelled_and_says_so() -> None:
 
 
 async def test_an_app_that_has_completed_its_shutdown_and_receives_again_has_stopped() -> None:
-    """A loop around receive() that is never left: servers take the message for the end of it."""
+    """Some apps have a loop around receive() that never ends. Servers treat the message as the app's end."""
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":

@@ -1,4 +1,4 @@
-"""Host patterns, their precedence, and the table of what is mounted, without any connection."""
+"""Host patterns, their precedence, and the table of mounts, without any connection."""
 
 import asyncio
 import contextvars
@@ -34,18 +34,18 @@ CONTEXT = contextvars.Context()
 
 
 def new_table(defaults: MountDefaults = DEFAULTS) -> MountTable:
-    """A table by itself: no lifespan in it is ever started, so that the loop is not used."""
+    """A table alone. No lifespan in it is ever started, so the loop is not used."""
     loop = asyncio.new_event_loop()
     loop.close()
     return MountTable(defaults, Lifespans(loop, 0))
 
 
 async def app(scope: Scope, receive: object, send: object) -> None:
-    """Is mounted, and never called."""
+    """An app that is mounted, and never called."""
 
 
 def new_app() -> ASGIApp:
-    """An app that is equal to no other."""
+    """An app that is not equal to any other."""
 
     async def another(scope: Scope, receive: object, send: object) -> None: ...
 
@@ -60,14 +60,14 @@ def table_of(*patterns: str) -> tuple[MountTable, dict[str, ASGIApp]]:
 
 
 def found(table: MountTable, url: str) -> ASGIApp | None:
-    """The app that answers *url*, looked up as a request for it is."""
+    """The app that answers *url*, looked up as for a request."""
     parsed = URL(url)
     assert parsed.raw_host is not None
     mounted = table.find(Address(parsed.raw_host or "", parsed.port, parsed.scheme in {"https", "wss"}))
     return None if mounted is None else mounted.app
 
 
-# Reading patterns.
+# Parsing patterns.
 
 
 @pytest.mark.parametrize(
@@ -263,7 +263,7 @@ def test_a_host_that_is_mounted_and_asked_for_in_the_same_words_is_found(host: s
         table, apps = table_of(written)
         url = URL(f"http://{written}/")
     except ValueError:
-        return  # no pattern, or no URL
+        return  # not a pattern, or not a URL
     assert found(table, str(url)) is apps[written]
 
 
@@ -343,7 +343,7 @@ def test_what_only_looks_like_an_address_is_a_name(name: str) -> None:
 def test_an_ipv4_address_is_what_it_is_to_the_operating_system(
     address: ipaddress.IPv4Address, data: st.DataObject
 ) -> None:
-    """`socket.getaddrinfo`, which asks no name server here, is what aiohttp gives the host of a URL to."""
+    """aiohttp passes the host of a URL to `socket.getaddrinfo`, which asks no name server here."""
     octets = list(address.packed)
     parts = data.draw(st.integers(1, 4))
     numbers = [*octets[: parts - 1], int.from_bytes(bytes(octets[parts - 1 :]))]
@@ -361,7 +361,7 @@ def test_an_address_without_the_zone_that_it_announces_is_an_error(address: str)
     with pytest.raises(ValueError, match="zone"):
         parse_pattern(f"[{address}]")
     with pytest.raises(ValueError, match="zone"):
-        _normal_address(address)  # some versions of yarl say so first
+        _normal_address(address)  # some versions of yarl report this first
 
 
 def test_an_address_is_below_no_suffix() -> None:
@@ -371,7 +371,7 @@ def test_an_address_is_below_no_suffix() -> None:
     assert found(table, "http://0.1.2.3.4.5/") is apps["*.1.2.3.4.5"]
 
 
-# What matches.
+# Matching.
 
 
 @pytest.mark.parametrize(
@@ -508,12 +508,12 @@ def test_a_default_port_or_scheme_that_is_written_makes_another_pattern(patterns
     assert len(table) == len(patterns)
 
 
-# Precedence, against an oracle that knows nothing of tables.
+# Precedence, compared with an oracle that does not use a table.
 
 
 @dataclasses.dataclass(frozen=True)
 class Spec:
-    """A pattern in its parts."""
+    """The parts of a pattern."""
 
     wildcard: bool
     labels: tuple[str, ...]
@@ -521,7 +521,7 @@ class Spec:
     secure: bool | None
 
     def written(self, draw: Callable[[st.SearchStrategy[Any]], Any]) -> str:
-        """One of its spellings."""
+        """One of the pattern's spellings."""
         scheme = {None: [""], False: ["http://", "ws://", "HTTP://"], True: ["https://", "wss://", "Wss://"]}
         host = ".".join((["*"] if self.wildcard else []) + list(self.labels))
         if self.labels:
@@ -591,12 +591,12 @@ def test_hosts_decide_before_ports_and_ports_before_schemes(hosts: list[str], da
     assert found(table, "http://users.a.internal") is None
 
 
-# What a lookup costs.
+# The cost of a lookup.
 
 
 @contextmanager
 def counting_instructions() -> Iterator[list[int]]:
-    """Count the bytecode instructions that run: the same work is the same number on any machine."""
+    """Count the bytecode instructions that run: the same work gives the same number on any machine."""
     count = [0]
 
     def trace(frame: FrameType, event: str, arg: object) -> Any:
@@ -614,9 +614,9 @@ def counting_instructions() -> Iterator[list[int]]:
 
 
 def costs_of_lookups(table: MountTable, host: str) -> tuple[int, int]:
-    """What the first lookup of an address costs, and what one does that is repeated."""
+    """The cost of the first lookup of an address, and of a repeated one."""
     costs = []
-    for port in [79, 80, 80]:  # 79: a host's normal form is remembered, and Python has prepared the code for counting
+    for port in [79, 80, 80]:  # with 79, the host is normalised and Python prepares the code
         with counting_instructions() as count:
             table.find(Address(host, port, False))
         costs.append(count[0])
@@ -644,7 +644,7 @@ def test_lookups_of_ever_new_hosts_find_what_is_mounted() -> None:
     assert found(table, "http://users.internal") is apps["users.internal"]
 
 
-# Mounting, covering and taking away.
+# Mounting, overriding and unmounting.
 
 
 def test_what_is_mounted_again_takes_the_place_of_what_was_there() -> None:
@@ -719,7 +719,7 @@ OPERATIONS = st.tuples(
 @given(st.lists(OPERATIONS, max_size=40))
 @settings(max_examples=200)
 def test_layers_can_be_pushed_and_removed_in_any_order(operations: list[tuple[str, str, int]]) -> None:
-    """Against a model: for each pattern a stack of slots, of which only the topmost is seen."""
+    """Compared with a model: for each pattern a stack of slots. Only the topmost slot is visible."""
     table = new_table()
     model: dict[str, list[list[ASGIApp | None]]] = {pattern: [[None]] for pattern in SPELLINGS}
     layers: list[tuple[str, list[ASGIApp | None], Any]] = []
@@ -839,7 +839,7 @@ def test_equal_mounts_are_equal_and_hash_alike() -> None:
 
 
 def load_elsewhere(mount: Mount) -> Mount:
-    """*mount*, by way of another process, which changes what it does not inherit."""
+    """*mount*, sent through another process, which changes one setting. The setting is changed back here."""
     program = f"""
 import dataclasses, pickle
 mount = pickle.loads({pickle.dumps(mount)!r})
@@ -875,7 +875,7 @@ def test_a_table_of_mounts_may_be_copied() -> None:
 
 
 def test_a_mount_that_is_pickled_still_inherits() -> None:
-    """Through one process or another, what was left out stays left out."""
+    """Through one process or another, settings that were left out stay left out."""
     table = new_table(
         MountDefaults(
             root_path="/v1",

@@ -1,4 +1,4 @@
-"""Mounting, unmounting and mounting for a while, with requests in flight, connections handed out, and others pooled."""
+"""Mounting, unmounting and mounting for a block, with requests in flight, and connections in use and in the pool."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -18,11 +18,11 @@ from tests.conftest import LOOPS, session_to
 from tests.support.raw import request_for
 
 SOON = 10.0
-"""Seconds after which a test gives up on what should have happened long ago."""
+"""Seconds after which a test fails because something did not happen."""
 
 
 class Named:
-    """An app that answers with its name; below ``/held`` only when it may."""
+    """An app that answers with its name. Below ``/held`` it answers only when the test lets it."""
 
     def __init__(self, name: str) -> None:
         self.name = name.encode()
@@ -89,9 +89,9 @@ def connector_of(session: ClientSession) -> ASGIRoutingConnector:
 
 @asynccontextmanager
 async def serving(*apps: Named, **settings: Any) -> AsyncIterator[tuple[ClientSession, ASGIRoutingConnector]]:
-    """Each app at ``<name>.internal``, and the first at ``app.internal``, where the session begins.
+    """Each app at ``<name>.internal``, and the first at ``app.internal``, which is the base URL of the session.
 
-    A connection is kept for ever, so that nothing in these tests is solved by its timeout.
+    A connection is kept forever, so that its timeout cannot hide a failure in these tests.
     """
     mounts = {f"{app.name.decode()}.internal": app for app in apps}
     mounts["app.internal"] = apps[0]
@@ -338,7 +338,7 @@ async def test_unmount_returns_when_its_idle_connections_are_closed() -> None:
 
 
 async def test_unmount_returns_when_a_whole_response_that_was_on_its_way_has_been_read() -> None:
-    """The app has long returned, and its client reads slowly."""
+    """The app returned long ago, and its client reads slowly."""
     body = bytes(range(256)) * 4096
     returned = asyncio.Event()
 
@@ -400,11 +400,11 @@ async def test_a_streamed_upload_in_flight_finishes_on_the_replaced_app() -> Non
         assert received == b"one two"
 
 
-# Connections that have been handed out, and on which nothing has been written yet.
+# Connections that have been returned from the pool, and on which nothing has been written yet.
 
 
 class Hook:
-    """Does something, once, in one of aiohttp's tracing hooks."""
+    """Does something once, in one of aiohttp's tracing hooks."""
 
     def __init__(self, name: str) -> None:
         self.what: Callable[[], Awaitable[object]] | None = None
@@ -685,7 +685,7 @@ async def test_nested_mounted_blocks_show_the_innermost() -> None:
 @pytest.mark.parametrize("base", [None, "usual"])
 @pytest.mark.parametrize("order", ["012", "021", "102", "120", "201", "210"])
 async def test_mounted_blocks_may_end_in_any_order(order: str, base: str | None) -> None:
-    """What is seen is the block entered last of those that have not ended, and below them what was there before."""
+    """The block that was entered last, of those that have not ended, is visible. Below it is what was there before."""
     async with session_to({} if base is None else {"app.internal": Named(base)}) as session:
         connector = connector_of(session)
         blocks = [connector.mounted("app.internal", Named(name)) for name in "012"]
@@ -763,7 +763,7 @@ async def test_the_end_of_a_mounted_block_waits_for_its_app_though_another_was_m
         assert await request == b"fake"
 
 
-# From inside the app concerned.
+# Inside the app itself.
 
 
 async def in_a_child_task(what: Awaitable[object]) -> object:
@@ -857,7 +857,7 @@ async def test_an_app_may_unmount_another_and_mount_what_it_likes() -> None:
 
 
 async def test_an_app_may_unmount_what_has_replaced_it() -> None:
-    """It waits for the new one only, so not for itself."""
+    """It waits for the new app only, so not for itself."""
     async with session_to({}) as session:
         connector = connector_of(session)
 
@@ -893,7 +893,7 @@ async def test_a_task_that_outlives_its_request_may_unmount_the_app() -> None:
 
 
 async def test_the_test_itself_may_unmount_from_a_task_that_an_app_knows_nothing_of() -> None:
-    """What matters is who asks, not what runs at the time."""
+    """What matters is which app makes the call, not what runs at the time."""
     app = Named("app")
     async with serving(app) as (session, connector):
         request = await held(session, app)
@@ -922,7 +922,7 @@ class Flight:
 
 
 class Modelled:
-    """An app that answers with its name at once, or when the flight that is the request's query may."""
+    """An app that answers with its name: immediately, or when the flight in the request's query may end."""
 
     def __init__(self, number: int, flights: dict[int, Flight]) -> None:
         self.name = f"app {number}".encode()
@@ -942,7 +942,7 @@ class Modelled:
 
 @dataclass(eq=False)
 class Layer:
-    """What the model thinks lies at a pattern: below, what was mounted for good, above it the blocks."""
+    """What the model expects at a pattern: at the bottom the permanent mount, above it the blocks."""
 
     app: Modelled | None
     block: AbstractAsyncContextManager[None] | None = None
@@ -994,7 +994,7 @@ class Remounting(RuleBasedStateMachine):
         self.session = ClientSession(connector=self.connector, connector_owner=False)
 
     def run(self, step: Awaitable[None]) -> None:
-        """One step, and then whatever follows from it without us."""
+        """One step, and then everything that follows from it."""
 
         async def settle() -> None:
             await step
@@ -1118,14 +1118,14 @@ class Remounting(RuleBasedStateMachine):
 
         async def step() -> None:
             flight = self.model.flights[number]
-            flight.abandoned = True  # its app takes no notice
+            flight.abandoned = True  # its app ignores the disconnect
             assert flight.client is not None
             flight.client.cancel()
             await asyncio.wait({flight.client})
 
         self.run(step())
 
-    @precondition(lambda self: self.is_open and len(self.model.flights) > 1)  # every run ends with a close() anyway
+    @precondition(lambda self: self.is_open and len(self.model.flights) > 1)  # every run ends with a close()
     @rule()
     def close(self) -> None:
         async def step() -> None:

@@ -1,4 +1,4 @@
-"""Which mounted host is named where another one was asked for, and what it costs to find it."""
+"""Which mounted host is suggested for a misspelled one, and what it costs to find it."""
 
 import difflib
 import itertools
@@ -23,7 +23,7 @@ def spellings_of(hosts: list[str]) -> Spellings:
 
 
 def hosts_of_a_company() -> list[str]:
-    """10,000 hosts that are much alike, always the same ones."""
+    """10,000 similar hosts, the same ones in each run."""
     chance = random.Random(7)
     services = ["users", "orders", "mail", "billing", "search", "basket"]
     return [
@@ -40,7 +40,7 @@ def misspelled(host: str, chance: random.Random) -> str:
 
 
 def test_among_10_000_hosts_the_one_that_is_most_alike_is_found() -> None:
-    """Nearly always the one that a comparison with each finds, for a host with two mistakes anywhere in it."""
+    """Almost always the host that a comparison with all of them finds, for a host with two mistakes at any place."""
     hosts = hosts_of_a_company()
     spellings = spellings_of(hosts)
     chance = random.Random(7)
@@ -81,7 +81,7 @@ def test_a_few_hosts(asked: str, found: str | None) -> None:
 def test_no_more_hosts_are_compared_or_counted_among_many(
     more: str, asked: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """To compare each one took a quarter of a second with 10,000 of them."""
+    """Comparing with each of 10,000 hosts took a quarter of a second."""
     compared: list[str] = []
     counted: list[int] = []
 

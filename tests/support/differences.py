@@ -1,4 +1,4 @@
-"""All that differs between the ways to serve an app, each row of which is asserted by the tests.
+"""The differences between the ways to serve an app. The tests assert each row.
 
 ``python -m tests.support.differences`` prints the table of docs/parity.md.
 """
@@ -16,7 +16,7 @@ T = TypeVar("T")
 
 
 class Topic(NamedTuple):
-    """What rows have in common, for people: a row of the page."""
+    """What several rows have in common: one row of the page."""
 
     behaviour: str
     here: str
@@ -47,119 +47,119 @@ SPEC_VERSION: Final = Topic(
     "2.3 for HTTP, 2.4 for WebSocket",
     SAME,
     "2.1 and 2.3",
-    "frameworks go by it, and take here the paths that they take on uvicorn",
+    "frameworks check it, so they behave as they do on uvicorn",
 )
 EXTENSIONS: Final = Topic(
     "`extensions` in the scope of a request",
-    "not there",
+    "missing",
     SAME,
-    "there, and empty",
-    "a key that is not there means the same (the spec has it optional)",
+    "present, and empty",
+    "a missing key means the same (it is optional in the spec)",
 )
 ROOT_PATH: Final = Topic(
     "`path` and `raw_path` under a `root_path`",
     "those of the URL",
     "the `root_path` is put before them",
     SAME,
-    "the client of a mount gives the whole path in its URL already, if it gives the prefix at all",
+    "the URL of the client already contains the whole path, including any prefix",
 )
 METHODS: Final = Topic(
-    "a method that no standard knows",
+    "a method that is not in any standard",
     "reaches the app",
     "400",
     SAME,
-    "what it means is the app's to say",
+    "the app decides what it means",
 )
 CONTINUE: Final = Topic(
     "`Expect: 100-continue`",
     "100 is sent when the app asks for the body",
     SAME,
-    "100 is sent at once, also for an app that refuses unread",
-    "to ask before the body is sent is what the header is for",
+    "100 is sent immediately, even if the app refuses without reading",
+    "the header exists to ask before the body is sent",
 )
 STATUSES: Final = Topic(
-    "a status of 600 and more",
+    "a status of 600 or more",
     "reaches the client",
     "the connection is cut",
     SAME,
-    "the spec sets no bound, and the client takes it",
+    "the spec sets no limit, and the client accepts it",
 )
 PHRASE: Final = Topic(
     "the reason phrase",
     "that of `http.HTTPStatus`",
     SAME,
     "empty",
-    "`response.reason` and messages of exceptions are for people",
+    "people read `response.reason` and the messages of exceptions",
 )
 ADDED: Final = Topic(
     "headers that are added to the app's",
     "none but framing",
     "`date`, `server`",
     "`date`, `server`",
-    "what the client sees is what the app gave",
+    "the client sees what the app sent",
 )
 TRANSFER_ENCODING: Final = Topic(
     "`transfer-encoding: chunked` and `content-length`, both sent by the app",
     "the `content-length` counts",
     "both are sent, and the client fails with 400",
     "the `transfer-encoding` counts",
-    "the ASGI specification has servers ignore an app's `transfer-encoding`",
+    "the ASGI specification says that servers ignore an app's `transfer-encoding`",
 )
 BODILESS: Final = Topic(
     "a body after a status of 204 or 304",
     "an error in the app",
     SAME,
     "is dropped",
-    "the app takes for sent what no client can get",
+    "the app believes that the body was sent, but no client can get it",
 )
 AGAIN: Final = Topic(
     "a further `receive()` after the disconnect",
-    "gives the disconnect again",
-    "the same; a WebSocket's on `websockets` and on `wsproto` says 1005 whatever the code was",
-    "waits, for ever",
-    "an app that asks twice should not hang; a WebSocket ended once, and in one way",
+    "returns the disconnect again",
+    "the same; for a WebSocket, `websockets` and `wsproto` return 1005 whatever the code was",
+    "waits forever",
+    "an app that asks twice should not hang; a WebSocket ends only once, with one code",
 )
 LARGE: Final = Topic(
     "a header of more than 64 KiB",
     "431",
-    "is read (httptools has no limit)",
+    "is accepted (httptools has no limit)",
     SAME,
-    "proxies have lower limits: who meets one should meet it in a test, and not later",
+    "proxies have lower limits: the failure should show in a test, not in production",
 )
 BODY_OF_500: Final = Topic(
     "the body of the 500 of an app that fails",
     "`Internal Server Error`",
     SAME,
     "empty",
-    "as uvicorn does",
+    "the same as uvicorn",
 )
 ERRORS: Final = Topic(
     "the exception that a message out of turn raises in the app",
     "`ASGIProtocolError`",
     "`RuntimeError`",
     "`UnexpectedMessageError`; h11's `LocalProtocolError`; or none",
-    "every error of this package is one of its own, by which it can be told from others",
+    "all errors of this package have their own classes, so code can tell them from other errors",
 )
 WORDS: Final = Topic(
-    "its words",
-    "those of uvicorn, with the numbers of bytes if it is about those",
-    "its own, of which `wsproto` has older ones",
-    "others",
-    "they are known, and found by a search",
+    "the message of that exception",
+    "that of uvicorn, with the numbers of bytes if it is about a length",
+    "its own; `wsproto` has older messages",
+    "other messages",
+    "these messages are well known, and a web search finds them",
 )
 PIPELINE: Final = Topic(
-    "requests that do not wait for the answer to the one before (pipelining)",
+    "requests that do not wait for the previous response (pipelining)",
     "400",
     "are answered in their order",
     "are answered in their order",
-    "aiohttp's client never does it: what comes out of turn is not taken for a request",
+    "aiohttp's client never does it, so bytes that arrive early are not a request",
 )
 TWO_KEYS: Final = Topic(
     "`websocket.receive`",
     "has `text` or `bytes`",
     SAME,
-    "has both, one of which is `None`",
-    "the spec allows both, and takes them for the same",
+    "has both, and one is `None`",
+    "the spec allows both, with the same meaning",
 )
 SUBPROTOCOLS: Final = Topic(
     "several `Sec-WebSocket-Protocol` lines",
@@ -173,35 +173,35 @@ NO_REASON: Final = Topic(
     "empty",
     "left out",
     "left out, of every disconnect",
-    "an app need not ask whether it is there",
+    "an app need not check whether the key exists",
 )
 CLOSE_CODES: Final = Topic(
-    "what the app is told of a close, its own or the client's",
+    "what the app receives after a close, its own or the client's",
     "its code and reason",
     "the same, but 1005 for the app's own on `websockets`",
     "1006 for every close of the client, 1000 for the app's own; no reason",
-    "an app should know why its client left",
+    "an app should know why its client closed",
 )
 ABNORMAL: Final = Topic(
     "a connection that ends without a close frame",
     "1006",
     "the same; 1005 on `wsproto`",
     SAME,
-    "1005 is for a close frame without a code (RFC 6455, 7.1.5)",
+    "1005 means a close frame without a code (RFC 6455, 7.1.5)",
 )
 LATE_SEND: Final = Topic(
-    "`send()` on a WebSocket after the client has left",
+    "`send()` on a WebSocket after the client has disconnected",
     "an `OSError`",
-    "the same; on `websockets` also nothing, or a `RuntimeError` once the app has been told",
+    "the same; on `websockets` also nothing, or a `RuntimeError` after the app has received the disconnect",
     "does nothing",
     "spec 2.4",
 )
 STARVES: Final = Topic(
-    "a `send()` for which there is nothing to do any more",
+    "a `send()` that has nothing to do any more",
     "raises",
-    "the same; on `wsproto` it does not raise before the loop has turned, and does not let it turn",
-    "does not let the loop turn",
-    "an app that only sends should not stop all others",
+    "the same; on `wsproto` it does not raise before the next turn of the event loop, and never yields to the loop",
+    "never yields to the event loop",
+    "an app that only sends should not block all other tasks",
 )
 NO_CLOSE: Final = Topic(
     "an app that returns without closing its WebSocket",
@@ -211,38 +211,38 @@ NO_CLOSE: Final = Topic(
     "the app has ended, and has not failed",
 )
 FAILS: Final = Topic(
-    "an app that fails once it has accepted",
+    "an app that fails after it has accepted",
     "1011",
     "the connection is cut",
     SAME,
-    "RFC 6455, 7.4.1: the code for it",
+    "RFC 6455, 7.4.1 defines this code for it",
 )
 NOT_UTF8: Final = Topic(
     "text that is not UTF-8",
     "1007 for both",
     "1007 for the client and 1006 for the app on `websockets`; the connection is closed on `wsproto`",
     "the connection is closed",
-    "a client should know what is wrong, and the app what the client knows",
+    "the client should know what is wrong, and the app should know the same",
 )
 TOO_BIG: Final = Topic(
     "a message of more than 16 MiB",
     "1009 for both",
     "the same; 1006 for the app on `websockets`",
     "1009 for the client, 1006 for the app",
-    "the app is told the same as the client",
+    "the app gets the same code as the client",
 )
 DENIED: Final = Topic(
     "an app that has refused a WebSocket",
-    "is told of the disconnect (1006)",
+    "receives the disconnect (1006)",
     SAME,
-    "1000 after a close; after a response of its own it waits until the client leaves",
-    "there never was a WebSocket, and nothing is left to wait for",
+    "1000 after a close; after a denial response it waits until the client disconnects",
+    "the WebSocket was never open, and there is nothing to wait for",
 )
 LATE_ACCEPT: Final = Topic(
-    "a refusal that is begun and not finished",
+    "a denial response that is begun and not finished",
     "sent, and an accept after it is an error",
     SAME,
-    "is forgotten when the app accepts",
+    "is dropped when the app accepts",
     "one request has one answer",
 )
 TWICE: Final = Topic(
@@ -257,14 +257,14 @@ STARTUP_ERROR: Final = Topic(
     "`LifespanError`",
     "a record in the log, and `SystemExit`",
     "`LifespanFailureError`",
-    "a test must see it",
+    "a test must be able to see it",
 )
 UNSUPPORTED: Final = Topic(
-    "an exception in place of the startup's end",
-    'an error; with `lifespan="auto"` an app that raises before it asks for a message is served without',
+    "an exception during the startup",
+    'an error; with `lifespan="auto"` an app that raises before its first `receive()` is served without a lifespan',
     'an error; with `lifespan="auto"` the app is served without a lifespan',
     "the app is served without a lifespan",
-    "a startup that breaks is a failure; it is not an app without a startup",
+    "a startup that raises has failed; it does not mean that the app has no startup",
 )
 
 
@@ -474,7 +474,7 @@ def topics() -> list[Topic]:
 
 def page_table() -> str:
     """The table of docs/parity.md."""
-    head = ("behaviour", "asgi-connector", "uvicorn", "hypercorn", "why so here")
+    head = ("behaviour", "asgi-connector", "uvicorn", "hypercorn", "reason")
     lines = [head, ("---",) * len(head), *topics()]
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
