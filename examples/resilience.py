@@ -112,7 +112,7 @@ async def slow(session: aiohttp.ClientSession, connector: ASGIRoutingConnector) 
     print("\nThe payments are slow, once: orders tries again with the same key, and the order is charged once")
     with connector.inject("payments.internal", faults.Latency(5), caller="orders.internal", times=1) as injected:
         await place(session, 2)
-    print(f"  {injected.matched} calls, {injected.struck} of them slow; the ledger: {LEDGER}")
+    print(f"  {injected.matched} calls, {injected.affected} of them slow; the ledger: {LEDGER}")
 
 
 async def down(session: aiohttp.ClientSession, connector: ASGIRoutingConnector) -> None:

@@ -327,7 +327,7 @@ async def recording_and_injecting_are_typed(connector: ASGIRoutingConnector, fau
     with connector.inject("a.internal", fault, caller=None, path=re.compile("/"), times=1, seed="a") as injected:
         assert_type(injected, faults.Injection)
         assert_type(injected.matched, int)
-        assert_type(injected.struck, int)
+        assert_type(injected.affected, int)
         assert_type(injected.fault, faults.Fault)
     every_fault: list[faults.Fault] = [
         faults.Refuse(),

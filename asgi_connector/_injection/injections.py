@@ -1,4 +1,4 @@
-"""Faults at work: what strikes which request, decided once for each, and what is done about it."""
+"""Faults at work: which request each one affects, decided once when the request starts, and how."""
 
 import asyncio
 import errno
@@ -47,7 +47,7 @@ _ByteFault = Hang | Reset | Close | Latency | Throttle
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Odds:
-    """Which of the requests that match are struck; see `ASGIRoutingConnector.inject`."""
+    """Which of the requests that match are affected; see `ASGIRoutingConnector.inject`."""
 
     times: int | None
     skip: int
@@ -66,7 +66,7 @@ class Odds:
 
     @property
     def certain(self) -> bool:
-        """Whether each is struck."""
+        """Whether each is affected."""
         return self.times is None and not self.skip and self.probability == 1
 
 
@@ -75,8 +75,8 @@ class Injection(Block):
 
     Attributes:
         fault: what it injects.
-        matched: how many requests it was for, by its criteria.
-        struck: how many of them the fault has struck.
+        matched: how many requests have matched its criteria.
+        affected: how many of them the fault has affected.
     """
 
     __module__ = "asgi_connector.faults"
@@ -91,7 +91,7 @@ class Injection(Block):
     ) -> None:
         self.fault = fault
         self.matched = 0
-        self.struck = 0
+        self.affected = 0
         self.selector = selector
         self.odds = odds
         self._owner = owner
@@ -106,7 +106,12 @@ class Injection(Block):
         super().__init__(f"inject({str(selector.host)!r}, {type(fault).__name__}(...))", "with")
 
     def __repr__(self) -> str:
-        return f"<{type(self).__name__} of {self.fault!r}, {self.matched} matched, {self.struck} struck>"
+        return f"<{type(self).__name__} of {self.fault!r}, {self.matched} matched, {self.affected} affected>"
+
+    @property
+    def struck(self) -> int:
+        """The earlier name of ``affected``."""
+        return self.affected
 
     def __enter__(self) -> Self:
         self._enter()
@@ -146,7 +151,7 @@ class Injection(Block):
         delay = 0.0
         if isinstance(fault, Latency):
             delay = fault.seconds + self._random.uniform(-fault.jitter, fault.jitter)
-        if drawn and self.matched > odds.skip and (odds.times is None or self.struck < odds.times):
+        if drawn and self.matched > odds.skip and (odds.times is None or self.affected < odds.times):
             return Effect(self, fault, delay)
         return None
 
@@ -159,8 +164,8 @@ class Injection(Block):
             await self._waiters.wait()
 
     def _is_unused(self) -> bool:
-        # That a fault which is left to chance has struck nothing is one of its outcomes.
-        return self.matched == 0 or (self.struck == 0 and self.odds.probability == 1)
+        # That a fault which is left to chance has affected no request is one of its outcomes.
+        return self.matched == 0 or (self.affected == 0 and self.odds.probability == 1)
 
     def _explain(self) -> str:
         found = Journal(each for each in self._journal if each.service is not None and self.selector.matches(each))
@@ -170,7 +175,7 @@ class Injection(Block):
             reason = f"it was to skip {self.odds.skip} requests to {self.selector}, and met {self.matched}."
         else:
             reason = f"there was no request to {self.selector} while it was injected."
-        text = f"{self.fault!r} has struck nothing: {reason}"
+        text = f"{self.fault!r} has affected no request: {reason}"
         hint = "A fault that met no request has tested nothing; allow_unused=True permits it."
         return f"{self._journal.explain(self.selector, text, found)}\n{hint}"
 
@@ -229,7 +234,7 @@ class Injections:
                 effects = [earlier for earlier in effects if not _acts_on_bytes(earlier.fault)]
             effects.append(effect)
         for effect in effects:
-            effect.injection.struck += 1
+            effect.injection.affected += 1
         return Effects(exchange, effects, self._loop)
 
     def affect_open_connections(self, injection: Injection) -> None:
@@ -259,7 +264,7 @@ class Injections:
             return
         effect = injection.draw()
         assert effect is not None  # the odds are certain
-        injection.struck += 1
+        injection.affected += 1
         if exchange is not None:
             exchange.fault = fault
         server = connection.transport

@@ -141,7 +141,7 @@ class Exchange:
             injected fault, and the app was not called.
         reused: whether the connection had been used before; `None` as long as there is none, and where the fallback
             does not tell.
-        fault: the injected fault that struck it, the innermost of several.
+        fault: the injected fault that affected it, the innermost of several.
         request: headers, size and body.
         messages: those of a WebSocket, of which 10,000 are kept.
         messages_dropped: how many more there were.

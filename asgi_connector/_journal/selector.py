@@ -1,4 +1,4 @@
-"""Which exchanges are meant: one set of criteria for every question to the journal, and for what a fault strikes."""
+"""Which exchanges are meant: one set of criteria for the journal's questions and for faults."""
 
 import re
 from collections.abc import Callable

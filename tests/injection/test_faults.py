@@ -184,7 +184,7 @@ async def test_a_connection_is_refused(method: str, pooled: bool) -> None:
         assert exchange.error is error
         assert exchange.fault == faults.Refuse()
         assert exchange.reused is None
-        assert (block.matched, block.struck) == (1, 1)
+        assert (block.matched, block.affected) == (1, 1)
 
 
 async def test_there_is_no_such_host() -> None:
@@ -273,7 +273,7 @@ async def test_the_answer_of_a_proxy(method: str) -> None:
         assert app.calls == 0
         (exchange,) = journal
         assert (exchange.via, exchange.state, exchange.status, exchange.error) == ("fault", "done", 429, None)
-        assert block.struck == 1
+        assert block.affected == 1
 
 
 async def test_an_app_is_not_started_for_an_answer_that_is_not_its_own() -> None:
@@ -521,7 +521,7 @@ async def test_what_is_struck_once_before_the_response_is_healed_unseen_on_a_poo
             async with session.request(method, "/") as response:
                 assert response.status == 200
                 await response.read()
-        assert (block.matched, block.struck) == (2, 1)
+        assert (block.matched, block.affected) == (2, 1)
         assert [(exchange.state, exchange.fault) for exchange in journal] == [("failed", fault(on)), ("done", None)]
         assert app.calls == (3 if on == "response" else 2)
 
@@ -613,7 +613,7 @@ async def test_a_request_that_hangs_reaches_the_app_when_the_block_ends(after: i
             with inject(session, faults.Hang("request", after)) as block:
                 request = asyncio.create_task(post(session))
                 await until_it_stops(lambda: len(app.received))
-                assert block.struck == 1
+                assert block.affected == 1
                 assert app.calls == (after is not None)
                 assert app.body == b"abcdef"[: after or 0]
                 assert journal[0].state == "running"
@@ -1022,7 +1022,7 @@ async def test_a_stream_that_is_open_is_cut_at_once(fault: type[Any]) -> None:
                     data, error = await received(response)
         assert data == b""
         assert isinstance(error, aiohttp.ClientPayloadError | aiohttp.ClientOSError)
-        assert (block.matched, block.struck) == (1, 1)
+        assert (block.matched, block.affected) == (1, 1)
         assert (journal[0].state, journal[0].fault) == ("failed", fault())
         app.may_go_on.set()
         assert await get(session) == BODY
@@ -1038,7 +1038,7 @@ async def test_a_stream_that_is_open_hangs_until_the_block_ends() -> None:
             await until_it_stops(lambda: reading.done())
             assert not reading.done()
         assert await reading == b"56789"
-        assert block.struck == 1
+        assert block.affected == 1
         assert all(transport.medium is None for transport in transports(session))
 
 
@@ -1087,7 +1087,7 @@ async def test_what_is_open_is_left_alone_by_what_counts_requests(
             assert await response.read() == BODY
             await ws.send_str("hello")
             assert await ws.receive_str() == "hello"
-        assert (block.matched, block.struck) == (0, 0)
+        assert (block.matched, block.affected) == (0, 0)
 
 
 @pytest.mark.parametrize("fault", CUT)
@@ -1109,7 +1109,7 @@ async def test_a_websocket_that_is_open_is_cut_at_once(fault: type[Any], recorde
             assert [message async for message in ws if message.type is WSMsgType.TEXT] == []
             assert ws.close_code == 1006
             await app.gone.wait()
-        assert (block.matched, block.struck) == (1, 1)
+        assert (block.matched, block.affected) == (1, 1)
         assert app.received[-1]["code"] == 1006
         for exchange in journal:
             assert (exchange.state, exchange.fault, exchange.close_code) == ("failed", fault(), 1006)
@@ -1144,7 +1144,7 @@ async def test_the_answer_to_a_request_that_is_open_is_cut(after: int | None, fa
         request = asyncio.create_task(session.post("/"))
         await started.wait()
         with inject(session, fault(after=after)) as block:
-            assert block.struck == 1
+            assert block.affected == 1
             may_answer.set()
             if after is None:
                 with pytest.raises(broken_before_the_head(fault)):
@@ -1173,7 +1173,7 @@ async def test_an_upload_that_is_open_is_cut_at_once(fault: type[Any]) -> None:
             with pytest.raises((aiohttp.ClientOSError, aiohttp.ServerDisconnectedError)):
                 await request
             await app.gone.wait()
-        assert block.struck == 1
+        assert block.affected == 1
         assert app.body == b"abc"
 
 
@@ -1201,7 +1201,7 @@ async def test_an_idle_connection_is_cut_and_is_not_a_request(fault: type[Any]) 
     app = App()
     async with session_to(app) as session:
         await get(session)
-        with pytest.raises(AssertionError, match="has struck nothing"), inject(session, fault()):
+        with pytest.raises(AssertionError, match="has affected no request"), inject(session, fault()):
             pass
         await asyncio.sleep(0)
         assert transports(session) == []
@@ -1228,7 +1228,7 @@ async def test_what_is_open_is_left_alone_where_it_does_not_match(criteria: dict
         with inject(session, faults.Reset(), allow_unused=True, **criteria) as block:
             app.may_go_on.set()
             assert await response.read() == BODY
-        assert (block.matched, block.struck) == (0, 0)
+        assert (block.matched, block.affected) == (0, 0)
 
 
 # The end of the block, of the session and of the connector.
@@ -1357,7 +1357,7 @@ async def test_what_an_app_raises_in_a_struck_request_is_raised(
             async with session.post("/") as response:
                 await response.read()
         assert caught.value is app.error
-        assert block.struck == 1
+        assert block.affected == 1
         assert (journal[0].state, journal[0].error) == ("failed", app.error)
 
 
@@ -1419,7 +1419,7 @@ async def test_many_requests_at_once_each_have_what_strikes_them() -> None:
         with inject(session, faults.Reset(), probability=0.5, seed=5) as block:
             found = await asyncio.gather(*(post(session) for _ in struck), return_exceptions=True)
         assert [isinstance(each, aiohttp.ClientOSError) for each in found] == struck
-        assert block.struck == sum(struck)
+        assert block.affected == sum(struck)
         assert app.calls == 50
 
 
@@ -1439,7 +1439,7 @@ async def test_a_5xx_that_is_held_back_when_the_block_begins_is_cut(fault: fault
         block = inject(session, fault)
         with block, pytest.raises((aiohttp.ClientOSError, aiohttp.ServerDisconnectedError)):
             await request
-        assert block.struck == 1
+        assert block.affected == 1
         go_on.set()
 
 
@@ -1494,7 +1494,7 @@ async def test_a_cut_at_the_very_end_of_a_request_strikes_before_it_is_answered(
             async with asyncio.timeout(5):
                 await app.gone.wait()
             await until_it_stops(lambda: app.calls)
-        assert (injected.matched, injected.struck) == (tries, tries)
+        assert (injected.matched, injected.affected) == (tries, tries)
         endings = [(each.state, each.status, each.via, each.fault) for each in journal]
         assert endings == [("failed", None, "app", injected.fault)] * tries
     assert (app.calls, app.worked.is_set(), app.body) == (tries, True, data or b"")
@@ -1527,7 +1527,7 @@ async def test_what_is_drawn_for_a_request_depends_on_its_start_and_not_on_when_
             with connector_of(session).record() as journal, inject(session, latency, probability=0.5, seed=3):
                 with inject(session, faults.Hang(on="connect"), path="/0") as hang:
                     first = asyncio.create_task(get(session, "/0"))
-                    await until_it_stops(lambda: hang.struck)
+                    await until_it_stops(lambda: hang.affected)
                     if waits:
                         for number in range(1, 10):
                             await get(session, f"/{number}")
@@ -1569,7 +1569,7 @@ async def test_unmounting_in_a_block_does_not_wait_for_a_client_that_has_left(fa
                     with pytest.raises(asyncio.CancelledError):
                         await request
             assert connector.mounts.keys() == {"other.internal"}
-        assert injected.struck == 1
+        assert injected.affected == 1
 
 
 @in_virtual_time
@@ -1591,6 +1591,6 @@ async def test_the_end_of_a_connection_that_is_not_delivered_yet_is_silent_too()
     async with session_to(app) as session, session.get("http://app.internal/wait") as response:
         await app.gone.wait()  # the response is complete, and most of it waits until the client reads
         with inject(session, faults.Hang()) as injected:
-            assert injected.struck == 1
+            assert injected.affected == 1
             assert transports(session)[1].get_write_buffer_size() > 0
         assert await response.read() == body

@@ -460,14 +460,14 @@ async def run_block(connector: WatchedConnector, block: Block, journals: list[Jo
         await pause(block.lasts)
     asked = {name: criteria[name] for name in ("caller", "method", "path") if name in criteria}
     started = len(journal.select(block.host, **asked))
-    assert 0 <= injection.struck <= injection.matched, (block, injection)
+    assert 0 <= injection.affected <= injection.matched, (block, injection)
     counted = "times" in criteria or criteria.get("skip", 0) > 0 or criteria.get("probability", 1) < 1
     if counted:  # it ignores what is open when the block begins
         assert injection.matched == started, (block, injection, str(journal))
-        assert injection.struck <= criteria.get("times", injection.matched), (block, injection)
+        assert injection.affected <= criteria.get("times", injection.matched), (block, injection)
         if criteria.get("probability", 1) == 1 and all_heal:  # a refused connection has no bytes to delay
             at_most = max(0, started - criteria.get("skip", 0))
-            assert injection.struck == min(criteria.get("times", at_most), at_most), (block, injection)
+            assert injection.affected == min(criteria.get("times", at_most), at_most), (block, injection)
     else:
         assert injection.matched >= started, (block, injection, str(journal))
     journals.append(journal)

@@ -308,7 +308,7 @@ async def test_a_block_that_is_not_entered_does_nothing() -> None:
     async with session_to(Service("app")) as session:
         block = connector_of(session).inject("app.internal", TEAPOT)
         assert await statuses(session, "/") == [200]
-        assert (block.matched, block.struck) == (0, 0)
+        assert (block.matched, block.affected) == (0, 0)
         with pytest.warns(RuntimeWarning, match="was never entered, so it did nothing"):
             del block
 
@@ -337,7 +337,7 @@ async def test_what_is_mounted_later_is_shaken_too() -> None:
         with connector.inject("*", TEAPOT) as block:
             async with connector.mounted("other.internal", Service("other")):
                 assert await statuses(session, "http://other.internal/") == [418]
-            assert block.struck == 1
+            assert block.affected == 1
 
 
 MOUNTS = ["users.internal", "orders.internal:8080", "*.shop.internal", "https://pay.internal", "*"]
@@ -375,7 +375,7 @@ async def test_the_host_is_a_pattern_as_in_the_table_of_mounts(host: str, struck
     async with session_to({pattern: Service(pattern) for pattern in MOUNTS}) as session:
         with connector_of(session).inject(host, TEAPOT) as block:
             assert await statuses(session, *URLS) == [418 if n in struck else 200 for n in range(len(URLS))]
-        assert (block.matched, block.struck) == (len(struck), len(struck))
+        assert (block.matched, block.affected) == (len(struck), len(struck))
         assert await statuses(session, *URLS) == [200] * len(URLS)
 
 
@@ -387,7 +387,7 @@ async def test_what_the_fallback_answers_is_not_shaken() -> None:
         with connector_of(session).inject("*", TEAPOT, times=1) as block:
             async with session.get(tcp.url) as response:
                 assert (response.status, await response.read()) == (200, b"over TCP")
-            assert (block.matched, block.struck) == (0, 0)
+            assert (block.matched, block.affected) == (0, 0)
             assert await statuses(session, "/") == [418]
 
 
@@ -416,7 +416,7 @@ async def test_method_and_path_choose_what_is_struck(criteria: dict[str, Any], s
             found = await statuses(session, "/a?q=1", "/a%20b", "/b/a")
             found += await statuses(session, "/a", method="POST")
         assert found == struck
-        assert block.matched == block.struck == struck.count(418)
+        assert block.matched == block.affected == struck.count(418)
 
 
 @pytest.mark.parametrize(
@@ -451,7 +451,7 @@ async def test_so_many_are_struck_after_so_many_that_pass(settings: dict[str, An
         with connector_of(session).inject("app.internal", TEAPOT, **settings) as block:
             found = await statuses(session, *["/"] * 6)
         assert [n for n, status in enumerate(found) if status == 418] == struck
-        assert (block.matched, block.struck) == (6, len(struck))
+        assert (block.matched, block.affected) == (6, len(struck))
 
 
 @pytest.mark.parametrize("seed", [0, 1, 0.5, "a seed", b"bytes"])
@@ -468,8 +468,8 @@ async def test_what_is_left_to_chance_is_drawn_once_for_each_request_in_order_of
                 assert [status for (status,) in found] == drawn
             else:
                 assert await statuses(session, *["/"] * len(drawn)) == drawn
-        assert (block.matched, block.struck) == (20, drawn.count(418))
-        assert 0 < block.struck < 20
+        assert (block.matched, block.affected) == (20, drawn.count(418))
+        assert 0 < block.affected < 20
 
 
 async def test_the_seed_is_zero_if_it_is_left_out() -> None:
@@ -490,7 +490,7 @@ async def test_skip_and_times_count_what_matches_and_what_is_struck_whatever_cha
         with connector_of(session).inject("app.internal", TEAPOT, probability=0.5, seed=3, skip=4, times=3) as block:
             found = await statuses(session, *["/"] * 20)
         assert [n for n, status in enumerate(found) if status == 418] == hits
-        assert (block.matched, block.struck) == (20, 3)
+        assert (block.matched, block.affected) == (20, 3)
 
 
 INNER = [faults.Respond(500), faults.Refuse(), faults.Unresolvable(), faults.Reset()]
@@ -531,7 +531,7 @@ async def test_a_redirect_is_two_requests() -> None:
     async with session_to(app) as session:
         with connector_of(session).inject("app.internal", TEAPOT, skip=1) as block:
             assert await statuses(session, "/here") == [418]
-        assert (block.matched, block.struck) == (2, 1)
+        assert (block.matched, block.affected) == (2, 1)
 
 
 async def test_the_second_try_of_aiohttp_is_a_request_of_its_own() -> None:
@@ -541,7 +541,7 @@ async def test_the_second_try_of_aiohttp_is_a_request_of_its_own() -> None:
         connector = connector_of(session)
         with connector.record() as journal, connector.inject("app.internal", faults.Reset("request"), times=1) as block:
             assert await statuses(session, "/") == [200]
-        assert (block.matched, block.struck) == (2, 1)
+        assert (block.matched, block.affected) == (2, 1)
         assert [exchange.state for exchange in journal] == ["failed", "done"]
 
 
@@ -555,7 +555,7 @@ async def test_a_block_that_no_request_went_through_fails() -> None:
         with pytest.raises(AssertionError) as caught, connector_of(session).inject("app.internal", faults.Reset()):
             pass
         assert str(caught.value) == (
-            "Reset(on='response', after=None) has struck nothing: there was no request to 'app.internal' while it was "
+            "Reset(on='response', after=None) has affected no request: there was no request to 'app.internal' while it was "
             f"injected.\nThere was no call at all.\n{HINT}"
         )
 
@@ -570,7 +570,7 @@ async def test_a_block_that_strikes_nothing_fails_with_the_calls_there_were() ->
         ):
             await statuses(session, "http://mail.internal/send", "/pay")
         assert str(caught.value) == (
-            "Refuse() has struck nothing: there was no request to 'app.internal', caller=None, method='post', "
+            "Refuse() has affected no request: there was no request to 'app.internal', caller=None, method='post', "
             "path='/pay' while it was injected.\n"
             "The calls there were, the nearest first:\n"
             "  GET http://app.internal/pay: 200\n"
@@ -588,7 +588,7 @@ async def test_a_block_that_skips_all_there_was_fails(number: int) -> None:
             await statuses(session, *["/"] * number)
         message = str(caught.value)
         said = f"it was to skip 2 requests to 'app.internal', and met {number}."
-        assert message.startswith(f"Respond(status=418) has struck nothing: {said}\n")
+        assert message.startswith(f"Respond(status=418) has affected no request: {said}\n")
         assert message.count("GET http://app.internal/: 200") == number
         assert message.endswith(HINT)
 
@@ -597,12 +597,12 @@ async def test_a_block_whose_requests_an_inner_one_has_answered_says_so() -> Non
     async with session_to(Service("app")) as session:
         connector = connector_of(session)
         with (
-            pytest.raises(AssertionError, match="has struck nothing") as caught,
+            pytest.raises(AssertionError, match="has affected no request") as caught,
             connector.inject("app.internal", faults.Respond(503)) as outer,
             connector.inject("app.internal", TEAPOT) as inner,
         ):
             assert await statuses(session, "/") == [418]
-        assert (outer.matched, outer.struck, inner.struck) == (1, 0, 1)
+        assert (outer.matched, outer.affected, inner.affected) == (1, 0, 1)
         assert "skip" not in str(caught.value)
 
 
@@ -613,21 +613,21 @@ async def test_a_block_may_be_permitted_to_strike_nothing() -> None:
             pass
         with connector.inject("app.internal", TEAPOT, allow_unused=True, skip=1):
             assert await statuses(session, "/") == [200]
-        assert (block.matched, block.struck) == (0, 0)
+        assert (block.matched, block.affected) == (0, 0)
 
 
 async def test_that_chance_has_struck_nothing_is_no_failure_of_its_block() -> None:
     async with session_to(Service("app")) as session:
         with connector_of(session).inject("app.internal", TEAPOT, probability=1e-9) as block:
             assert await statuses(session, *["/"] * 5) == [200] * 5
-        assert (block.matched, block.struck) == (5, 0)
+        assert (block.matched, block.affected) == (5, 0)
 
 
 async def test_chance_without_a_request_is_a_failure() -> None:
     async with session_to(Service("app")) as session:
         connector = connector_of(session)
         with (
-            pytest.raises(AssertionError, match="has struck nothing"),
+            pytest.raises(AssertionError, match="has affected no request"),
             connector.inject("app.internal", TEAPOT, probability=1e-9),
         ):
             pass
@@ -662,7 +662,8 @@ async def test_a_block_shows_its_counts() -> None:
     async with session_to(Service("app")) as session:
         with connector_of(session).inject("app.internal", faults.Reset(), skip=1, allow_unused=True) as block:
             await statuses(session, "/")
-            assert repr(block) == "<Injection of Reset(on='response', after=None), 1 matched, 0 struck>"
+            assert repr(block) == "<Injection of Reset(on='response', after=None), 1 matched, 0 affected>"
+            assert block.struck == block.affected  # its earlier name
         assert block.fault == faults.Reset()
 
 
@@ -689,7 +690,7 @@ async def test_a_block_ends_though_the_connector_was_closed_in_it() -> None:
         with connector_of(session).inject("app.internal", TEAPOT) as block:
             assert await statuses(session, "/") == [418]
             await session.close()
-        assert block.struck == 1
+        assert block.affected == 1
 
 
 async def test_a_request_that_started_in_a_block_is_struck_though_it_has_ended() -> None:
@@ -714,7 +715,7 @@ async def test_a_request_that_started_in_a_block_is_struck_though_it_has_ended()
         may_start.set()
         # The fault acts on bytes while the block is open, and there were no bytes yet.
         assert await request == [200]
-        assert block.struck == 1
+        assert block.affected == 1
 
 
 # Nested blocks.
@@ -761,7 +762,7 @@ async def test_nested_blocks_combine_the_innermost_first(
                 assert isinstance(caught.value, expected)
                 assert (type(caught.value) is UNKNOWN) == (expected is UNKNOWN)
         assert (around.matched, within.matched) == (1, 1)
-        assert (around.struck, within.struck) == struck
+        assert (around.affected, within.affected) == struck
         assert journal[0].fault is (inner if struck[1] else outer)
         # The bytes are cut between the app and the client, so it must be the app that answers.
         byte_faults_only = isinstance(outer, faults.Reset | faults.Close) and isinstance(
@@ -779,11 +780,11 @@ async def test_a_connection_that_hangs_is_answered_by_the_inner_block_when_the_o
         hang.__enter__()
         with respond:
             request = asyncio.create_task(statuses(session, "/"))
-            assert await until_it_stops(lambda: respond.struck) == 1
+            assert await until_it_stops(lambda: respond.affected) == 1
             assert not request.done()
             hang.__exit__(None, None, None)
             assert await request == [418]
-        assert (hang.struck, app.paths) == (1, [])
+        assert (hang.affected, app.paths) == (1, [])
 
 
 @pytest.mark.parametrize("outer_first", [True, False])
@@ -796,7 +797,7 @@ async def test_refused_or_silent_the_innermost_comes_first(outer_first: bool) ->
         for block in (hang, refuse) if outer_first else (refuse, hang):
             block.__enter__()
         request = asyncio.create_task(statuses(session, "/"))
-        assert await until_it_stops(lambda: refuse.struck) == 1
+        assert await until_it_stops(lambda: refuse.affected) == 1
         if not outer_first:
             await asyncio.sleep(0)
             assert not request.done()
@@ -889,7 +890,7 @@ async def test_a_request_that_is_given_up_as_the_block_ends_is_let_go() -> None:
     async with session_to(Service("app")) as session:
         with connector_of(session).inject("app.internal", faults.Hang("connect")) as injected:
             request = asyncio.create_task(session.get("http://app.internal/"))
-            await until_it_stops(lambda: injected.struck)
+            await until_it_stops(lambda: injected.affected)
             request.cancel()
         with pytest.raises(asyncio.CancelledError):
             await request
@@ -996,7 +997,7 @@ async def test_a_block_that_ends_while_a_request_waits_for_its_connection_does_n
             assert not request.done()
         async with asyncio.timeout(5):
             assert await request == [200]
-        assert (outer.struck, journal[0].status, journal[0].state) == (1, 200, "done")
+        assert (outer.affected, journal[0].status, journal[0].state) == (1, 200, "done")
         assert journal[0].via == "app"
 
 
@@ -1012,9 +1013,9 @@ async def test_an_outer_block_that_ends_first_does_nothing_to_a_request_that_wai
             outer.__enter__()
             inner.__enter__()
             request = asyncio.create_task(statuses(session, "/", method="POST"))
-            await until_it_stops(lambda: inner.struck)
+            await until_it_stops(lambda: inner.affected)
             outer.__exit__(None, None, None)
-            await until_it_stops(lambda: inner.struck)
+            await until_it_stops(lambda: inner.affected)
             assert not request.done()
             inner.__exit__(None, None, None)
             async with asyncio.timeout(5):
@@ -1032,8 +1033,8 @@ async def test_what_stands_behind_a_connection_that_there_is_not_strikes_nothing
         with connector.inject("app.internal", outer, allow_unused=True) as behind:
             with connector.inject("app.internal", inner) as nearer, pytest.raises(aiohttp.ClientConnectorError):
                 await session.get("/")
-            assert (nearer.matched, nearer.struck) == (1, 1)
-            assert (behind.matched, behind.struck) == (1, 0)
+            assert (nearer.matched, nearer.affected) == (1, 1)
+            assert (behind.matched, behind.affected) == (1, 0)
 
 
 def test_a_connector_whose_loop_is_closed_is_closed_though_a_request_waits_for_its_connection() -> None:
@@ -1044,7 +1045,7 @@ def test_a_connector_whose_loop_is_closed_is_closed_though_a_request_waits_for_i
         injected = connector.inject("app.internal", faults.Hang(on="connect"))
         injected.__enter__()
         waiting = asyncio.create_task(session.post("/"))
-        await until_it_stops(lambda: injected.struck)
+        await until_it_stops(lambda: injected.affected)
         return connector, waiting
 
     loop = asyncio.new_event_loop()
@@ -1063,7 +1064,7 @@ async def test_a_call_that_the_fallback_has_answered_is_not_shown_as_one_that_ma
     async with session_to(Service("app"), fallback=inner) as session:
         with pytest.raises(AssertionError) as caught, connector_of(session).inject("*", faults.Reset()):
             assert await statuses(session, "http://other.internal/") == [200]
-    text = f"{faults.Reset()!r} has struck nothing: there was no request to '*' while it was injected."
+    text = f"{faults.Reset()!r} has affected no request: there was no request to '*' while it was injected."
     assert str(caught.value) == f"{text}\n{HINT}"
 
 
@@ -1074,7 +1075,7 @@ async def test_a_request_whose_app_is_unmounted_while_it_waits_is_not_struck_at_
         with connector.record() as journal, connector.inject("app.internal", faults.Reset()):
             with connector.inject("app.internal", faults.Hang("connect")) as silence:
                 request = asyncio.create_task(statuses(session, "http://app.internal/"))
-                await until_it_stops(lambda: silence.struck)
+                await until_it_stops(lambda: silence.affected)
                 await connector.unmount("app.internal")
             assert await request == [200]
         assert [(exchange.via, exchange.state) for exchange in journal] == [("fallback", "done")]

@@ -99,7 +99,7 @@ async def test_a_request_that_has_sent_nothing_yet_is_not_the_one_before_it(
             request = asyncio.create_task(patch())
             await begun.wait()
             with connector_of(session).inject("*", faults.Reset(), allow_unused=True, **criteria) as injected:
-                assert (injected.matched, injected.struck) == (struck, struck)
+                assert (injected.matched, injected.affected) == (struck, struck)
                 may_go_on.set()
                 assert await outcome(request) == (aiohttp.ClientOSError if struck else b"ok")
     assert bodies == [("/first", b""), ("/caf\u00e9", b"late")]
@@ -133,7 +133,7 @@ async def test_a_request_that_waits_for_the_app_of_the_one_before_it_is_cut_when
             await turn()
             assert calls == ["/1"]
             with connector_of(session).inject("*", faults.Reset(), path=path, allow_unused=True) as injected:
-                assert (injected.matched, injected.struck) == (struck, struck)
+                assert (injected.matched, injected.affected) == (struck, struck)
                 await turn()
                 assert (calls, request.done()) == (["/1"], False)
                 may_end.set()
@@ -178,7 +178,7 @@ async def test_an_answer_that_is_still_being_read_has_the_caller_that_made_the_c
         await turn()
         fault = faults.Reset()
         with connector_of(session).inject("down.internal", fault, caller=caller, allow_unused=True) as injected:
-            assert (injected.matched, injected.struck) == (struck, struck)
+            assert (injected.matched, injected.affected) == (struck, struck)
             may_read.set()
             assert await outcome(request) == (b"ClientPayloadError" if struck else b"%d" % size)
 
@@ -217,7 +217,7 @@ async def test_a_call_from_outside_has_no_caller(called: bool) -> None:
         with inject("down.internal", faults.Latency(0), caller="orders.internal", allow_unused=True) as not_meant:
             assert not_meant.matched == 0
         with inject("down.internal", faults.Latency(0), caller=None) as meant:
-            assert (meant.matched, meant.struck) == (1, 1)
+            assert (meant.matched, meant.affected) == (1, 1)
         may_go_on.set()
         assert await outcome(request) == b"ok"
 
@@ -248,7 +248,7 @@ async def test_a_websocket_whose_app_is_done_has_the_caller_that_opened_it(calle
         await turn()
         fault = faults.Latency(0)
         with connector_of(session).inject("down.internal", fault, caller=caller, allow_unused=True) as injected:
-            assert (injected.matched, injected.struck) == (struck, struck)
+            assert (injected.matched, injected.affected) == (struck, struck)
         may_close.set()
         assert await outcome(request) == b"ok"
 
