@@ -555,8 +555,8 @@ async def test_a_block_that_no_request_went_through_fails() -> None:
         with pytest.raises(AssertionError) as caught, connector_of(session).inject("app.internal", faults.Reset()):
             pass
         assert str(caught.value) == (
-            "Reset(on='response', after=None) has affected no request: there was no request to 'app.internal' while it was "
-            f"injected.\nThere was no call at all.\n{HINT}"
+            "Reset(on='response', after=None) has affected no request: there was no request to 'app.internal' while it "
+            f"was injected.\nThere was no call at all.\n{HINT}"
         )
 
 
