@@ -212,6 +212,7 @@ class ServerProtocol(ServerEnd):
             if not cycle.feed_body(body):
                 self.transport.pause_reading()
         if reader.body_complete:
+            reader.end_body()
             self._end_request(cycle, rest)
 
     def _end_request(self, cycle: RequestResponseCycle, rest: bytes) -> None:
@@ -219,7 +220,6 @@ class ServerProtocol(ServerEnd):
             self._refuse(BadRequest(400, "there must be nothing after the end of a request"))
             return
         self._phase = _NEXT
-        self._reader.end_body()
         cycle.feed_end()
 
     def _keep_early(self, data: bytes) -> None:
