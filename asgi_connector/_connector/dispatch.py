@@ -28,12 +28,14 @@ from asgi_connector._services.server_end import ClientCall, Origin
 from asgi_connector._services.services import Services
 
 from .closing import Closing
+from .elsewhere import Elsewhere
 from .loops import check_loop
 
 if TYPE_CHECKING:
     from asgi_connector._journal.live import LiveExchange
 
     from .instruments import Instruments
+    from .interception import Interception
 
 
 class DispatchingConnector(PoolingConnector):
@@ -43,6 +45,9 @@ class DispatchingConnector(PoolingConnector):
     """
 
     _services: Services
+    _interceptions: "list[Interception]"
+    """The open `intercept()` blocks, the innermost last."""
+    _elsewhere: Elsewhere
     _fallback: BaseConnector | None
     _fallback_owner: bool
     _retries: Retries
@@ -52,9 +57,14 @@ class DispatchingConnector(PoolingConnector):
 
     @override
     def connect(  # pyright: ignore[reportIncompatibleMethodOverride] # to which a coroutine is not a Coroutine
-        self, req: ClientRequest, traces: list[Trace], timeout: ClientTimeout
+        self, req: ClientRequest, traces: list[Trace], timeout: ClientTimeout, elsewhere: Elsewhere | None = None
     ) -> Coroutine[Any, Any, Connection]:
-        """Get a connection to where *req* goes: aiohttp calls this for each request, and awaits it immediately."""
+        """Get a connection to where *req* goes: aiohttp calls this for each request, and awaits it immediately.
+
+        *elsewhere* takes the place of the fallback for a request of another session, see `intercept()`.
+        """
+        if elsewhere is None:
+            elsewhere = self._elsewhere
         if (
             asyncio.get_running_loop() is not self._services.loop
             or self._closing.task is not None
@@ -67,11 +77,13 @@ class DispatchingConnector(PoolingConnector):
             self._retries.answer(req, task)
         instruments = self._instruments
         if instruments is None or not instruments.recorder.recording:
-            return self._dispatch(req, traces, timeout, task, None)
+            return self._dispatch(req, traces, timeout, task, elsewhere, None)
         exchange = instruments.recorder.begin(req)
         if not instruments.injecting:
-            return self._dispatch(req, traces, timeout, task, exchange)
-        return instruments.connect(exchange, req, timeout, partial(self._dispatch, req, traces, timeout, task))
+            return self._dispatch(req, traces, timeout, task, elsewhere, exchange)
+        return instruments.connect(
+            exchange, req, timeout, partial(self._dispatch, req, traces, timeout, task, elsewhere)
+        )
 
     async def _dispatch(
         self,
@@ -79,6 +91,7 @@ class DispatchingConnector(PoolingConnector):
         traces: list[Trace],
         timeout: ClientTimeout,
         task: "asyncio.Task[Any] | None",
+        elsewhere: Elsewhere,
         exchange: "LiveExchange | None",
     ) -> Connection:
         try:
@@ -88,7 +101,7 @@ class DispatchingConnector(PoolingConnector):
                 if connection is None:
                     mounted = self._services.table.find(address_of(req))
                     if mounted is None:
-                        connection = await self._connect_elsewhere(req, traces, timeout, exchange)
+                        connection = await self._connect_elsewhere(elsewhere, req, traces, timeout, exchange)
                         break
                     connection = await self._connect(mounted, req, traces, timeout, exchange)
                     if connection is None:
@@ -159,27 +172,35 @@ class DispatchingConnector(PoolingConnector):
 
     async def _connect_elsewhere(
         self,
+        elsewhere: Elsewhere,
         req: ClientRequest,
         traces: list[Trace],
         timeout: ClientTimeout,
         exchange: "LiveExchange | None",
     ) -> Connection:
         if exchange is not None:
-            exchange.leaves("refused" if self._fallback is None else "fallback")
+            exchange.leaves("refused" if elsewhere.connect is None else "fallback")
             traces = [*traces, trace_reuse(exchange.connection_taken)]
-        if self._fallback is None:
-            raise self._refusal(req)
+        if elsewhere.connect is None:
+            raise self._refusal(req, elsewhere)
         if logger.isEnabledFor(logging.DEBUG):
-            fallback = type(self._fallback).__name__
-            logger.debug("%s %s goes to the fallback, a %s", req.method, _shown(req.url), fallback)
-        return await self._fallback.connect(req, traces, timeout)
+            logger.debug("%s %s goes to %s", req.method, _shown(req.url), elsewhere.name)
+        return await elsewhere.connect(req, traces, timeout)
 
-    def _refusal(self, req: ClientRequest) -> UnmountedHostError:
-        """The error for a host that is not mounted. It is logged too, because its caller may catch it."""
-        problem = f"No app is mounted for {req.url.origin()}, and there is no fallback."
+    def _refusal(self, req: ClientRequest, elsewhere: Elsewhere) -> UnmountedHostError:
+        """The error for a host that is not mounted. It is logged and noted too, because its caller may catch it."""
+        problem = f"No app is mounted for {req.url.origin()}, {elsewhere.reason}"
         text = printable(f"{problem} {self._services.table.describe(req.host)}")
-        logger.warning("%s %s is refused: %s", req.method, _shown(req.url.with_query(None)), text)
+        url = _shown(req.url.with_query(None))
+        logger.warning("%s %s is refused: %s", req.method, url, text)
+        caller = current_caller.get()
+        if caller is not None and self._interceptions:
+            self._interceptions[-1].note_refused(caller.name, req.method, url, text)
         return UnmountedHostError.at(req.connection_key, text)
+
+    def _is_usable(self) -> bool:
+        """Whether a request may be made through this connector now."""
+        return not self._has_closed() and self._closing.task is None
 
     @override
     def _refuse_request(self) -> None:

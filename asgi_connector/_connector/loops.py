@@ -23,9 +23,9 @@ def check_loop(connector: BaseConnector) -> None:
     """Raise `RuntimeError` unless the event loop of *connector* runs here."""
     running, own = running_loop(), loop_of(connector)
     if running is not own:
-        where = "where no event loop runs" if running is None else f"from {_describe(running)}"
-        belongs = f"{connector!r} belongs to {_describe(own)}, and cannot be used {where}"
-        raise RuntimeError(f"{belongs}{_hint_for_pytest()}")
+        where = "where no event loop runs" if running is None else f"from {describe_loop(running)}"
+        belongs = f"{connector!r} belongs to {describe_loop(own)}, and cannot be used {where}"
+        raise RuntimeError(f"{belongs}{hint_for_pytest()}")
 
 
 def check_loop_or_none(connector: BaseConnector) -> None:
@@ -40,11 +40,11 @@ def check_fallback(fallback: BaseConnector, loop: asyncio.AbstractEventLoop) -> 
         raise TypeError(f"fallback must be an aiohttp.BaseConnector or None, not {fallback!r}")
     if (other := loop_of(fallback)) is not loop:
         raise RuntimeError(
-            f"The fallback {fallback!r} belongs to {_describe(other)}, not to {_describe(loop)}, which runs"
+            f"The fallback {fallback!r} belongs to {describe_loop(other)}, not to {describe_loop(loop)}, which runs"
         )
 
 
-def _hint_for_pytest() -> str:
+def hint_for_pytest() -> str:
     """What to write in a test: with pytest-asyncio, a fixture and its tests may have different loops by accident."""
     if "pytest_asyncio" not in sys.modules:
         return ""
@@ -55,5 +55,5 @@ def _hint_for_pytest() -> str:
     )
 
 
-def _describe(loop: asyncio.AbstractEventLoop) -> str:
+def describe_loop(loop: asyncio.AbstractEventLoop) -> str:
     return f"{loop!r} at {id(loop):#x}"  # two loops mostly look the same

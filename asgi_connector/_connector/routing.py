@@ -1,7 +1,7 @@
 """`ASGIRoutingConnector`: the parameters, the table of mounts, recordings and faults, and closing."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager, AbstractContextManager, asynccontextmanager
 from typing import TYPE_CHECKING, Any, Final, Self
 
@@ -22,6 +22,7 @@ from asgi_connector._types import ASGIApp
 
 from .closing import Closing, Waiting
 from .dispatch import DispatchingConnector
+from .elsewhere import fallback_to
 from .loops import check_fallback, check_loop, check_loop_or_none, loop_for
 
 if TYPE_CHECKING:
@@ -123,6 +124,8 @@ class ASGIRoutingConnector(DispatchingConnector):
             self.allowed_protocol_schema_set = self.allowed_protocol_schema_set | fallback.allowed_protocol_schema_set
         self._services = services
         self._fallback, self._fallback_owner = fallback, fallback_owner
+        self._elsewhere = fallback_to(fallback)
+        self._interceptions = []
         self._retries = Retries()
         self._closing = Closing(services)
         self._entered = False
@@ -242,6 +245,31 @@ class ASGIRoutingConnector(DispatchingConnector):
         selector = Selector(host, caller=caller, method=method, path=path)
         odds = Odds(times=times, skip=skip, probability=probability, seed=seed)
         return self._get_instruments().inject(selector, fault, odds, allow_unused)
+
+    def intercept(
+        self, *, passthrough: bool | Iterable[str] = False, limits: bool = True, allow_refused: bool = False
+    ) -> AbstractContextManager[None]:
+        """Answer the requests of every `aiohttp.ClientSession` in the block: ``with connector.intercept():``.
+
+        A session that a service or a client library makes itself reaches the apps that are mounted here, also if it was
+        made before the block. Its cookies, traces, middlewares and timeouts are as ever. Its ``ssl`` and proxies mean
+        nothing for a mounted host. A host that is not mounted is refused by `UnmountedHostError`, and nothing is
+        resolved. Blocks may be nested, also of several connectors: the innermost that mounts a host answers.
+
+        Parameters:
+            passthrough: host patterns that are left to the session's own connector though nothing is mounted for them;
+                `True` for every host, `False`, the default, for none.
+            limits: whether the limits of the session's own connector hold; `True` by default.
+            allow_refused: whether the block may end though a call of a service was refused; `False` by default.
+
+        Raises `AssertionError` at the end of a block in which a call of a service was refused, since the service may
+        have handled the error. Raises `ValueError` or `TypeError` for a parameter that makes no sense.
+        """
+        from .interception import Interception, Passthrough
+
+        check_loop_or_none(self)
+        self._check_open()
+        return Interception(self, Passthrough(passthrough), limits, allow_refused)
 
     def _get_instruments(self) -> "Instruments":
         check_loop_or_none(self)

@@ -1,0 +1,158 @@
+"""`intercept()`: requests of sessions that others make, answered by the apps that are mounted here."""
+
+# The block is a part of its connector.
+# pyright: reportPrivateUsage=false
+
+import asyncio
+from collections.abc import Iterable
+from functools import partial
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+from aiohttp import BaseConnector, ClientRequest, ClientTimeout
+from aiohttp.connector import Connection
+from aiohttp.tracing import Trace
+from yarl import URL
+
+from asgi_connector._aiohttp.client_protocol import ClientProtocol
+from asgi_connector._aiohttp.interception import (
+    Slot,
+    add,
+    check_not_closed,
+    connect_as_always,
+    keeps_no_connections,
+    remove,
+    take_slot,
+)
+from asgi_connector._aiohttp.requests import address_of
+from asgi_connector._blocks import Block
+from asgi_connector._services.address import Address
+from asgi_connector._services.patterns import Pattern, covers, parse_pattern
+
+from .elsewhere import Elsewhere, nowhere
+from .loops import describe_loop, hint_for_pytest
+
+if TYPE_CHECKING:
+    from .dispatch import DispatchingConnector
+
+_REFUSED = nowhere("and intercept() lets no request to it through; to allow that, name it in passthrough=[...].")
+
+
+class Passthrough:
+    """Which hosts are left to the sessions' own connectors, though no app is mounted for them."""
+
+    def __init__(self, passthrough: bool | Iterable[str]) -> None:
+        self._all = passthrough is True
+        self._patterns: tuple[Pattern, ...] = ()
+        if isinstance(passthrough, bool):
+            return
+        if isinstance(passthrough, str) or not isinstance(passthrough, Iterable):
+            instead = f"; write [{passthrough!r}]" if isinstance(passthrough, str) else ""
+            raise TypeError(f"passthrough must be a bool or a list of host patterns, not {passthrough!r}{instead}")
+        self._patterns = tuple(parse_pattern(pattern) for pattern in passthrough)
+
+    def covers(self, address: Address) -> bool:
+        return self._all or any(covers(pattern, address) for pattern in self._patterns)
+
+
+class Interception(Block):
+    """What `intercept()` returns."""
+
+    def __init__(
+        self, connector: "DispatchingConnector", passthrough: Passthrough, limits: bool, allow_refused: bool
+    ) -> None:
+        for name, value in [("limits", limits), ("allow_refused", allow_refused)]:
+            if not isinstance(value, bool):
+                raise TypeError(f"{name} must be a bool, not {value!r}")
+        self._refused: list[str] = []
+        self._connector = connector
+        self._services = connector._services
+        self._passthrough = passthrough
+        self._limits = limits
+        self._allow_refused = allow_refused
+        super().__init__("intercept()", "with")
+
+    def __enter__(self) -> None:
+        self._enter()
+        add(self)
+        self._connector._interceptions.append(self)
+
+    def __exit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        __tracebackhide__ = True  # pytest shows the block
+        self._connector._interceptions.remove(self)
+        remove(self)
+        if exc_type is None and self._refused and not self._allow_refused:
+            raise AssertionError(self._explain())
+
+    def _explain(self) -> str:
+        number = len(self._refused)
+        calls = "1 call of a service was" if number == 1 else f"{number} calls of services were"
+        hint = "Mount these hosts, or name them in passthrough=[...]; allow_refused=True permits refused calls."
+        return "\n".join([f"{calls} refused in an intercept() block:", *self._refused, hint])
+
+    def note_refused(self, caller: str, method: str, url: str, problem: str) -> None:
+        """A call of the service *caller* was refused."""
+        self._refused.append(f"- {caller}: {method} {url}\n  {problem}")
+
+    def mounts(self, address: Address) -> bool:
+        return self._services.table.find(address) is not None
+
+    async def connect(
+        self, session_connector: BaseConnector, req: ClientRequest, traces: list[Trace], timeout: ClientTimeout
+    ) -> Connection:
+        """Get a connection for *req*, of which a session has asked *session_connector*."""
+        address = address_of(req)
+        in_own_loop = asyncio.get_running_loop() is self._services.loop
+        if self.mounts(address):
+            if not in_own_loop:
+                raise RuntimeError(self._explain_loop(req.url))
+            return await self._connect_to_app(session_connector, req, traces, timeout)
+        elsewhere = self._elsewhere(session_connector, address)
+        if in_own_loop and self._connector._is_usable():
+            return await self._connector.connect(req, traces, timeout, elsewhere)
+        # The journal belongs to the connector's own event loop.
+        if elsewhere.connect is None:
+            raise self._connector._refusal(req, elsewhere)
+        return await elsewhere.connect(req, traces, timeout)
+
+    def _elsewhere(self, session_connector: BaseConnector, address: Address) -> Elsewhere:
+        if not self._passthrough.covers(address):
+            return _REFUSED
+        name = f"the session's own connector, a {type(session_connector).__name__}"
+        return Elsewhere(partial(connect_as_always, session_connector), name)
+
+    async def _connect_to_app(
+        self, session_connector: BaseConnector, req: ClientRequest, traces: list[Trace], timeout: ClientTimeout
+    ) -> Connection:
+        if self._limits:
+            slot = await take_slot(session_connector, req, traces, timeout)
+        else:
+            slot = Slot(session_connector, req.connection_key, limited=False)
+        try:
+            elsewhere = self._elsewhere(session_connector, address_of(req))  # if the app is unmounted meanwhile
+            connection = await self._connector.connect(req, traces, timeout, elsewhere)
+        except BaseException:
+            slot.free()
+            raise
+        protocol = connection.protocol
+        if not isinstance(protocol, ClientProtocol):
+            slot.free()
+            return connection
+        if keeps_no_connections(session_connector):
+            protocol.force_close()
+        slot.hold(connection)
+        try:
+            check_not_closed(session_connector)
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    def _explain_loop(self, url: URL) -> str:
+        running, own = asyncio.get_running_loop(), self._services.loop
+        return (
+            f"{url.origin()} is mounted at {self._connector!r}, which belongs to {describe_loop(own)}, and a session asks "
+            f"for it from {describe_loop(running)}: an app answers in the event loop of its connector{hint_for_pytest()}"
+        )
