@@ -25,8 +25,11 @@ from asgi_connector import ASGIRoutingConnector, Exchange, Journal, faults
 from asgi_connector._network.transport import HIGH_WATER, MemoryTransport
 from asgi_connector._types import Message, Receive, Scope, Send
 from tests.conftest import LOOPS
+from tests.support.effort import examples
+from tests.support.flow import content
+from tests.support.waiting import settle
 
-MAX_EXAMPLES: Final = 200
+MAX_EXAMPLES: Final = examples(200)
 UNIT: Final = 0.001
 """What times are counted in: a millisecond, for loops whose time does not jump."""
 SOON: Final = 30.0
@@ -199,12 +202,6 @@ class Result:
     def response_body(self) -> bytes:
         assert isinstance(self.case.app, Answer)
         return content(self.number + 100, sum(self.case.app.pieces))
-
-
-def content(number: int, size: int) -> bytes:
-    """A body that is no other one's."""
-    word = b"%d;" % number
-    return (word * (size // len(word) + 1))[:size]
 
 
 class Programmed:
@@ -638,8 +635,7 @@ async def check_that_all_is_well(
 
 
 async def check_that_nothing_is_left(connector: WatchedConnector) -> None:
-    for _ in range(4):
-        await asyncio.sleep(0)
+    await settle()
     tasks = asyncio.all_tasks() - {asyncio.current_task()}
     assert not tasks, tasks
     assert connector._running.is_idle()

@@ -23,10 +23,12 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from yarl import URL
 
-from asgi_connector import ASGIRoutingConnector, Journal, faults
+from asgi_connector import Journal, faults
 from asgi_connector._types import ASGIApp, Receive, Scope, Send
 from tests.conftest import session_to
+from tests.support.effort import examples
 from tests.support.outside import Elsewhere, tcp_server
+from tests.support.sessions import connector_of
 
 SCRIPT: Final = Path(__file__).parent / "mermaid" / "read.mjs"
 NODE_MODULES: Final = Path(os.environ.get("MERMAID_NODE_MODULES", SCRIPT.parent / "node_modules"))
@@ -61,11 +63,6 @@ async def get(session: aiohttp.ClientSession, url: str | URL, method: str = "GET
     async with session.request(method, url, **settings) as response:
         await response.read()
         return response.status
-
-
-def connector_of(session: aiohttp.ClientSession) -> ASGIRoutingConnector:
-    assert isinstance(session.connector, ASGIRoutingConnector)
-    return session.connector
 
 
 def diagram(*lines: str) -> str:
@@ -433,7 +430,7 @@ def test_mermaid_gives_back_every_label_whatever_is_in_urls_and_host_names(
 ) -> None:
     cases: Counter[str] = Counter()
 
-    @settings(max_examples=80, deadline=None, database=None)
+    @settings(max_examples=examples(80), deadline=None, database=None)
     @given(st.lists(CALLS, min_size=1, max_size=8), st.booleans())
     @example([("GET", "a.internal", None, piece, True) for piece in PIECES], False)
     @example([("GET", "a.internal", None, piece, False) for piece in PIECES], False)
