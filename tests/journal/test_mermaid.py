@@ -1,7 +1,7 @@
 """The journal as a diagram: its exact text, and what Mermaid itself reads in it.
 
-The second part needs node and the npm package mermaid: ``npm install --prefix tests/journal/mermaid``, or the
-environment variable ``MERMAID_NODE_MODULES`` with the ``node_modules`` that it is in.
+The second part needs node and the npm package mermaid. ``tox run -e mermaid`` installs it beside this file; the
+environment variable ``MERMAID_NODE_MODULES`` names another directory ``node_modules`` that has it.
 """
 
 import asyncio
@@ -315,7 +315,7 @@ def mermaid() -> Iterator[Mermaid]:
     if not (NODE_MODULES / "mermaid").is_dir():
         if "MERMAID_NODE_MODULES" in os.environ:
             pytest.fail(f"there is no mermaid in {NODE_MODULES}, which MERMAID_NODE_MODULES names")
-        pytest.skip("Mermaid is not here: npm install --prefix tests/journal/mermaid")
+        pytest.skip("Mermaid is not installed: tox run -e mermaid")
     if NODE is None:
         pytest.skip("node is not here, which Mermaid needs")
     with subprocess.Popen(
