@@ -17,7 +17,7 @@ from hypercorn.config import Sockets
 
 from asgi_connector import ASGIRoutingConnector, LifespanError, Mount
 from asgi_connector._types import ASGIApp, Message, Receive, Scope, Send
-from tests.support.waiting import until
+from tests.support.waiting import run_turns, until
 
 Lifespan = Literal["auto", "on", "off"]
 Part = Callable[[Scope, Receive, Send], Awaitable[object]]
@@ -73,8 +73,7 @@ class App:
 async def waits(awaitable: Awaitable[object]) -> bool:
     """Whether it has no result after a hundred turns of the event loop; then it is cancelled."""
     task = asyncio.ensure_future(awaitable)
-    for _ in range(100):
-        await asyncio.sleep(0)
+    await run_turns(100)
     waiting = not task.done()
     if waiting:
         task.cancel()
