@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from asgi_connector import ASGIRoutingConnector, Mount
 from asgi_connector._network.transport import MemoryTransport
 from asgi_connector._types import ASGIApp
+from tests.support import effort
 from tests.support.reports import Reports
 
 AIOHTTP: Final = tuple(map(int, aiohttp.__version__.split(".")[:3]))
@@ -36,12 +37,28 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         default="asyncio",
         help="the event loops to run each test on, separated by commas: asyncio, uvloop (default: asyncio)",
     )
+    parser.addoption(
+        "--thorough",
+        action="store_true",
+        help="try every case of the tests that search or enumerate (default: a share of them)",
+    )
 
 
-def pytest_asyncio_loop_factories(
-    config: pytest.Config, item: pytest.Item
-) -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
-    return {name: LOOPS[name] for name in config.getoption("--loops").split(",")}
+def pytest_configure(config: pytest.Config) -> None:
+    effort.thorough = config.getoption("--thorough")
+    profile = hypothesis.settings.get_profile(hypothesis.settings.get_current_profile_name())
+    hypothesis.settings.register_profile("effort", profile, max_examples=effort.examples(profile.max_examples))
+    hypothesis.settings.load_profile("effort")
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Run the tests of the package first, then those of the frameworks, then the documentation."""
+
+    def place(item: pytest.Item) -> int:
+        return 2 if item.get_closest_marker("docs") else 1 if item.get_closest_marker("frameworks") else 0
+
+    items.sort(key=place)
 
 
 @pytest.hookimpl(trylast=True)

@@ -18,7 +18,9 @@ import pytest
 from sybil import Document
 from sybil.parsers.markdown.lexers import FencedCodeBlockLexer
 
-from tests.support.programs import ROOT, run_python
+from tests.support.programs import ROOT, pytest_arguments, run_python
+
+pytestmark = pytest.mark.docs
 
 README: Final = ROOT / "README.md"
 DOCS: Final = ROOT / "docs"
@@ -106,7 +108,7 @@ def test_the_code_runs_and_prints_what_the_page_shows(
         settings = (
             [] if (tmp_path / "pyproject.toml").exists() else ["-o", "asyncio_default_fixture_loop_scope=function"]
         )
-        output = run_python("-m", "pytest", "-q", "-p", "no:cacheprovider", "--rootdir", tmp_path, *settings, path)
+        output = run_python(*pytest_arguments(tmp_path, *settings, path))
         assert re.sub(r" in [0-9.]+s$", "", output.splitlines()[-1]) == block.printed.rstrip("\n")
     else:
         assert run_python(path) == block.printed

@@ -1,8 +1,13 @@
-"""How much lies between a writer and a reader, and how much memory that takes."""
+"""How much lies between a writer and a reader, and how much memory that takes.
+
+As a program, ``python -m tests.support.flow MODULE:FUNCTION SIZE``, it prints by how many bytes a transfer of SIZE
+bytes raises the peak of memory. FUNCTION is a coroutine function that takes a size, and returns how many bytes arrived.
+"""
 
 import asyncio
+import importlib
 import sys
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 KIB = 1024
@@ -21,6 +26,12 @@ async def until_it_stops(count: Callable[[], int]) -> int:
     return last
 
 
+def content(number: int, size: int) -> bytes:
+    """A body of *size* bytes that differs from the body of every other *number*."""
+    word = b"%d;" % number
+    return (word * (size // len(word) + 1))[:size]
+
+
 def new_piece() -> bytes:
     return b"x" * (64 * KIB)  # not the same object again and again, which would need no memory wherever it is kept
 
@@ -34,3 +45,20 @@ def peak_memory() -> int:
 
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * KIB
+
+
+async def _transfer(function: Callable[[int], Awaitable[int]], size: int) -> None:
+    assert await function(size) == size
+
+
+def main(name: str, size: int) -> None:
+    module, _, attribute = name.partition(":")
+    function = getattr(importlib.import_module(module), attribute)
+    asyncio.run(_transfer(function, 16 * MIB))
+    before = peak_memory()
+    asyncio.run(_transfer(function, size))
+    print(peak_memory() - before)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], int(sys.argv[2]))

@@ -9,6 +9,8 @@ from aiohttp.client_proto import ResponseHandler
 from multidict import CIMultiDictProxy
 from yarl import URL
 
+from tests.support.waiting import until
+
 
 class RawConnection:
     """The client's end of a connection: bytes out, parsed responses in."""
@@ -22,8 +24,7 @@ class RawConnection:
         assert transport is not None
         for piece in pieces:
             transport.write(piece)
-            while transport.get_write_buffer_size():  # noqa: ASYNC110 (nothing tells; it is the next turn, mostly)
-                await asyncio.sleep(0)
+            await until(lambda: not transport.get_write_buffer_size())
 
     async def head(self) -> tuple[int, CIMultiDictProxy[str], aiohttp.StreamReader]:
         """The next response, which may be an interim one: its status, its headers, and its body as it comes."""

@@ -16,6 +16,7 @@ from typing import Any, Final
 from aiohttp import TCPConnector
 
 from asgi_connector import faults
+from tests.support.waiting import until
 
 LOCALHOST: Final = "127.0.0.1"
 
@@ -193,8 +194,7 @@ class Relay:
             on_the_way = any(_pending(each, termios.TIOCOUTQ) for each in pair)
             return on_the_way or any(_pending(client, termios.FIONREAD) for client in self._clients)
 
-        while pending():  # noqa: ASYNC110 (nothing tells but the kernel, when it is asked)
-            await asyncio.sleep(0)
+        await until(lambda: not pending())
 
 
 async def _drain(loop: asyncio.AbstractEventLoop, connection: socket.socket) -> None:

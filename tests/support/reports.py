@@ -44,3 +44,24 @@ def assert_logged(caplog: pytest.LogCaptureFixture, exc: BaseException, request:
     assert record.exc_info[1] is exc
     message = record.getMessage()
     assert message.endswith(request), message
+
+
+def collect_reports() -> list[Report]:
+    """What the loop's exception handler is called with from now on."""
+    reports: list[Report] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, report: reports.append(report))
+    return reports
+
+
+def logged(caplog: pytest.LogCaptureFixture) -> list[tuple[int, str]]:
+    """Level and message of what the package has logged above DEBUG."""
+    return [
+        (record.levelno, record.getMessage())
+        for record in caplog.records
+        if record.name == "asgi_connector" and record.levelno > logging.DEBUG
+    ]
+
+
+def logged_messages(caplog: pytest.LogCaptureFixture) -> list[str]:
+    """The messages of `logged()`."""
+    return [message for _, message in logged(caplog)]

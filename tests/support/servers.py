@@ -17,6 +17,7 @@ from hypercorn.config import Sockets
 
 from asgi_connector import ASGIRoutingConnector, LifespanError, Mount
 from asgi_connector._types import ASGIApp, Message, Receive, Scope, Send
+from tests.support.waiting import run_turns, until
 
 Lifespan = Literal["auto", "on", "off"]
 Part = Callable[[Scope, Receive, Send], Awaitable[object]]
@@ -72,8 +73,7 @@ class App:
 async def waits(awaitable: Awaitable[object]) -> bool:
     """Whether it has no result after a hundred turns of the event loop; then it is cancelled."""
     task = asyncio.ensure_future(awaitable)
-    for _ in range(100):
-        await asyncio.sleep(0)
+    await run_turns(100)
     waiting = not task.done()
     if waiting:
         task.cancel()
@@ -177,8 +177,7 @@ async def _uvicorn(config: uvicorn.Config) -> AsyncIterator[str]:
 async def _end(server: uvicorn.Server, tasks: set[asyncio.Task[Any]]) -> None:
     """Wait for the apps, whose clients have gone, and for the tasks that websockets has without uvicorn's knowledge."""
     await _gone(tasks)
-    while server.server_state.connections:  # noqa: ASYNC110 (nothing tells, but they are closing)
-        await asyncio.sleep(0)
+    await until(lambda: not server.server_state.connections)
 
 
 async def _gone(tasks: set[asyncio.Task[Any]]) -> None:

@@ -17,6 +17,7 @@ from aiohttp import ClientError, ClientSession, ClientTimeout
 
 from asgi_connector import ASGIRoutingConnector, Journal, faults
 from asgi_connector._types import Receive, Scope, Send
+from tests.support.waiting import until
 
 MANY = 8  # at the same time: enough that they are not in the same order by chance
 LoopFactory = Callable[[], asyncio.AbstractEventLoop]
@@ -169,8 +170,7 @@ async def delay_what_is_open(seed: int) -> Journal:
 async def many_asking(system: System, service: str) -> AsyncIterator[None]:
     """Many requests that have started, and are let go on in the block."""
     clients = [asyncio.create_task(system.ask(service, f"/{number}")) for number in range(MANY)]
-    while len(system.journal.select(f"{service}.internal")) < MANY:  # noqa: ASYNC110 (nothing tells of a start)
-        await asyncio.sleep(0)
+    await until(lambda: len(system.journal.select(f"{service}.internal")) >= MANY)
     yield
     await asyncio.gather(*clients)
 
@@ -186,8 +186,7 @@ async def let_go_what_hung(seed: int) -> Journal:
                 blocks.enter_context(system.connector.inject(f"{service}.internal", fault, seed=seed))
             for service in ("users", "bank", "payments"):
                 clients.start(system.ask_many(service, "POST"))
-            while len(system.journal) < 4 * MANY:  # noqa: ASYNC110 (nothing tells of a start)
-                await asyncio.sleep(0)
+            await until(lambda: len(system.journal) >= 4 * MANY)
     return system.journal
 
 
