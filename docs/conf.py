@@ -11,7 +11,7 @@ _metadata = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project
 project = _metadata["name"]
 version = release = _metadata["version"]
 
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx_copybutton"]
 # No intersphinx: the inventories of Python and aiohttp are had from the network only, and without it the build would
 # warn, which is an error.
 
@@ -27,6 +27,11 @@ maximum_signature_line_length = 80
 napoleon_numpy_docstring = False
 python_use_unqualified_type_names = True
 
+copybutton_exclude = ".linenos, .gp, .go"  # prompts and output are not copied
+copybutton_selector = "div:not(.highlight-text) > div.highlight > pre"  # code, and not what it prints
+
 html_theme = "furo"
+html_static_path = ["_static"]
+html_css_files = ["custom.css"]
 html_title = f"{project} {version}"
 exclude_patterns = ["_build"]

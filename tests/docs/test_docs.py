@@ -136,10 +136,26 @@ def test_links_to_files_lead_to_files(page: Path) -> None:
     assert [target for target in targets if not (page.parent / target).is_file()] == []
 
 
-def test_every_page_is_in_the_table_of_contents() -> None:
-    contents = "".join(source for language, source, _ in fences_of(DOCS / "index.md") if language == "{toctree}")
-    listed = re.findall(r"^([a-z0-9/-]+)$", contents, re.MULTILINE)
-    assert sorted(listed) == sorted(name_of(page)[:-3] for page in PAGES[1:] if page != DOCS / "index.md")
+def contents_of(page: Path) -> list[Path]:
+    """The pages that the tables of contents on *page* name, in their order."""
+    tables = "".join(source for language, source, _ in fences_of(page) if language == "{toctree}")
+    return [page.parent / f"{name}.md" for name in re.findall(r"^([a-z0-9/-]+)$", tables, re.MULTILINE)]
+
+
+def test_every_page_is_in_one_table_of_contents() -> None:
+    listed = sorted(name_of(found) for page in PAGES for found in contents_of(page))
+    assert listed == sorted(name_of(page) for page in PAGES[1:] if page != DOCS / "index.md")
+
+
+def test_the_index_lists_each_page_of_a_group_with_a_line_of_its_own() -> None:
+    """The sidebar shows the tables of contents, and the page shows the lists: they say the same."""
+    sections = re.split(r"^## ", (DOCS / "index.md").read_text("utf-8"), flags=re.MULTILINE)[1:]
+    for section in sections:
+        title = section.partition("\n")[0]
+        captions = re.findall(r"^:caption: (.+)$", section, re.MULTILINE)
+        listed = re.findall(r"^- \[[^\]]+\]\(([a-z0-9/-]+)\.md\): [^\n]{10}", section, re.MULTILINE)
+        table = re.findall(r"^([a-z0-9/-]+)$", section.partition(":maxdepth: 1")[2], re.MULTILINE)
+        assert (captions, listed) == ([title], table)
 
 
 def test_the_design_names_every_module() -> None:
