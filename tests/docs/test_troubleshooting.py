@@ -333,7 +333,8 @@ def printed_by_pytest(tmp_path_factory: pytest.TempPathFactory) -> str:
     directory = tmp_path_factory.mktemp("test_files")
     for number, source in enumerate(TEST_FILES.values()):
         (directory / f"test_{number}.py").write_text(PRELUDE + source, "utf-8")
-    settings = ["-p", "no:cacheprovider", "--rootdir", directory, "-o", "asyncio_default_fixture_loop_scope=function"]
+    settings: list[str | Path] = ["-p", "no:cacheprovider", "--rootdir", directory]
+    settings += ["-o", "asyncio_default_fixture_loop_scope=function"]
     output = output_of("-m", "pytest", "-p", "pytest_asyncio.plugin", *settings, directory)
     return re.sub(r"^E   +", "", output, flags=re.MULTILINE)
 
