@@ -12,12 +12,20 @@ from contextvars import Context
 from typing import Any, cast
 
 import pytest
-from asgi_connector._network.line import Allowance, CutStage, HangStage, LatencyStage, Stage, ThrottleStage
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from typing_extensions import override
 
+from asgi_connector._network.impairments import (
+    Allowance,
+    CutStage,
+    HangStage,
+    Impairments,
+    LatencyStage,
+    Stage,
+    ThrottleStage,
+)
 from asgi_connector._network.states import TRANSITIONS, Event, State
 from asgi_connector._network.transport import MemoryTransport, connect_pair
 from tests.support.effort import examples, sample
