@@ -165,7 +165,7 @@ class DispatchingConnector(PoolingConnector):
         exchange: "LiveExchange | None",
     ) -> Connection:
         if exchange is not None:
-            exchange.leaves("refused" if self._fallback is None else "fallback")
+            exchange.goes_elsewhere("refused" if self._fallback is None else "fallback")
             traces = [*traces, trace_reuse(exchange.connection_taken)]
         if self._fallback is None:
             raise self._refusal(req)
