@@ -1,4 +1,4 @@
-"""How a connector closes: begun once, awaited by any number of callers."""
+"""`Closing`: closes a connector in one task, which any number of callers may await."""
 
 import asyncio
 from collections.abc import Callable, Coroutine, Generator
@@ -15,16 +15,16 @@ class Closing:
 
     def __init__(self, services: Services) -> None:
         self.task: asyncio.Task[list[Exception]] | None = None
-        """It closes everything, and returns what failed; `None` until it has begun."""
+        """The task closes everything and returns the errors. It is `None` until the closing begins."""
         self._services = services
         self._awaited = False
 
     def begin(self, close_all: Coroutine[Any, Any, list[Exception]]) -> None:
-        # Not by the loop's task factory: an eager task would run its first step in the middle of an app's.
+        # Not with the loop's task factory: an eager task would run its first step inside a step of an app.
         self.task = asyncio.Task(close_all, loop=self._services.loop, context=Context())
 
     async def wait(self) -> None:
-        """Return when all is closed, or raise what failed. If this is cancelled, apps are cancelled immediately."""
+        """Return when everything is closed. Raises the errors. If cancelled, it cancels the apps immediately."""
         assert self.task is not None
         self._awaited = True
         try:
@@ -42,10 +42,10 @@ class Closing:
 
 
 class Waiting:
-    """What `close()` returns: it may be awaited, or left alone."""
+    """The awaitable that `close()` returns. The caller does not have to await it."""
 
     def __init__(self, wait: Callable[[], Coroutine[Any, Any, None]] | None) -> None:
-        """*wait* makes the coroutine that is awaited; with `None` there is nothing to wait for."""
+        """*wait* makes the coroutine that is awaited. With `None`, awaiting returns immediately."""
         self._wait = wait
 
     def __await__(self) -> Generator[Any, None, None]:

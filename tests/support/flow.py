@@ -13,11 +13,11 @@ from pathlib import Path
 KIB = 1024
 MIB = 1024 * KIB
 BOUND = MIB
-"""What may lie between a writer and a reader: our mark (64 KiB), a slice (256 KiB), aiohttp's own mark (512 KiB)."""
+"""The most bytes between a writer and a reader: our own mark (64 KiB), a slice (256 KiB), aiohttp's mark (512 KiB)."""
 
 
 async def until_it_stops(count: Callable[[], int]) -> int:
-    """Let the event loop turn until *count* has been the same for many turns."""
+    """Run the event loop until *count* has returned the same number for many turns. Return the number."""
     last, same = count(), 0
     while same < 50:
         await asyncio.sleep(0)
@@ -33,13 +33,13 @@ def content(number: int, size: int) -> bytes:
 
 
 def new_piece() -> bytes:
-    return b"x" * (64 * KIB)  # not the same object again and again, which would need no memory wherever it is kept
+    return b"x" * (64 * KIB)  # a new object each time: a shared one would use no memory, wherever it is kept
 
 
 def peak_memory() -> int:
-    """The most memory that this process has had, in bytes."""
+    """Return the peak memory of this process, in bytes."""
     status = Path("/proc/self/status")
-    if status.exists():  # there, the number of getrusage() begins with that of the parent process
+    if status.exists():  # on Linux, getrusage() starts with the number of the parent process
         return next(int(line.split()[1]) for line in status.read_text().splitlines() if line.startswith("VmHWM")) * KIB
     import resource  # not on Windows
 
