@@ -1,7 +1,7 @@
-"""ASGI "lifespan": one task for each app, from its startup to its shutdown, and the state that it leaves for requests.
+"""ASGI "lifespan": one task for each app, from its startup to its shutdown, and the state that requests get from it.
 
-See the ASGI spec, *Lifespan Protocol*. Startup and shutdown run in one task, so that task groups and cancel scopes may
-be held from one to the other.
+See the ASGI spec, *Lifespan Protocol*. Startup and shutdown run in one task, so that an app can keep task groups and
+cancel scopes open from one to the other.
 """
 
 import asyncio
@@ -41,19 +41,19 @@ class _State(enum.Enum):
 
 
 class LifespanOwner(Protocol):
-    """The lifespans of a connector, as one of them sees them."""
+    """The part of a connector's `Lifespans` that each `Lifespan` uses."""
 
     loop: asyncio.AbstractEventLoop
     timeout: float
-    """Seconds that a shutdown may take, or a startup that is in the way."""
+    """Seconds that a shutdown may take, or a startup that a shutdown has to wait for."""
     started: "list[Lifespan]"
-    """Those that run now, in the order in which they started."""
+    """The running lifespans, in the order in which they started."""
 
 
 class Lifespan(Startup):
     """The lifespan of one app, however often it is mounted.
 
-    `ready` says whether requests may be sent to the app; it is all that a request looks at.
+    `ready` says whether requests may be sent to the app. Requests check nothing else.
     """
 
     def __init__(self, app: ASGIApp, setting: Setting, name: str, context: Context, owner: LifespanOwner) -> None:
@@ -66,21 +66,21 @@ class Lifespan(Startup):
         self.users = 0  # mounts that need the app
         self._context = context
         self._state = _State.NEW
-        self._caller: Caller | None = None  # what it is to those whom its app calls
+        self._caller: Caller | None = None  # the caller that the services see which the app calls
         self._task: asyncio.Task[None] | None = None
-        self._timer: asyncio.TimerHandle | None = None  # of a failure that was reported, and whose cause may follow
+        self._timer: asyncio.TimerHandle | None = None  # runs after a reported failure, whose cause may follow
         self._waiters = Waiters()  # for the end of the startup
         self._startup_over = asyncio.Event()
         self._told_to_stop = asyncio.Event()
-        # How far the conversation with the app has come.
+        # The progress of the exchange with the app.
         self._startup_received = False
         self._shutdown_received = False
         self._shutdown_completed = False
         self._answered_garbage = False
-        self._dismissed = False  # cancelled by us or with the event loop, which is no failure of the app
+        self._dismissed = False  # cancelled by us or with the event loop, which is not the app's failure
         self._failure: str | None = None  # the message of startup.failed or shutdown.failed
-        self._died = False  # it failed while it was up, which has been logged
-        self._error: BaseException | None = None  # what the app raised
+        self._died = False  # it failed while it was running, and that was logged
+        self._error: BaseException | None = None  # the exception that the app raised
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} of {self.name!r}, {self._state.value}>"
@@ -96,16 +96,16 @@ class Lifespan(Startup):
 
     @property
     def over(self) -> bool:
-        """Whether the shutdown has begun, so that the app is of no use any more."""
+        """Whether the shutdown has begun, so that the app can no longer be used."""
         return self._state is _State.STOPPING or self._state is _State.STOPPED
 
     # Startup.
 
     async def wait_started(self) -> None:
-        """Start the app if that has not been done, and return when it has started, or does not support lifespan.
+        """Start the app if necessary, and return when it has started, or does not support lifespan.
 
-        Returns early if `release_waiters()` is called. Raises `LifespanError` if the startup failed, or waits for
-        something that waits for it.
+        Returns early if `release_waiters()` is called. Raises `LifespanError` if the startup failed, or if it waits,
+        directly or not, for the caller.
         """
         if self.ready:
             return
@@ -122,13 +122,13 @@ class Lifespan(Startup):
         context = self._context.copy()
         self._caller = Caller(self, self.name, None, None)
         context.run(current_caller.set, self._caller)
-        # Not by the loop's task factory: an eager task would run before it is known here.
+        # Not the loop's task factory, because an eager task would run before self._task is set.
         self._task = asyncio.Task(self._run(), loop=self.owner.loop, context=context)
         self._task.add_done_callback(self._task_done)
         discard_silently(self._task)
 
-    def _task_done(self, task: "asyncio.Task[None]") -> None:
-        """A task that was cancelled before it called the app has ended without telling."""
+    def _task_done(self, task: asyncio.Task[None]) -> None:
+        """Report a task that was cancelled before it called the app. It ends without running `_run()`."""
         if self._state is _State.STARTING:
             self._failure = "it was cancelled before it began"
             self._end_starting(_State.FAILED)
@@ -153,7 +153,7 @@ class Lifespan(Startup):
         except BaseException as exc:
             if is_discarded(exc, self._task, self.owner.loop):
                 if self._timer is not None:
-                    self._timer.cancel()  # it would keep this lifespan
+                    self._timer.cancel()  # it would keep this lifespan alive
                 return
             if not (self._dismissed and isinstance(exc, asyncio.CancelledError)):
                 if ends_with_loop(exc, self.owner.loop):
@@ -175,12 +175,12 @@ class Lifespan(Startup):
             self._report_death()
 
     def _loop_ends(self) -> None:
-        """The app is cancelled with all other tasks of the loop: what it makes of that is no failure."""
+        """Note that the app was cancelled with all other tasks of the loop. The result is not a failure of the app."""
         self._dismissed = True
         self._failure = "the event loop ends" if self._state is _State.STARTING else None
 
     def _report_death(self) -> None:
-        """The lifespan has failed while it is up: requests are still served, as by uvicorn, and `stop()` will raise."""
+        """Log that a running lifespan has failed. Requests are still served, as by uvicorn, and `stop()` will raise."""
         if not self._died:
             self._died = True
             reason = "" if self._error is not None else f": {self._failure or _NO_REASON}"
@@ -203,7 +203,7 @@ class Lifespan(Startup):
             self.release_waiters()
 
     def _dismiss(self) -> None:
-        """End the app's task, from which nothing more is expected."""
+        """Cancel the app's task, because nothing more is expected from it."""
         assert self._task is not None
         self._dismissed = True
         self._task.cancel("The lifespan is over")
@@ -217,7 +217,7 @@ class Lifespan(Startup):
         if self._failure is None and not self._shutdown_received:
             self._shutdown_received = True
             return {"type": "lifespan.shutdown"}
-        # The app has said its last word, and asks for more, which will not come.
+        # The app has sent its last message, but waits for another event. There is none.
         self._end_starting(_State.FAILED)
         self._dismiss()
         never: asyncio.Future[Message] = self.owner.loop.create_future()
@@ -225,7 +225,7 @@ class Lifespan(Startup):
 
     async def _send(self, message: Message) -> None:
         if self.owner.loop.is_closed():
-            return  # a framework that is finalised reports a failure
+            return  # a framework reports a failure while it is finalised
         kind = message["type"]
         if self._failure is None and not self._shutdown_completed:
             if self._state is _State.STARTING and kind == "lifespan.startup.complete":
@@ -235,7 +235,7 @@ class Lifespan(Startup):
                 self._failed(message)
                 return
             if self._state is _State.STARTED and kind == "lifespan.shutdown.failed":
-                self._failed(message)  # it has not been asked to shut down: it fails while it is up
+                self._failed(message)  # not asked to shut down, so the app failed while it was running
                 return
             if self._state is _State.STOPPING and kind == "lifespan.shutdown.complete":
                 self._shutdown_completed = True
@@ -252,7 +252,7 @@ class Lifespan(Startup):
         self._end_starting(_State.STARTED)
 
     def _failed(self, message: Message) -> None:
-        """Frameworks report a failure first and raise its cause after it: what the app raises now is awaited."""
+        """Note a failure, and wait for its cause: frameworks first report a failure, then raise the exception."""
         self._failure = message.get("message", "")
         assert self._task is not None
         self._timer = timer = self.owner.loop.call_later(self.owner.timeout, self._failed_long_ago)
@@ -267,9 +267,10 @@ class Lifespan(Startup):
     # Shutdown.
 
     async def stop(self) -> None:
-        """Shut the app down, if it has started; a startup that is under way is given the time to end.
+        """Shut the app down, if it has started. A startup that is running may end first.
 
-        Each has the owner's timeout, and is cancelled then. Raises `LifespanError` if the shutdown failed.
+        Startup and shutdown each have the owner's timeout, and are cancelled after it. Raises `LifespanError` if the
+        shutdown failed.
         """
         if self._state is _State.STARTING:
             await self._await_startup()
@@ -316,7 +317,7 @@ class Lifespan(Startup):
         text = f"it did not end within {self.owner.timeout} seconds, and was cancelled {where_it_waits(self._task)}"
         await self._cancel()
         if not reported and not self._shutdown_completed:
-            self._failure = text  # in the place of what the app says of its cancellation
+            self._failure = text  # instead of the app's own message about its cancellation
 
     async def _cancel(self) -> None:
         assert self._task is not None
