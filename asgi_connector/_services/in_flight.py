@@ -205,8 +205,8 @@ class InFlight:
         with self.reporting_delay():
             cancelled = await self._cancel_overdue(timeout)
         if cancelled:
-            _, disobedient = await asyncio.wait(cancelled, timeout=CANCEL_PATIENCE)
-            for task in disobedient:
+            _, still_running = await asyncio.wait(cancelled, timeout=CANCEL_PATIENCE)
+            for task in still_running:
                 described = _describe(cancelled[task])
                 self._remove(cancelled[task])  # it still runs, but is not waited for any more
                 logger.error("An app went on though it was cancelled: %s, %s", described, where_it_waits(task))

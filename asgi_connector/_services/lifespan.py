@@ -71,15 +71,15 @@ class Lifespan(Startup):
         self._timer: asyncio.TimerHandle | None = None  # runs after a reported failure, whose cause may follow
         self._waiters = Waiters()  # for the end of the startup
         self._startup_over = asyncio.Event()
-        self._told_to_stop = asyncio.Event()
+        self._shutdown_requested = asyncio.Event()
         # The progress of the exchange with the app.
         self._startup_received = False
         self._shutdown_received = False
         self._shutdown_completed = False
-        self._answered_garbage = False
-        self._dismissed = False  # cancelled by us or with the event loop, which is not the app's failure
+        self._sent_unknown_message = False
+        self._cancel_expected = False  # cancelled by us or with the event loop, which is not the app's failure
         self._failure: str | None = None  # the message of startup.failed or shutdown.failed
-        self._died = False  # it failed while it was running, and that was logged
+        self._failure_reported = False  # it failed while it was running, and that was logged
         self._error: BaseException | None = None  # the exception that the app raised
 
     def __repr__(self) -> str:
@@ -155,7 +155,7 @@ class Lifespan(Startup):
                 if self._timer is not None:
                     self._timer.cancel()  # it would keep this lifespan alive
                 return
-            if not (self._dismissed and isinstance(exc, asyncio.CancelledError)):
+            if not (self._cancel_expected and isinstance(exc, asyncio.CancelledError)):
                 if ends_with_loop(exc, self.owner.loop):
                     self._loop_ends()
                 else:
@@ -166,23 +166,23 @@ class Lifespan(Startup):
         assert self._caller is not None
         self._caller.app_returned()
         if self._state is _State.STARTING:
-            unsupported = self._error is None or not self._startup_received or self._answered_garbage
-            if self._failure is None and unsupported and not self._dismissed:
+            unsupported = self._error is None or not self._startup_received or self._sent_unknown_message
+            if self._failure is None and unsupported and not self._cancel_expected:
                 self._unsupported()
             else:
                 self._end_starting(_State.FAILED)
         elif self._state is _State.STARTED and (self._error is not None or self._failure is not None):
-            self._report_death()
+            self._report_failure()
 
     def _loop_ends(self) -> None:
         """Note that the app was cancelled with all other tasks of the loop. The result is not a failure of the app."""
-        self._dismissed = True
+        self._cancel_expected = True
         self._failure = "the event loop ends" if self._state is _State.STARTING else None
 
-    def _report_death(self) -> None:
+    def _report_failure(self) -> None:
         """Log that a running lifespan has failed. Requests are still served, as by uvicorn, and `stop()` will raise."""
-        if not self._died:
-            self._died = True
+        if not self._failure_reported:
+            self._failure_reported = True
             reason = "" if self._error is not None else f": {self._failure or _NO_REASON}"
             how = "with an exception" if self._error is not None else "with a failure"
             logger.error("The lifespan of the app at %r ended %s%s", self.name, how, reason, exc_info=self._error)
@@ -202,10 +202,10 @@ class Lifespan(Startup):
             self._startup_over.set()
             self.release_waiters()
 
-    def _dismiss(self) -> None:
+    def _cancel_task(self) -> None:
         """Cancel the app's task, because nothing more is expected from it."""
         assert self._task is not None
-        self._dismissed = True
+        self._cancel_expected = True
         self._task.cancel("The lifespan is over")
 
     async def _receive(self) -> Message:
@@ -213,13 +213,13 @@ class Lifespan(Startup):
             self._startup_received = True
             return {"type": "lifespan.startup"}
         if self._failure is None:
-            await self._told_to_stop.wait()
+            await self._shutdown_requested.wait()
         if self._failure is None and not self._shutdown_received:
             self._shutdown_received = True
             return {"type": "lifespan.shutdown"}
         # The app has sent its last message, but waits for another event. There is none.
         self._end_starting(_State.FAILED)
-        self._dismiss()
+        self._cancel_task()
         never: asyncio.Future[Message] = self.owner.loop.create_future()
         return await never
 
@@ -243,7 +243,7 @@ class Lifespan(Startup):
             if self._state is _State.STOPPING and kind == "lifespan.shutdown.failed":
                 self._failure = message.get("message", "")
                 return
-        self._answered_garbage = not str(kind).startswith("lifespan.")
+        self._sent_unknown_message = not str(kind).startswith("lifespan.")
         raise ASGIProtocolError(f"Unexpected ASGI message '{kind}' sent, while the lifespan is {self._state.value}.")
 
     def _started(self) -> None:
@@ -255,14 +255,14 @@ class Lifespan(Startup):
         """Note a failure, and wait for its cause: frameworks first report a failure, then raise the exception."""
         self._failure = message.get("message", "")
         assert self._task is not None
-        self._timer = timer = self.owner.loop.call_later(self.owner.timeout, self._failed_long_ago)
+        self._timer = timer = self.owner.loop.call_later(self.owner.timeout, self._stop_waiting_for_cause)
         self._task.add_done_callback(lambda _: timer.cancel())
 
-    def _failed_long_ago(self) -> None:
+    def _stop_waiting_for_cause(self) -> None:
         self._end_starting(_State.FAILED)
         if self._state is _State.STARTED:
-            self._report_death()
-        self._dismiss()
+            self._report_failure()
+        self._cancel_task()
 
     # Shutdown.
 
@@ -301,14 +301,14 @@ class Lifespan(Startup):
         self._state = _State.STOPPING
         self.ready = False
         self.owner.started.remove(self)
-        self._told_to_stop.set()
+        self._shutdown_requested.set()
         assert self._task is not None
         done, _ = await asyncio.wait({self._task}, timeout=self.owner.timeout)
         if not done:
             await self._cancel_shutdown()
         self._set_stopped()
         if self._failure is not None or self._error is not None:
-            when = "while it was up" if self._died else "to shut down"
+            when = "while it was up" if self._failure_reported else "to shut down"
             raise LifespanError(self._describe_failure(when)) from self._error
 
     async def _cancel_shutdown(self) -> None:
@@ -321,7 +321,7 @@ class Lifespan(Startup):
 
     async def _cancel(self) -> None:
         assert self._task is not None
-        self._dismiss()
+        self._cancel_task()
         await asyncio.wait({self._task}, timeout=CANCEL_PATIENCE)
 
     def _describe_failure(self, when: str) -> str:

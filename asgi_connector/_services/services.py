@@ -48,7 +48,7 @@ class Services:
 
     async def unmount(self, pattern: str) -> None:
         """Unmount the visible app at *pattern*; return when it has shut down. Raises `KeyError` if there is none."""
-        mounted = self.table.seen_at(pattern)
+        mounted = self.table.visible_at(pattern)
         if mounted is None:
             raise KeyError(f"{pattern!r} is not mounted. {self.table.describe(pattern)}")
         _check_outside(mounted)

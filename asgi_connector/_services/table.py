@@ -39,7 +39,7 @@ class MountTable:
         self._layers: dict[Pattern, list[Layer]] = {}
         # The visible mounts, by host and then by port and scheme. So the cost of a lookup does not depend on the number
         # of mounts, however they are spread over hosts and ports.
-        self._seen: dict[str, dict[tuple[int | None, bool | None], MountedApp]] = {}
+        self._visible: dict[str, dict[tuple[int | None, bool | None], MountedApp]] = {}
         self._spellings = Spellings()  # of the hosts with a visible mount
         # The results of recent lookups. They are cleared when a mount changes, and when there are too many.
         self._found: dict[Address, MountedApp | None] = {}
@@ -99,26 +99,26 @@ class MountTable:
     def _show(self, key: Pattern) -> None:
         self._found.clear()
         layers = self._layers[key]
-        at_host = self._seen.get(key.host)
+        at_host = self._visible.get(key.host)
         mounted = layers[-1].mounted
         if mounted is not None:
             if at_host is None:
-                self._seen[key.host] = at_host = {}
+                self._visible[key.host] = at_host = {}
                 self._spellings.add(key.host)
             at_host[key.port, key.secure] = mounted
             return
         if at_host is not None:
             at_host.pop((key.port, key.secure), None)
             if not at_host:
-                del self._seen[key.host]
+                del self._visible[key.host]
                 self._spellings.remove(key.host)
         if len(layers) == 1:
             del self._layers[key]
 
-    def seen_at(self, pattern: str) -> MountedApp | None:
+    def visible_at(self, pattern: str) -> MountedApp | None:
         """Return the visible app at exactly *pattern*, in any spelling."""
         key = parse_pattern(pattern)
-        return self._seen.get(key.host, {}).get((key.port, key.secure))
+        return self._visible.get(key.host, {}).get((key.port, key.secure))
 
     def find(self, address: Address) -> MountedApp | None:
         """Return the app for *address*: the one with the most specific pattern that matches it."""
@@ -137,9 +137,9 @@ class MountTable:
         The order of the lookups *is* the precedence: the exact host, then each suffix from the longest to the shortest,
         then ``*``. For each of them: with port and scheme, with the port only, with the scheme only, with neither.
         """
-        seen, port, secure = self._seen, address.port, address.secure
+        visible, port, secure = self._visible, address.port, address.secure
         for name in names_for(address.host):
-            if (at_host := seen.get(name)) is not None:
+            if (at_host := visible.get(name)) is not None:
                 for key in ((port, secure), (port, None), (None, secure), (None, None)):
                     if (mounted := at_host.get(key)) is not None:
                         return mounted
@@ -150,11 +150,11 @@ class MountTable:
         return any(overlap(pattern, parse_pattern(mounted.pattern)) for mounted in self)
 
     def __iter__(self) -> Iterator[MountedApp]:
-        for at_host in self._seen.values():
+        for at_host in self._visible.values():
             yield from at_host.values()
 
     def __len__(self) -> int:
-        return sum(map(len, self._seen.values()))
+        return sum(map(len, self._visible.values()))
 
     def describe(self, host: str) -> str:
         """Return a text for error messages: the mounted patterns, and the one spelled most like *host*."""
@@ -162,7 +162,7 @@ class MountTable:
         if not number:
             return "Nothing is mounted."
         closest = self._spellings.closest_to(host)
-        hint = "" if closest is None else f"Did you mean {next(iter(self._seen[closest].values())).pattern!r}? "
+        hint = "" if closest is None else f"Did you mean {next(iter(self._visible[closest].values())).pattern!r}? "
         shown = ", ".join(repr(mounted.pattern) for mounted in islice(self, _NAMES_SHOWN))
         more = f" and {number - _NAMES_SHOWN} more" if number > _NAMES_SHOWN else ""
         return f"{hint}Mounted: {shown}{more}."
@@ -193,7 +193,7 @@ class Mounts(Mapping[str, Mount]):
 
     def __getitem__(self, pattern: str) -> Mount:
         try:
-            mounted = self._table.seen_at(pattern)
+            mounted = self._table.visible_at(pattern)
         except (TypeError, ValueError):
             mounted = None
         if mounted is None:
