@@ -69,7 +69,7 @@ class ClientProtocol(ResponseHandler):
         super().close()
 
     def _cut_body_off(self) -> None:
-        """Fail the body, because the server has ended the connection. After aiohttp's `close()`, its reader would hang."""
+        """Fail the body, because the server has ended the connection. After aiohttp's `close()` its reader hangs."""
         payload = self._payload
         if payload is not None and self._frames_queue is None and not payload.is_eof() and payload.exception() is None:
             exc = self._app_exception

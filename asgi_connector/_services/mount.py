@@ -44,8 +44,8 @@ class Mount:
     The default of each setting is the connector's setting.
 
     Raises:
-        TypeError: *app* is not an ASGI application, but for example a class, a function that returns an app, a
-            coroutine or a WSGI application; or a setting has the wrong type.
+        TypeError: *app* is not an ASGI application (for example, it is a class, a function that returns an app, a
+            coroutine or a WSGI application), or a setting has the wrong type.
         ValueError: ``root_path`` does not start with a slash, or ``lifespan`` or ``inherit_context`` is unknown.
     """
 
