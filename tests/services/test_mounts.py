@@ -745,7 +745,7 @@ def test_layers_can_be_pushed_and_removed_in_any_order(operations: list[tuple[st
             model[at] = [kept for kept in model[at] if kept is not slot]
             table.remove(layer)
         seen = {at: slots[-1][0] for at, slots in model.items()}
-        assert {at: (None if (it := table.seen_at(at)) is None else it.app) for at in SPELLINGS} == seen
+        assert {at: (None if (it := table.visible_at(at)) is None else it.app) for at in SPELLINGS} == seen
         assert sorted(map(id, (mounted.app for mounted in table))) == sorted(map(id, filter(None, seen.values())))
         assert len(table) == sum(it is not None for it in seen.values())
         assert found(table, "http://users.internal") is (seen["users.internal"] or seen["*.internal"])
