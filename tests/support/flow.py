@@ -1,4 +1,4 @@
-"""How much lies between a writer and a reader, and how much memory that takes.
+"""Helpers to measure how many bytes are between a writer and a reader, and how much memory the process uses.
 
 As a program, ``python -m tests.support.flow MODULE:FUNCTION SIZE``, it prints by how many bytes a transfer of SIZE
 bytes raises the peak of memory. FUNCTION is a coroutine function that takes a size, and returns how many bytes arrived.
