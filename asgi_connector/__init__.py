@@ -29,7 +29,7 @@ __all__ = [
     "faults",
 ]
 
-# A name is imported when it is first used, so that importing the package costs next to nothing.
+# A name is imported when it is first used, so that importing the package is fast.
 _MODULES = {
     "ASGIApplicationConnector": "._connector.application",
     "ASGIConnectorError": "._exceptions",
@@ -58,7 +58,7 @@ def __getattr__(name: str) -> Any:
 
 
 def _version() -> str:
-    """The version of the installed distribution: read when it is asked for, because importing what reads it is slow."""
+    """The version of the installed distribution. Read on demand, because importing `importlib.metadata` is slow."""
     from importlib.metadata import PackageNotFoundError, version
 
     try:

@@ -1,4 +1,4 @@
-"""Context managers that warn if no `with` statement ever enters them: they do nothing before that."""
+"""Context managers that do nothing until they are entered, and warn if they never are."""
 
 import inspect
 import warnings
@@ -10,23 +10,23 @@ _PACKAGE = __name__.partition(".")[0]
 
 
 class Block:
-    """The base of a context manager that a method of a connector returns, to be entered once.
+    """The base class of the context managers that a connector's methods return. Each can be entered once.
 
-    One that is never entered warns when it is collected, as a coroutine that is never awaited does: by a
-    `RuntimeWarning`, which Python shows by default, at the line of the call.
+    If it is never entered, a `RuntimeWarning` at the line of the call is issued when it is collected, as for a
+    coroutine that is never awaited. Python shows a `RuntimeWarning` by default.
     """
 
-    _entered = True  # until __init__() has run: an object that is not whole has nothing to warn of
+    _entered = True  # until __init__() has run: no warning for an object whose construction failed
 
     def __init__(self, call: str, statement: str) -> None:
-        """*call* is the method and its arguments, *statement* what enters it: ``with`` or ``async with``."""
+        """*call* is the method with its arguments, *statement* is ``with`` or ``async with``."""
         self._call = call
         self._statement = statement
         self._filename, self._line = _line_outside()
         self._entered = False
 
     def _enter(self) -> None:
-        """The block begins; raises `RuntimeError` the second time."""
+        """Begin the block. Raises `RuntimeError` the second time."""
         if self._entered:
             method = self._call.partition("(")[0]
             raise RuntimeError(f"{self!r} has been entered before: call {method}() for each block")
@@ -36,14 +36,14 @@ class Block:
         if not self._entered:
             method = self._call.partition("(")[0]
             example = f"{self._statement} connector.{method}(...):"
-            # Where the warning is an error, which is then raised in here, only its text says where the call is.
+            # If warnings are errors, this one is raised here. Then only its text can say where the call is.
             place = f"{self._filename}:{self._line}"
             text = f"{self._call} at {place} was never entered, so it did nothing: write '{example}'"
             _warnings.warn_explicit(text, RuntimeWarning, self._filename, self._line, source=self)
 
 
 class AsyncBlock(Block):
-    """A `Block` for ``async with``, around another context manager."""
+    """A `Block` for ``async with`` that wraps another context manager."""
 
     def __init__(self, call: str, block: AbstractAsyncContextManager[None]) -> None:
         self._block = block
@@ -60,7 +60,7 @@ class AsyncBlock(Block):
 
 
 def _line_outside() -> tuple[str, int]:
-    """The file and the line, outside of this package, from where it has been called."""
+    """The file and the line of the innermost caller outside this package."""
     frame = inspect.currentframe()
     assert frame is not None  # CPython has frames
     while frame.f_globals.get("__name__", "").partition(".")[0] == _PACKAGE and frame.f_back is not None:

@@ -1,7 +1,8 @@
-"""Who is calling: the requests and lifespans inside of which the current code runs.
+"""The callers of the current code: the requests and lifespans whose apps run it.
 
-A context variable, so it reaches whatever copies the context: tasks, task groups, thread-pool helpers, generators. With
-it the connector can tell what would wait for itself, and whether a call comes from inside an app.
+They are kept in a context variable, so they are known wherever the context is copied: in tasks, task groups,
+thread-pool helpers and generators. With them the connector detects code that would wait for itself, and calls that come
+from inside an app.
 """
 
 from collections.abc import Iterator
@@ -11,28 +12,28 @@ from ._observer import Observer
 
 
 class Caller:
-    """A request, or a lifespan, whose app may call other services.
+    """A request or a lifespan whose app may call other services.
 
-    It lives as long as any context in which the app has run. So once the app has returned it keeps nothing but what
-    the `caller` and the `parent` of a later call are told from.
+    It lives as long as any context in which the app has run. So when the app has returned, it keeps only what later
+    calls need: its name, its observer and its parent.
     """
 
     __slots__ = ("__weakref__", "_parent", "name", "observer", "owner")
 
     def __init__(self, owner: object, name: str, observer: Observer | None, caller: "Caller | None") -> None:
         self.owner: object | None = owner
-        """The request or the lifespan itself; `None` when its app has returned."""
+        """The request or the lifespan itself; `None` after its app has returned."""
         self.name = name
         """The pattern at which its app is mounted."""
         self.observer = observer
-        """What watches the request, if anything does."""
+        """The observer of the request, if there is one."""
         self._parent = caller if caller is None or caller.owner is not None else caller.parent
 
     @property
     def parent(self) -> "Caller | None":
         """The nearest caller around this one whose app has not returned.
 
-        Those in between whose app has returned are cut out here, so that a chain of calls that never ends stays short.
+        Callers whose app has returned are removed from the chain here, so that an endless chain of calls stays short.
         """
         parent = self._parent
         while parent is not None and parent.owner is None:
@@ -41,7 +42,7 @@ class Caller:
         return parent
 
     def app_returned(self) -> None:
-        """Its app has returned."""
+        """Release the owner, because its app has returned."""
         self.owner = None
         self._parent = self.parent
 
@@ -50,7 +51,7 @@ current_caller: ContextVar[Caller | None] = ContextVar("asgi_connector.current_c
 
 
 def owners() -> Iterator[object]:
-    """The requests and lifespans that have not ended, the innermost first."""
+    """Yield the requests and lifespans around the current code that have not ended, the innermost first."""
     caller = current_caller.get()
     while caller is not None:
         if caller.owner is not None:

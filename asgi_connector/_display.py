@@ -1,4 +1,4 @@
-"""Text that others have written, made safe to show: of exceptions, and on a terminal. Pure functions."""
+"""Pure functions that make text from outside the package safe to show."""
 
 from typing import Final
 
@@ -6,10 +6,11 @@ _TEXT_KEPT: Final = 10_000  # characters of an exception's text
 
 
 def printable(text: str) -> str:
-    """*text* on one line, with every character escaped that a terminal could obey, or that is not visible.
+    """Return *text* on one line, with every invisible character and every terminal control character escaped.
 
-    These are control characters (C0, C1, ANSI escapes), line separators, format characters such as those that change
-    the direction of text (U+202A to U+202E, U+2066 to U+2069, U+200E, U+200F), and surrogates: see `str.isprintable()`.
+    Escaped are control characters (C0, C1, ANSI escapes), line separators, surrogates, and format characters such as
+    those that change the direction of text (U+202A to U+202E, U+2066 to U+2069, U+200E, U+200F). See
+    `str.isprintable()`.
     """
     if text.isprintable():
         return text
@@ -17,7 +18,7 @@ def printable(text: str) -> str:
 
 
 def text_of(error: BaseException) -> str:
-    """The text of an exception; empty if its ``__str__`` fails, and cut if it is very long."""
+    """Return the text of an exception: empty if its ``__str__`` fails, and truncated if it is very long."""
     try:
         text = str.__str__(str(error))  # `__str__` may return a subclass of str, with methods of its own
     except (KeyboardInterrupt, SystemExit):
@@ -28,7 +29,7 @@ def text_of(error: BaseException) -> str:
 
 
 def repr_of(value: object) -> str:
-    """``repr(value)``, or its type if its ``__repr__`` fails."""
+    """Return ``repr(value)``, or the name of its type if its ``__repr__`` fails."""
     try:
         return str.__str__(repr(value))
     except (KeyboardInterrupt, SystemExit):

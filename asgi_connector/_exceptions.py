@@ -1,4 +1,4 @@
-"""Every exception that the package raises on its own account."""
+"""The exception classes that the package defines."""
 
 import errno
 from typing import TYPE_CHECKING
@@ -10,16 +10,16 @@ if TYPE_CHECKING:
 
 
 class ASGIConnectorError(Exception):
-    """The base of the package's own errors."""
+    """The base class of the package's own errors."""
 
     __module__ = "asgi_connector"
 
 
 class UnmountedHostError(ASGIConnectorError, ClientConnectorError):
-    """No app is mounted at the host of a request, and there is no fallback to take it.
+    """No app is mounted at the host of a request, and the connector has no fallback.
 
-    A `aiohttp.ClientConnectorError`, so code under test treats it as what it stands for: a host that cannot be
-    reached. `host`, `port` and `ssl` are those of the request. Neither a resolver nor a socket was touched.
+    It is an `aiohttp.ClientConnectorError`, so code under test handles it like any host that cannot be reached. `host`,
+    `port` and `ssl` are those of the request. Neither a resolver nor a socket was used.
     """
 
     __module__ = "asgi_connector"
@@ -29,7 +29,7 @@ class UnmountedHostError(ASGIConnectorError, ClientConnectorError):
 
     @classmethod
     def at(cls, connection_key: "ConnectionKey", message: str) -> "UnmountedHostError":
-        """The error for *connection_key*, with *message* as its text."""
+        """Return the error for *connection_key*, with *message* as its text."""
         return cls(connection_key, OSError(errno.EHOSTUNREACH, message))
 
     def __str__(self) -> str:
@@ -37,19 +37,19 @@ class UnmountedHostError(ASGIConnectorError, ClientConnectorError):
 
 
 class ASGIProtocolError(ASGIConnectorError):
-    """An app broke the ASGI protocol: what it sent, and what was expected, are in the message.
+    """An app broke the ASGI protocol. The message says what the app sent and what was expected.
 
-    Raised from the app's own `send()` where there is one to raise from, and from the client's call unless the app
-    handles it.
+    It is raised from the app's own `send()`, if the mistake was made in such a call. It is also raised from the
+    client's call, unless the app handles it.
     """
 
     __module__ = "asgi_connector"
 
 
 class LifespanError(ASGIConnectorError):
-    """An app failed to start or to shut down, or does not support lifespan though it must.
+    """An app failed to start or to shut down, or it does not support lifespan though its mount requires it.
 
-    The app's own message is part of the text, and the exception that it raised is the `__cause__`.
+    The text contains the app's own message. The `__cause__` is the exception that the app raised, if any.
     """
 
     __module__ = "asgi_connector"

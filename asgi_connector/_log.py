@@ -1,4 +1,4 @@
-"""The one logger of the package."""
+"""The logger of the package."""
 
 import logging
 from typing import Final

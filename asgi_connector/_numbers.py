@@ -1,4 +1,4 @@
-"""Checks of the numbers that users give: a bad one is an error at once, and not where it is used."""
+"""Checks of the numbers that users pass, so that a bad one raises immediately and not where it is used later."""
 
 import math
 import sys
@@ -7,20 +7,20 @@ from typing_extensions import TypeIs
 
 
 def is_int(value: object) -> TypeIs[int]:
-    """Whether *value* is an `int`. A `bool` is none, though it is one to Python."""
+    """Whether *value* is an `int`. A `bool` does not count, though it is a subclass of `int`."""
     return isinstance(value, int) and not isinstance(value, bool)
 
 
 def is_number(value: object) -> TypeIs[int | float]:
-    """Whether *value* is an `int` or a `float`, and no `bool`."""
+    """Whether *value* is an `int` or a `float`. A `bool` does not count."""
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def check_number(name: str, value: object, *, unlimited: bool = False) -> None:
-    """Raise unless *value* is an `int` or a `float` that is not negative; infinity is one only if *unlimited*.
+    """Raise unless *value* is an `int` or a `float` that is not negative. Infinity is allowed only if *unlimited*.
 
-    Raises `TypeError` for another type, `bool` too, and `ValueError` for a negative number, for NaN, and for an `int`
-    that no `float` can hold: event loops and clocks count in floats.
+    Raises `TypeError` for any other type, including `bool`. Raises `ValueError` for a negative number, for NaN, and for
+    an `int` too large for a `float`, because event loops and clocks count in floats.
     """
     if not is_number(value):
         raise TypeError(f"{name} must be an int or a float, not {value!r}")
@@ -35,7 +35,7 @@ def check_number(name: str, value: object, *, unlimited: bool = False) -> None:
 
 
 def check_int(name: str, value: object, *, at_least: int) -> None:
-    """Raise `TypeError` unless *value* is an `int` and no `bool`, and `ValueError` if it is less than *at_least*."""
+    """Raise `TypeError` unless *value* is an `int` (not a `bool`), and `ValueError` if it is less than *at_least*."""
     if not is_int(value):
         raise TypeError(f"{name} must be an int, not {value!r}")
     if value < at_least:
@@ -43,7 +43,7 @@ def check_int(name: str, value: object, *, at_least: int) -> None:
 
 
 def shown(value: object) -> str:
-    """The `repr()` of *value*; also of an `int` with more digits than Python converts to text."""
+    """Return `repr(value)`, or a short text for an `int` with more digits than Python converts to text."""
     try:
         return repr(value)
     except ValueError:

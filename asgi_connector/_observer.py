@@ -1,4 +1,7 @@
-"""Who may watch an exchange, and answer in the place of its app: a protocol, for rooms that know no journal."""
+"""The protocol of observers, which watch an exchange or answer it in place of its app.
+
+Modules that must not import the journal use it.
+"""
 
 from typing import Protocol
 
@@ -10,26 +13,26 @@ class Observer(Protocol):
 
     @property
     def app(self) -> ASGIApp | None:
-        """What answers in the place of the app that is mounted, if anything does."""
+        """The app that answers in place of the mounted app; `None` if the mounted app answers."""
         ...
 
     def app_called(self) -> None:
-        """The head of the request has arrived, and the app is about to be called."""
+        """Called when the head of the request has arrived, just before the app is called."""
 
     def request_body(self, data: bytes) -> None:
-        """A piece of the request's body has arrived."""
+        """Called when a piece of the request's body has arrived."""
 
     def response_started(self) -> None:
-        """The head of the response has been written."""
+        """Called when the head of the response has been written."""
 
     def response_body(self, data: Bytes) -> None:
-        """A piece of the response's body has been written."""
+        """Called when a piece of the response's body has been written."""
 
     def message(self, data: str | bytes, *, from_client: bool) -> None:
-        """A message of a WebSocket has arrived, or been written."""
+        """Called when a WebSocket message has arrived or has been written."""
 
     def closed(self, code: int, reason: str) -> None:
-        """A WebSocket is being closed: this is its first close frame, whoever sent it."""
+        """Called with the code and the reason of a WebSocket's first close frame, sent by either end."""
 
     def app_failed(self, exc: BaseException) -> None:
-        """The app has failed before its response was complete, or while its WebSocket was open."""
+        """Called when the app has failed before its response was complete, or while its WebSocket was open."""

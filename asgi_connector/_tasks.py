@@ -1,4 +1,4 @@
-"""What asyncio knows of a task: whether it ends because its event loop does, and where it waits."""
+"""Facts about asyncio tasks: whether one is cancelled because its event loop ends, and where it waits."""
 
 import asyncio
 import gc
@@ -16,11 +16,11 @@ _STDLIB: Final = (sysconfig.get_path("stdlib"), sysconfig.get_path("platstdlib")
 
 
 def ends_with_loop(exc: BaseException, loop: asyncio.AbstractEventLoop) -> bool:
-    """Whether the running task is cancelled because *loop* ends, which is no failure of the app.
+    """Whether the running task is cancelled because *loop* ends. That is not a failure of the app.
 
-    `asyncio.run()` cancels every task of its loop then, and so do other runners. `asyncio.Task.cancelling()` tells. A
-    task that was made after that, to clean up, is not cancelled; then the stack shows who cancels: the runners of
-    asyncio, uvloop, anyio and hypercorn all do it in a function of the same name.
+    At the end of a loop, `asyncio.run()` and other runners cancel all its tasks. `asyncio.Task.cancelling()` shows
+    this. It is not true of a clean-up task that was created after the cancellation. If there is one, look at the stack:
+    the runners of asyncio, uvloop, anyio and hypercorn all cancel in a function of the same name.
     """
     if not isinstance(exc, asyncio.CancelledError):
         return False
@@ -36,30 +36,32 @@ def _is_called_by(name: str) -> bool:
     return False
 
 
-def is_discarded(exc: BaseException, task: "asyncio.Task[Any] | None", loop: asyncio.AbstractEventLoop) -> bool:
-    """Whether the coroutine of *task* ends with *exc* because the garbage collector has found it, and not by running.
+def is_discarded(exc: BaseException, task: asyncio.Task[Any] | None, loop: asyncio.AbstractEventLoop) -> bool:
+    """Whether the coroutine of *task* ends with *exc* because the garbage collector closes it.
 
-    It closes a coroutine by a `GeneratorExit`; what the app does then may raise something else, if the loop is closed.
-    *task* is `None` during the first step of an eager task, which does run.
+    The garbage collector closes a coroutine by raising `GeneratorExit` in it. If the loop is closed, the app's clean-up
+    may then raise another exception. *task* is `None` during the first step of an eager task. Such a task is running,
+    so it is not being collected.
     """
     if not isinstance(exc, GeneratorExit) and not loop.is_closed():
         return False
     return task is not None and asyncio.current_task(loop) is not task
 
 
-def discard_silently(task: "asyncio.Task[Any]") -> None:
-    """Do not log "Task was destroyed but it is pending!" for *task*: the session that was not closed is reported.
+def discard_silently(task: asyncio.Task[Any]) -> None:
+    """Stop asyncio from logging "Task was destroyed but it is pending!" for *task*.
 
-    The attribute is private to asyncio, whose own `gather()` sets it for the same purpose.
+    The log would add nothing, because aiohttp reports the session that was not closed. The attribute is private to
+    asyncio, whose own `gather()` sets it for the same purpose.
     """
     task._log_destroy_pending = False  # type: ignore[attr-defined]
 
 
-def where_it_waits(task: "asyncio.Task[Any]") -> str:
-    """Where *task* stands, for people to read: file, line, function and source of the innermost frame of the user.
+def where_it_waits(task: asyncio.Task[Any]) -> str:
+    """Describe where *task* is suspended: file, line, function and source line of the innermost frame of user code.
 
-    That is the innermost frame outside of the standard library and of what is installed. If there is none, it is the
-    innermost one outside of the standard library.
+    User code is what belongs neither to the standard library nor to an installed package. If no frame is user code, the
+    innermost frame outside the standard library is described.
     """
     frames = list(_frames(task))
     own = [frame for frame in frames if not _is_stdlib(frame) and not _is_installed(frame)]
@@ -67,8 +69,8 @@ def where_it_waits(task: "asyncio.Task[Any]") -> str:
     return _describe(found[-1]) if found else "at an unknown place"
 
 
-def _frames(task: "asyncio.Task[Any]") -> Iterator[FrameType]:
-    """The frames of a suspended task, the outermost first; `Task.get_stack()` has only that one."""
+def _frames(task: asyncio.Task[Any]) -> Iterator[FrameType]:
+    """Yield the frames of a suspended task, the outermost first. `Task.get_stack()` returns only the outermost."""
     awaited: Any = task.get_coro()
     while awaited is not None:
         frame, awaited = _step_into(awaited)
@@ -77,11 +79,11 @@ def _frames(task: "asyncio.Task[Any]") -> Iterator[FrameType]:
 
 
 def _step_into(awaited: Any) -> tuple[FrameType | None, Any]:
-    """The frame of what is awaited, if it has one, and what it awaits itself."""
+    """Return the frame of an awaited object, if it has one, and the object that it awaits itself."""
     for frame, inside in (("cr_frame", "cr_await"), ("gi_frame", "gi_yieldfrom"), ("ag_frame", "ag_await")):
         if hasattr(awaited, frame):
             return getattr(awaited, frame), getattr(awaited, inside)
-    # What `__anext__()` and `__await__()` return: only the garbage collector can see what it stands for.
+    # The objects that `__anext__()` and `__await__()` return: only the garbage collector shows what they wrap.
     found: list[Any] = [each for each in gc.get_referents(awaited) if isinstance(each, _SUSPENDABLE)]
     return None, found[0] if found else None
 

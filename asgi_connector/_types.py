@@ -1,7 +1,7 @@
-"""The ASGI types, as far as this package has to name them.
+"""The ASGI types that this package uses.
 
-Messages and scopes are untyped in ASGI itself (a `dict` whose values depend on its ``type``), so `Any` stands for
-them here and nowhere else.
+ASGI itself does not type messages and scopes: each is a `dict` whose values depend on its ``type``. So they are `Any`,
+here and nowhere else.
 """
 
 from collections.abc import Awaitable, Callable, MutableMapping
@@ -14,7 +14,7 @@ Message: TypeAlias = MutableMapping[str, Any]
 Receive: TypeAlias = Callable[[], Awaitable[Message]]
 Send: TypeAlias = Callable[[Message], Awaitable[None]]
 
-# Wide on purpose: every framework has its own idea of the three types above, and callables are contravariant in them.
+# Wide on purpose: frameworks define these types differently, and callables are contravariant in their parameters.
 ASGIApp: TypeAlias = Callable[[Any, Any, Any], Awaitable[Any]]
 
 Headers: TypeAlias = list[tuple[bytes, bytes]]

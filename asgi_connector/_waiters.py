@@ -1,10 +1,10 @@
-"""Coroutines that wait until something happens."""
+"""A list of coroutines that wait for the same event."""
 
 import asyncio
 
 
 class Waiters:
-    """Coroutines that wait for the same thing, in the order in which they came."""
+    """Coroutines that wait for the same event, in the order of their arrival."""
 
     def __init__(self) -> None:
         self._futures: dict[asyncio.Future[None], None] = {}
@@ -13,7 +13,7 @@ class Waiters:
         return bool(self._futures)
 
     async def wait(self) -> None:
-        """Return at the next `wake()`, or raise what it was given."""
+        """Return at the next `wake()`, or raise the exception that it was called with."""
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._futures[future] = None
         try:

@@ -1,4 +1,4 @@
-"""What may happen to a connection to a mounted host, for `ASGIRoutingConnector.inject`."""
+"""The faults that `ASGIRoutingConnector.inject` can cause on connections to mounted hosts."""
 
 from ._injection.faults import Close, Fault, Hang, Latency, Refuse, Reset, Respond, Throttle, Unresolvable
 from ._injection.injections import Injection

@@ -24,7 +24,7 @@ class Room:
     def __init__(self) -> None:
         self.members: dict[str, WebSocket] = {}
 
-    async def tell_everybody(self, text: str) -> None:
+    async def broadcast(self, text: str) -> None:
         for member in list(self.members.values()):
             with suppress(WebSocketDisconnect):  # this member is leaving; join() handles it
                 await member.send_json({"text": text})
@@ -42,14 +42,14 @@ def make_chat() -> Starlette:
             return
         await websocket.accept()
         room.members[name] = websocket
-        await room.tell_everybody(f"{name} joins")
+        await room.broadcast(f"{name} joins")
         try:
             while True:
                 words = await websocket.receive_json()
-                await room.tell_everybody(f"{name}: {words['text']}")
+                await room.broadcast(f"{name}: {words['text']}")
         except WebSocketDisconnect as goodbye:
             del room.members[name]
-            await room.tell_everybody(f"{name} leaves, {goodbye.reason}")
+            await room.broadcast(f"{name} leaves, {goodbye.reason}")
 
     return Starlette(routes=[WebSocketRoute("/rooms/{room}", join)])
 

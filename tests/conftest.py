@@ -1,4 +1,4 @@
-"""Fixtures for every test, and the check that nothing outlives one."""
+"""Fixtures for every test, and a check that no task and no connection outlives a test."""
 
 import asyncio
 import gc
@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from asgi_connector import ASGIRoutingConnector, Mount
 from asgi_connector._network.transport import MemoryTransport
 from asgi_connector._types import ASGIApp
+from tests.support import effort
 from tests.support.reports import Reports
 
 AIOHTTP: Final = tuple(map(int, aiohttp.__version__.split(".")[:3]))
@@ -36,32 +37,48 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         default="asyncio",
         help="the event loops to run each test on, separated by commas: asyncio, uvloop (default: asyncio)",
     )
+    parser.addoption(
+        "--thorough",
+        action="store_true",
+        help="try every case of the tests that search or enumerate (default: a share of them)",
+    )
 
 
-def pytest_asyncio_loop_factories(
-    config: pytest.Config, item: pytest.Item
-) -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
-    return {name: LOOPS[name] for name in config.getoption("--loops").split(",")}
+def pytest_configure(config: pytest.Config) -> None:
+    effort.thorough = config.getoption("--thorough")
+    profile = hypothesis.settings.get_profile(hypothesis.settings.get_current_profile_name())
+    hypothesis.settings.register_profile("effort", profile, max_examples=effort.examples(profile.max_examples))
+    hypothesis.settings.load_profile("effort")
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Run the tests of the package first, then those of the frameworks, then the documentation."""
+
+    def place(item: pytest.Item) -> int:
+        return 2 if item.get_closest_marker("docs") else 1 if item.get_closest_marker("frameworks") else 0
+
+    items.sort(key=place)
 
 
 @pytest.hookimpl(trylast=True)
 def pytest_sessionstart() -> None:
     """Let hypothesis register its random generator now.
 
-    When it does so it looks for what refers to the generator, which `gc.freeze()` hides later.
+    It then looks for references to the generator, which `gc.freeze()` hides later.
     """
     hypothesis.find(st.none(), lambda _: True, settings=hypothesis.settings(database=None))
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup() -> None:
-    """Take what is there before a test out of the garbage collector's sight: the check is for what the test makes."""
+    """Hide older objects from the garbage collector, so that the check sees only objects that the test makes."""
     gc.collect()
     gc.freeze()
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    """What has run: with which versions, and what tests have counted with `record_property()`."""
+    """Print the versions in use, and the sums of the numbers that tests recorded with `record_property()`."""
     versions = [f"{name} {version(name)}" for name in ("aiohttp", "multidict", "yarl")]
     python = f"{platform.python_implementation()} {platform.python_version()}"
     terminalreporter.write_line(f"versions: {', '.join([python, *versions])}; on {config.getoption('loops')}")
@@ -75,7 +92,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
 
 @pytest_asyncio.fixture(autouse=True)
 async def nothing_outlives_the_test() -> AsyncIterator[None]:
-    """No task and no open in-memory transport is left when a test is over."""
+    """Check that no task and no open in-memory transport is left after the test."""
     yield
     left = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
     assert not left, f"tasks left over: {left}"
@@ -90,7 +107,7 @@ async def nothing_outlives_the_test() -> AsyncIterator[None]:
 
 @pytest_asyncio.fixture
 async def reports() -> AsyncIterator[Reports]:
-    """What the loop's exception handler is called with during the test."""
+    """The calls of the loop's exception handler during the test."""
     found = Reports()
     loop = asyncio.get_running_loop()
     loop.set_exception_handler(found.handle)
@@ -105,9 +122,9 @@ Open = Callable[..., AbstractAsyncContextManager[aiohttp.ClientSession]]
 async def session_to(
     apps: Mapping[str, ASGIApp | Mount] | ASGIApp, **settings: Any
 ) -> AsyncIterator[aiohttp.ClientSession]:
-    """A session over a routing connector for *apps*, or for one app at ``app.internal``; by default without lifespans.
+    """Open a session with a routing connector for *apps*, or for one app at ``app.internal``.
 
-    Settings that begin with ``session_`` are the session's, the others the connector's.
+    Lifespans are off by default. Settings that begin with ``session_`` go to the session, the others to the connector.
     """
     if not isinstance(apps, Mapping):
         apps = {"app.internal": apps}

@@ -1,4 +1,4 @@
-"""Everything of aiohttp's that is private. May import _services and what is below it.
+"""All uses of aiohttp's private names. Imports _services and the layers below it.
 
-It is the same in every aiohttp from 3.13 to 3.14. The tests in ``tests/test_aiohttp.py`` fail if it moves.
+These names are the same in aiohttp 3.13 to 3.14. The tests in ``tests/aiohttp/test_aiohttp.py`` fail if one changes.
 """

@@ -1,17 +1,13 @@
-"""aiohttp's client protocol, which the server end tells of an app's exception."""
+"""aiohttp's client protocol, extended so that a client's call can raise the exception of an app."""
 
 # pyright: reportPrivateUsage=false
 
 from collections.abc import Callable, Set
 from typing import Any, cast
 
-from aiohttp import (
-    ClientError,
-)
+from aiohttp import ClientError
 from aiohttp._websocket.reader import WebSocketDataQueue
-from aiohttp.client_exceptions import (
-    ClientPayloadError,
-)
+from aiohttp.client_exceptions import ClientPayloadError
 from aiohttp.client_proto import ResponseHandler
 from aiohttp.http import WebSocketError, WebSocketReader
 from aiohttp.streams import EofStream
@@ -25,23 +21,23 @@ from .close_frames import CloseFrameFinder
 
 
 class ClientProtocol(ResponseHandler):
-    """aiohttp's own client protocol, with two things that no socket can do for it.
+    """aiohttp's own client protocol, with two additions that are impossible over a socket.
 
-    It can be told of the exception that ended an app, which the client's call then raises; and closing it in the middle
-    of an exchange resets the connection, so that neither end waits for the other (aiohttp's own `close()` waits until
-    everything is delivered, without a limit). What was sent on a WebSocket is delivered, for its app reads on.
+    First, it takes the exception that ended an app, and the client's call raises it. Second, `close()` in the middle of
+    an exchange resets the connection, so that neither end waits for the other: aiohttp's own `close()` waits without a
+    limit until all bytes are delivered. But messages sent on a WebSocket are delivered, because its app reads on.
     """
 
     server: ServerEnd
-    """The server end. It is deleted when the connection is lost, so that a kept response does not keep the app."""
+    """The server end. Deleted when the connection is lost, so that a kept response does not keep the app alive."""
     acquired: Set[object] = frozenset()
-    """The protocols that the pool has given away, and not got back."""
+    """The protocols that requests hold, so that they are not back in the pool."""
     on_app_exception: Callable[[Origin, BaseException], None]
-    """Called with the origin of a request whose call is about to raise the exception."""
+    """Called with the origin of a request, and the app's exception that its call is about to raise."""
     on_lost: Callable[[], None] | None = None
-    """Called when the connection has been lost, and aiohttp knows it."""
+    """Called when the connection has been lost, after aiohttp's own `connection_lost()`."""
     on_websocket_closed: Callable[[int], None] | None = None
-    """Called with the code of the close frame that has arrived, or of the error for which aiohttp closes by itself."""
+    """Called with the code of the close frame that has arrived, or of the error that makes aiohttp itself close."""
     _app_exception: BaseException | None = None
     _app_exception_raised = False
     _frames_exception: BaseException | None = None
@@ -55,12 +51,12 @@ class ClientProtocol(ResponseHandler):
 
     @property
     def in_use(self) -> bool:
-        """Whether the pool has given this connection away, and not got it back."""
+        """Whether a request holds this connection, so that it is not back in the pool."""
         return self in self.acquired
 
     def close(self) -> None:
         if self._loop.is_closed():
-            return  # a finaliser closes what is left: neither end can be told any more
+            return  # called by a finaliser, when no callback can reach either end any more
         transport = self.transport
         if transport is not None and transport.is_closing():
             self._cut_body_off()
@@ -73,7 +69,7 @@ class ClientProtocol(ResponseHandler):
         super().close()
 
     def _cut_body_off(self) -> None:
-        """The server has ended the connection. aiohttp, which closes it here, would let its reader wait for ever."""
+        """Fail the body, because the server has ended the connection. After aiohttp's `close()` its reader hangs."""
         payload = self._payload
         if payload is not None and self._frames_queue is None and not payload.is_eof() and payload.exception() is None:
             exc = self._app_exception
@@ -81,12 +77,12 @@ class ClientProtocol(ResponseHandler):
             payload.set_exception(unfinished if exc is None else _raisable_from_body(exc))
 
     def give_up(self, exc: BaseException) -> None:
-        """Close, and let what waits for this connection fail with *exc*; `close()` alone would leave it waiting."""
+        """Close, and make calls that wait for this connection fail with *exc*. After `close()` they would wait on."""
         payload, transport = self._payload, self.transport
         is_websocket = self._frames_queue is not None
-        self.close()  # first, for it forgets what set_exception() was told
+        self.close()  # first, because it discards the exception of set_exception()
         if is_websocket:
-            pass  # receive() sees the end of the connection, and lets go of it
+            pass  # receive() sees the end of the connection, and releases it
         elif payload is not None and not payload.is_eof():
             payload.set_exception(exc)
         elif transport is not None:
@@ -99,17 +95,17 @@ class ClientProtocol(ResponseHandler):
         self._app_exception_raised = True
 
     def raise_from_body(self, exc: BaseException) -> None:
-        """Raise *exc* from reading the body, when all that was written before it has arrived, and the end."""
+        """Raise *exc* from reading the body, after all earlier bytes and the end have arrived."""
         self._app_exception = exc
 
     def raise_from_frames(self, exc: BaseException) -> None:
-        """Let a WebSocket's `receive()` answer *exc*, when all that was written before it has arrived, and the end."""
+        """Make a WebSocket's `receive()` return *exc*, after all earlier bytes and the end have arrived."""
         self._frames_exception = _raisable_from_frames(exc)
 
     def eof_received(self) -> bool | None:  # type: ignore[override] # as in asyncio.Protocol
         if self._frames_exception is None:
             return super().eof_received()
-        # The connection stays open, for the client is to close it: `receive()` keeps the exception only if it can.
+        # Keep the connection open, so that the client can close it. Otherwise `receive()` loses the exception.
         self._frames_ended = True
         self._raise_frames_exception()
         return True
@@ -122,12 +118,12 @@ class ClientProtocol(ResponseHandler):
         self._raise_frames_exception()
 
     def _raise_frames_exception(self) -> None:
-        """Once the end has arrived, and the client has taken over what comes before it."""
+        """Raise the exception, if the end has arrived and the client has set its reader of frames."""
         if self._frames_ended and self._frames_queue is not None and self._frames_exception is not None:
             self._frames_queue.set_exception(self._frames_exception)
 
     def set_exception(self, exc: BaseException, *args: Any, **kwargs: Any) -> None:
-        # A write that fails on the connection which the app's exception has just ended comes second.
+        # The app's exception has ended the connection. A write that fails because of that must not replace it.
         if not self._app_exception_raised:
             super().set_exception(exc, *args, **kwargs)
 
@@ -136,7 +132,7 @@ class ClientProtocol(ResponseHandler):
         if self._app_exception is not None and payload is not None and not payload.is_eof():
             payload.set_exception(_raisable_from_body(self._app_exception))
             self._app_exception = None
-            # In the place of what aiohttp makes of a lost connection: it sets that on the body that it finds here.
+            # aiohttp would set its own error for a lost connection on the body that it finds here.
             self._payload = None
         self._give_up_exception()
         self._frames_exception = self._frames_queue = None
@@ -146,7 +142,7 @@ class ClientProtocol(ResponseHandler):
             self.on_lost()
 
     def _give_up_exception(self) -> None:
-        """The body is complete, or the client goes before it is: nobody will read the exception from it."""
+        """Report the app's exception, which no reader will get: the body is complete, or the client has left."""
         if (exc := self._app_exception) is not None:
             self._app_exception = None
             complete = self._payload is None or self._payload.is_eof()
@@ -154,9 +150,9 @@ class ClientProtocol(ResponseHandler):
 
 
 class _WatchedReader:
-    """aiohttp's reader of frames, in the client of a WebSocket that is recorded, and what it is told of closing.
+    """aiohttp's reader of frames in the client of a recorded WebSocket, which also reports the close frame.
 
-    aiohttp itself does not keep whether a close frame has arrived.
+    aiohttp itself does not store whether a close frame has arrived.
     """
 
     def __init__(self, reader: WebSocketReader, queue: WebSocketDataQueue, on_closed: Callable[[int], None]) -> None:
@@ -179,21 +175,21 @@ class _WatchedReader:
 
 
 def _raisable_from_request(exc: BaseException) -> BaseException:
-    """A future, on which the call waits, takes no `StopIteration`."""
+    """Wrap `StopIteration`, because the client's call waits for a future, and futures do not accept it."""
     if isinstance(exc, StopIteration):
         return _wrapped(exc, "before its response had started")
     return exc
 
 
 def _raisable_from_body(exc: BaseException) -> BaseException:
-    """Iterators take these for the end of the body; a truncated one must not pass for whole."""
+    """Wrap exceptions that iterators treat as the end of the body, so that a truncated body does not look complete."""
     if isinstance(exc, EofStream | StopAsyncIteration | StopIteration):
         return _wrapped(exc, "while its response was being read")
     return exc
 
 
 def _raisable_from_frames(exc: BaseException) -> BaseException:
-    """`ClientWebSocketResponse.receive()` swallows or raises these, or takes them for the end."""
+    """Wrap exceptions that `ClientWebSocketResponse.receive()` swallows, raises or treats as the end."""
     swallowed = ClientError | EofStream | TimeoutError | WebSocketError | StopAsyncIteration | StopIteration
     if isinstance(exc, swallowed) or not isinstance(exc, Exception):
         return _wrapped(exc, "after it had accepted the WebSocket")

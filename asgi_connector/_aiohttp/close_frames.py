@@ -1,4 +1,4 @@
-"""Where in the bytes of a WebSocket a close frame is (RFC 6455, 5.2 and 5.5.1). Imports nothing of the package."""
+"""A search for the close frame in the bytes of a WebSocket (RFC 6455, 5.2 and 5.5.1)."""
 
 from typing import Final
 
@@ -7,14 +7,14 @@ _NO_CODE: Final = 1005  # RFC 6455, 7.1.5
 
 
 class CloseFrameFinder:
-    """Finds the first close frame in the bytes that a server sends, which are not masked."""
+    """Finds the first close frame in the bytes that a server sends. They are not masked."""
 
     def __init__(self) -> None:
-        self._kept = b""  # the beginning of a frame that is not whole
-        self._to_skip = 0  # bytes of the payload of a frame
+        self._kept = b""  # the beginning of an incomplete frame
+        self._to_skip = 0  # bytes of a payload that are still to come
 
     def feed(self, data: bytes) -> int | None:
-        """The next bytes; returns the code of the close frame that ends in them, 1005 if it has none."""
+        """Take the next bytes. Returns the code of a close frame that ends in them; 1005 if it has no code."""
         if not self._kept and len(data) <= self._to_skip:
             self._to_skip -= len(data)
             return None
@@ -34,7 +34,7 @@ class CloseFrameFinder:
 
 
 def _read_frame(data: bytes, at: int) -> tuple[int, int, int] | None:
-    """The opcode of the frame at *at*, and where its payload begins and ends; `None` if its head is not whole."""
+    """Return the opcode of the frame at *at*, and where its payload begins and ends; `None` if its head is cut off."""
     if len(data) - at < 2:
         return None
     length = data[at + 1] & 0x7F

@@ -9,11 +9,7 @@ from collections.abc import Coroutine
 from typing import Any, Final, Protocol
 
 import aiohttp.http
-from aiohttp import (
-    WSCloseCode,
-    WSMessage,
-    WSMsgType,
-)
+from aiohttp import WSCloseCode, WSMessage, WSMsgType
 from aiohttp._websocket.reader import WebSocketDataQueue
 from aiohttp.base_protocol import BaseProtocol
 from aiohttp.compression_utils import ZLibBackend, ZLibCompressor
@@ -29,12 +25,12 @@ MESSAGES_HIGH_WATER: Final = 64 * 1024
 
 
 class ReadingFlow(BaseProtocol):
-    """What a `WebSocketDataQueue` pauses and resumes; it is the protocol of no transport."""
+    """The protocol that a `WebSocketDataQueue` pauses and resumes. It is not set on any transport."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, transport: asyncio.Transport) -> None:
         super().__init__(loop)
         self.transport = transport
-        self._upgraded = True  # since 3.14: there is no parser of HTTP to pause
+        self._upgraded = True  # for aiohttp 3.14: there is no HTTP parser to pause
 
     def stop_pausing(self) -> None:
         """Read on, and ignore the queue from now on."""
@@ -44,23 +40,23 @@ class ReadingFlow(BaseProtocol):
 
 
 class FrameListener(Protocol):
-    """Who is told of the frames that are not messages."""
+    """The receiver of frames that are not messages."""
 
     def pinged(self, payload: bytes) -> None:
-        """A ping has arrived."""
+        """Called when a ping has arrived."""
 
     def closed_by_client(self, code: int, reason: str) -> None:
-        """A close frame has arrived; *code* is 0 if it has none."""
+        """Called when a close frame has arrived. *code* is 0 if it has none."""
 
     def failed(self, exc: BaseException) -> None:
-        """What has arrived is not a WebSocket's."""
+        """Called when bytes have arrived that are not valid frames."""
 
 
 class FrameReader(WebSocketDataQueue):
     """aiohttp's reader of frames, and the queue of messages that it fills.
 
-    At more than `MESSAGES_HIGH_WATER` bytes of messages it stops reading from *transport*. Control frames do not wait
-    in the queue: the *listener* gets them as they arrive.
+    When more than `MESSAGES_HIGH_WATER` bytes of messages wait, it pauses reading from *transport*. Control frames do
+    not wait in the queue: the *listener* gets them as they arrive.
     """
 
     def __init__(
@@ -76,22 +72,22 @@ class FrameReader(WebSocketDataQueue):
         self._kept: deque[WSMessage] = deque()
         self._ended = False
         self.flow = ReadingFlow(loop, transport)
-        super().__init__(self.flow, MESSAGES_HIGH_WATER // 2, loop=loop)  # it doubles it
+        super().__init__(self.flow, MESSAGES_HIGH_WATER // 2, loop=loop)  # the queue doubles its limit
         first_size_too_big = MAX_MESSAGE + 1
         self._parser = WebSocketReader(self, first_size_too_big, compress, **_DECODE_TEXT)
 
     def feed(self, data: bytes) -> None:
-        """Bytes have arrived."""
+        """Take bytes that have arrived."""
         self._parser.feed_data(data)
 
     def read_on(self) -> None:
-        """Do not stop reading any more, however much there is: the client has sent all that it will."""
+        """Never pause reading from now on, because the client has sent its last message."""
         self.flow.stop_pausing()
 
     def end_messages(self) -> None:
-        """Take no further message; those that have arrived are still to be read.
+        """Accept no further messages. Those that have arrived can still be read.
 
-        They are moved out of aiohttp's way: its reader stops before the client's close frame while it has too many.
+        They leave aiohttp's queue, because its reader stops before the client's close frame while the queue is full.
         """
         while self._buffer:
             self._kept.append(run_at_once(super().read()))
@@ -100,19 +96,19 @@ class FrameReader(WebSocketDataQueue):
         self.feed_eof()
 
     async def read(self) -> Any:
-        """The next message; raises `EofStream` after the last one."""
+        """Return the next message. Raises `EofStream` after the last one."""
         if not self._kept:
             try:
                 return await super().read()
             except EofStream:
-                if not self._kept:  # end_messages() may have come while it waited
+                if not self._kept:  # end_messages() may have been called in the meantime
                     raise
         return self._kept.popleft()
 
     def feed_data(self, data: Any, size: int) -> None:
         message: WSMessage = data
         if message.type is WSMsgType.TEXT or message.type is WSMsgType.BINARY:
-            if size > MAX_MESSAGE:  # inflated, it may be larger by one than aiohttp's reader is told to take
+            if size > MAX_MESSAGE:  # decompressed, it may have one byte more than the limit of aiohttp's reader
                 self.set_exception(
                     WebSocketError(WSCloseCode.MESSAGE_TOO_BIG, f"Message size {size} exceeds limit {MAX_MESSAGE}")
                 )
@@ -131,14 +127,14 @@ class FrameReader(WebSocketDataQueue):
 
 
 _DECODE_TEXT: Final[Any] = {"decode_text": True} if hasattr(aiohttp.http, "WSMessageTextBytes") else {}
-"""Since 3.14, where there are text messages in bytes, the reader's C form asks for it, and has no default."""
+"""From aiohttp 3.14 on, text messages may be bytes, and the C version of the reader requires this argument."""
 
 
 class FrameWriter(WebSocketWriter):
-    """aiohttp's writer of frames, of a server: one that never waits.
+    """aiohttp's writer of frames for a server. It never waits.
 
-    When there is room is asked before. And what is compressed is compressed at once: aiohttp leaves large messages to a
-    thread, from where one would follow a close frame, and outlive the app that sent it.
+    The caller waits until the transport is writable. Messages are compressed immediately. aiohttp compresses large
+    messages in a thread: then one could be sent after a close frame, and after the end of the app that sent it.
     """
 
     def __init__(
@@ -146,22 +142,22 @@ class FrameWriter(WebSocketWriter):
     ) -> None:
         super().__init__(protocol, transport, limit=sys.maxsize, compress=compress, notakeover=no_context_takeover)
         if compress:
-            # The same as its own, which it makes when it has none, without the size from which on a thread is used.
+            # The same compressor as aiohttp creates itself, but without the size above which it uses a thread.
             self._compressobj = ZLibCompressor(
                 level=ZLibBackend.Z_BEST_SPEED, wbits=-compress, max_sync_chunk_size=None
             )
 
     def write(self, payload: bytes, kind: WSMsgType) -> None:
-        """Write a frame; raises `aiohttp.ClientConnectionResetError` if there is nobody to read it."""
+        """Write a frame. Raises `aiohttp.ClientConnectionResetError` if the client has disconnected."""
         if self.compress and kind < WSMsgType.CLOSE and hasattr(self, "_send_compressed_frame_sync"):
-            # Since 3.13.3. Before, send_frame() has nothing to wait for; now it has a task for what is large.
+            # From aiohttp 3.13.3 on, send_frame() starts a task for large messages. Before, it never waits.
             self._send_compressed_frame_sync(payload, kind, None)
         else:
             run_at_once(self.send_frame(payload, kind))
 
 
 def run_at_once(coroutine: Coroutine[Any, Any, Any]) -> Any:
-    """Run a coroutine that has nothing to wait for."""
+    """Run a coroutine that never waits, and return its result."""
     try:
         coroutine.send(None)
     except StopIteration as finished:

@@ -1,8 +1,8 @@
 """Sessions that others make: what aiohttp's own connectors do when a session asks them for a connection.
 
 `BaseConnector.connect()` and `BaseConnector._close()` are changed while a block is open. The functions get other code,
-and the class keeps its attributes. So references from before count too: a subclass that has kept the function, a library
-that has wrapped it, an attribute that a library wraps meanwhile. Nothing is left to undo in the wrong order.
+and the class keeps its attributes. So earlier references to the functions are changed too: a subclass that has kept
+one, a library that has wrapped one. And what a library patches meanwhile on the class stays.
 """
 
 # pyright: reportPrivateUsage=false

@@ -6,12 +6,7 @@ import asyncio
 import inspect
 from collections.abc import Awaitable, Iterable
 
-from aiohttp import (
-    BaseConnector,
-    ClientRequest,
-    ClientSession,
-    ClientTimeout,
-)
+from aiohttp import BaseConnector, ClientRequest, ClientSession, ClientTimeout
 from aiohttp.connector import Connection
 from aiohttp.tracing import Trace
 
@@ -21,32 +16,32 @@ from .client_protocol import ClientProtocol
 
 
 class PoolingConnector(BaseConnector):
-    """aiohttp's connector and its pool, whole; what a subclass needs of the private part is named here.
+    """aiohttp's connector with its pool. It gives names to the private parts that a subclass needs.
 
-    `BaseConnector` calls `_create_connection()` for a new connection, and third parties call `_close()`, from
-    finalisers and on loops that are closed.
+    `BaseConnector` calls `_create_connection()` for a new connection. Third parties call `_close()`, even from
+    finalisers and on closed loops.
     """
 
     @property
     def closed(self) -> bool:
         """Whether the connector is closed."""
-        if (self._closed or running_loop() is not self._loop) and _is_asked_by_a_request():
+        if (self._closed or running_loop() is not self._loop) and _is_read_by_a_request():
             self._refuse_request()
         return self._closed
 
     def _has_closed(self) -> bool:
-        """The same, at less cost."""
+        """Return whether the connector is closed, without the cost of `closed`."""
         return self._closed
 
     def _refuse_request(self) -> None:
-        """A session makes a request through a connector that is closed, or of another loop: raise what is wrong.
+        """Raise an error for a request through a connector that is closed, or that belongs to another loop.
 
-        aiohttp would say it in words that do not help.
+        aiohttp's own error would not name the cause.
         """
         raise NotImplementedError
 
     def _open_connection(self, req: ClientRequest) -> ClientProtocol:
-        """Make a new connection for *req*."""
+        """Open a new connection for *req*."""
         raise NotImplementedError
 
     async def _create_connection(
@@ -57,13 +52,13 @@ class PoolingConnector(BaseConnector):
         return protocol
 
     async def _reuse(self, req: ClientRequest, traces: list[Trace]) -> Connection | None:
-        """An idle connection from the pool, if there is one: how `connect()` begins, without the rest of it."""
+        """Return an idle connection from the pool, if there is one. This is only the first step of `connect()`."""
         return await self._get(req.connection_key, traces)
 
     def _close_forgotten(self, protocols: Iterable[ClientEnd]) -> None:
-        """Close what the pool has lost: when a trace raises or is cancelled, `connect()` drops the connection it has.
+        """Close connections that the pool has lost: when a trace raises or is cancelled, `connect()` drops its own.
 
-        It may be that one which is being connected by another call is closed too; that call takes another one.
+        A connection that another call is just opening may be closed too. That call then takes another connection.
         """
         pooled: set[object] = {protocol for connections in self._conns.values() for protocol, _ in connections}
         for protocol in protocols:
@@ -71,11 +66,11 @@ class PoolingConnector(BaseConnector):
                 protocol.close()
 
     def _close_pool(self, *, abort_ssl: bool = False) -> list[Awaitable[object]]:
-        """Close every connection that is pooled or in use; `closed` is true from now on."""
+        """Close all connections, idle or in use. `closed` is true from now on."""
         return super()._close(abort_ssl=abort_ssl)
 
     def _close_now(self) -> list[Awaitable[object]]:
-        """Close all that there is to close without waiting; what could be waited for is returned."""
+        """Close everything without waiting. Returns awaitables for those who want to wait."""
         raise NotImplementedError
 
     def _close(self, *, abort_ssl: bool = False) -> list[Awaitable[object]]:
@@ -83,20 +78,20 @@ class PoolingConnector(BaseConnector):
 
 
 def running_loop() -> asyncio.AbstractEventLoop | None:
-    """The event loop that runs here, if there is one."""
+    """Return the event loop that runs in this thread, if there is one."""
     try:
         return asyncio.get_running_loop()
     except RuntimeError:
         return None
 
 
-def _is_asked_by_a_request() -> bool:
-    """Whether it is a session's request that reads `PoolingConnector.closed`, and not a user.
+def _is_read_by_a_request() -> bool:
+    """Whether a session's request reads `PoolingConnector.closed`, and not user code.
 
-    `ClientSession._request` begins by reading `ClientSession.closed`, which is that of its connector. Then it says
-    "Session is closed", of a new session too if another one has closed the connector. In another loop it goes on, and
-    says "Timeout context manager should be used inside a task". Of a session that has been closed itself, the connector
-    is not asked.
+    `ClientSession._request` first reads `ClientSession.closed`, which reads `closed` of its connector. If that is true,
+    it raises "Session is closed", even in a new session whose connector was closed by another session. In another loop
+    it continues, and raises "Timeout context manager should be used inside a task". A session that was closed itself
+    does not read `closed` of the connector.
     """
     frame = inspect.currentframe()
     for _ in range(3):  # this function, `PoolingConnector.closed`, `ClientSession.closed`
@@ -105,9 +100,10 @@ def _is_asked_by_a_request() -> bool:
 
 
 def close_now(connector: BaseConnector) -> list[Awaitable[object]]:
-    """Close a connector and its connections without waiting; what could be waited for is returned."""
+    """Close a connector and its connections without waiting. Returns awaitables for those who want to wait."""
     return connector._close()
 
 
 def loop_of(connector: BaseConnector) -> asyncio.AbstractEventLoop:
+    """Return the event loop of *connector*."""
     return connector._loop

@@ -1,4 +1,5 @@
-"""What aiohttp keeps private of a request, its response and its traces."""
+"""Access to private parts of aiohttp's requests, responses and traces."""
+
 # pyright: reportPrivateUsage=false
 
 import asyncio
@@ -7,11 +8,7 @@ from types import SimpleNamespace
 from typing import Any, Final, cast
 
 import aiohttp.client
-from aiohttp import (
-    ClientRequest,
-    ClientResponse,
-    ClientTimeout,
-)
+from aiohttp import ClientRequest, ClientResponse, ClientTimeout
 from aiohttp.client_exceptions import (
     ClientConnectionError,
     ClientConnectorError,
@@ -24,64 +21,65 @@ from asgi_connector._services.address import Address
 
 
 def address_of(req: ClientRequest) -> Address:
-    """Where *req* goes, by its URL, and not by its ``Host`` header."""
+    """Return the address of *req*, from its URL and not from its ``Host`` header."""
     return Address(req.host or "", req.port, req.is_ssl())
 
 
 def connect_timeout(timeout: ClientTimeout) -> float | None:
-    """The seconds in which a connection has to be made; `None` for no limit."""
+    """Return the seconds within which a connection must be made; `None` for no limit."""
     limits = [limit for limit in (timeout.connect, timeout.sock_connect) if limit]
     return min(limits, default=None)
 
 
 def response_of(req: ClientRequest) -> ClientResponse | None:
-    """What has been made for the response to *req*, which has no status before the head has arrived."""
+    """Return the response object of *req*, if it exists. It has no status before its head has arrived."""
     return req.response
 
 
 def is_closed_by_client(exc: BaseException) -> bool:
-    """Whether *exc* is what aiohttp fails a body with that its reader has given up, or whose session has closed."""
-    return type(exc) is ClientConnectionError and exc.__cause__ is None  # else an upload has failed by itself
+    """Whether *exc* is aiohttp's error for a body that its reader abandoned, or whose session was closed."""
+    return type(exc) is ClientConnectionError and exc.__cause__ is None  # with a cause, an upload has failed
 
 
-def makes_aiohttp_replay(req: ClientRequest, exc: BaseException) -> bool:
-    """Whether aiohttp sends *req* a second time when it fails with *exc* (`ClientSession._request`)."""
+def aiohttp_will_replay(req: ClientRequest, exc: BaseException) -> bool:
+    """Whether `ClientSession._request` sends *req* a second time when it fails with *exc*."""
     if req.method not in _REPLAYED_METHODS:
         return False
     return isinstance(exc, ClientOSError | ServerDisconnectedError) and not isinstance(exc, ClientConnectorError)
 
 
-_REPLAYED_METHODS: Final = aiohttp.client.IDEMPOTENT_METHODS  # which `aiohttp` itself does not export
+_REPLAYED_METHODS: Final = aiohttp.client.IDEMPOTENT_METHODS  # `aiohttp` itself does not export it
 
 
 def calling_task(req: ClientRequest) -> asyncio.Task[Any] | None:
-    """The task that called the session; client middlewares may send a request from another one.
+    """Return the task that called the session. Client middlewares may send a request from another task.
 
-    A request's timer knows it, where the session's call has a timeout.
+    The timer of a request has this task, if the session's call has a timeout.
     """
     tasks: list[asyncio.Task[Any]] = getattr(req._timer, "_tasks", [])
     return tasks[0] if tasks else None
 
 
 def is_replay(req: ClientRequest, earlier: ClientRequest) -> bool:
-    """Whether aiohttp, and not its user, sends *earlier* again as *req*.
+    """Whether aiohttp itself, and not user code, sends *earlier* again as *req*.
 
-    A timer belongs to one call of the session. aiohttp makes a new request object in it for each redirect and for its
-    replay; a client middleware that tries again sends the same one.
+    Each call of the session has its own timer. In that call, aiohttp creates a new request object for each redirect and
+    for a replay. A client middleware that tries again sends the same object.
     """
     return req is not earlier and req._timer is earlier._timer
 
 
-def let_fail_again(req: ClientRequest, exc: BaseException) -> None:
-    """Note on *req* that it fails with *exc*, however often a client middleware sends it.
+def set_failure(req: ClientRequest, exc: BaseException) -> None:
+    """Store in *req* that it fails with *exc*, however often a client middleware sends it.
 
-    On the request itself, since *exc* refers to it by its traceback: so both go when the call is over.
+    It is stored in the request itself, because the traceback of *exc* refers to the request. So both are freed when the
+    call is over.
     """
     vars(req)[_FAILURE] = exc
 
 
 def failure_of(req: ClientRequest) -> BaseException | None:
-    """What `let_fail_again()` has noted."""
+    """Return the exception that `set_failure()` has stored, if any."""
     failure: BaseException | None = vars(req).get(_FAILURE)
     return failure
 
@@ -90,7 +88,7 @@ _FAILURE: Final = "_asgi_connector_failure"
 
 
 def trace_reuse(report: Callable[[bool], None]) -> Trace:
-    """A trace for a connector that tells whether the connection which it takes has been used before."""
+    """Return a trace that calls *report* with whether the connection of a request was used before."""
     config = TraceConfig()
 
     async def reused(session: object, context: object, params: object) -> None:
@@ -106,7 +104,7 @@ def trace_reuse(report: Callable[[bool], None]) -> Trace:
 
 
 def take_proxy(req: ClientRequest) -> tuple[Any, Any, Any]:
-    """Take the proxy away from a request, before it is written, which depends on it; `update_proxy()` gives it back."""
+    """Remove the proxy from a request before it is written, and return it for `update_proxy()`, which restores it."""
     proxy = (req.proxy, req.proxy_auth, req.proxy_headers)
     req.update_proxy(None, None, None)
     return proxy

@@ -1,4 +1,4 @@
-"""What aiohttp is about to send a second time, because an app raised what it takes for a broken connection.
+"""The requests that aiohttp will send a second time, because it treats an app's exception as a broken connection.
 
 The app must not run twice. So the second `connect()` of the same call of the session raises the exception again.
 """
@@ -11,14 +11,14 @@ from aiohttp import ClientRequest
 
 from asgi_connector._services.server_end import Origin
 
-from .requests import calling_task, failure_of, is_replay, let_fail_again, makes_aiohttp_replay
+from .requests import aiohttp_will_replay, calling_task, failure_of, is_replay, set_failure
 
 
 class Retries:
-    """The exceptions of apps that aiohttp would replay a request for, by the task that made the request.
+    """The exceptions of apps for which aiohttp would replay a request, by the task that made the request.
 
-    One is kept until aiohttp's second try, or any other `connect()` of the task, or the end of the task: nothing else
-    tells that the call is over.
+    Each is kept until the next `connect()` of the task, which may be aiohttp's replay, or until the end of the task.
+    There is no other sign that the call is over.
     """
 
     def __init__(self) -> None:
@@ -26,17 +26,17 @@ class Retries:
         self._failed: dict[asyncio.Task[Any], tuple[ClientRequest, BaseException]] = {}
 
     def remember(self, origin: Origin, exc: BaseException) -> None:
-        """The request *origin* is about to fail with *exc*, an app's."""
+        """Note that the request *origin* is about to fail with *exc*, the exception of an app."""
         req, task = origin
         key = calling_task(req) or task
-        if key is not None and makes_aiohttp_replay(req, exc):
-            key.remove_done_callback(self._forget)  # there may be one for another request that the same call has made
+        if key is not None and aiohttp_will_replay(req, exc):
+            key.remove_done_callback(self._forget)  # another request of the same call may have added it
             key.add_done_callback(self._forget, context=Context())
             self._failed[key] = (req, exc)
             self.expected = True
 
     def answer(self, req: ClientRequest, task: asyncio.Task[Any]) -> None:
-        """Raise what *req* has failed with before, if aiohttp is sending it again."""
+        """Raise the exception of the first try, if aiohttp is sending *req* again."""
         if (again := failure_of(req)) is not None:
             raise again
         key = calling_task(req) or task
@@ -45,7 +45,7 @@ class Retries:
             key.remove_done_callback(self._forget)
             self._forget(key)
             if is_replay(req, earlier):
-                let_fail_again(req, exc)
+                set_failure(req, exc)
                 raise exc
 
     def clear(self) -> None:

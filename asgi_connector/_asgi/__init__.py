@@ -1,1 +1,1 @@
-"""The server end, which runs an ASGI app on a connection. May import _aiohttp and what is below it."""
+"""The server end, which runs an ASGI app on a connection. Imports _aiohttp and the layers below it."""

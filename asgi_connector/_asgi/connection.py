@@ -1,6 +1,6 @@
 """The server end that runs an ASGI app: asyncio's callbacks, one request-response cycle after another, and the upgrade.
 
-The reader turns bytes into requests, the writer responses into bytes. The cycle knows what the messages mean to an app.
+The reader turns bytes into requests, and the writer turns responses into bytes. The cycle handles the app's messages.
 """
 
 import asyncio
@@ -29,7 +29,7 @@ from .writer import ResponseWriter
 
 
 class _Phase(enum.Enum):
-    """What the next bytes of the client are."""
+    """The meaning of the next bytes from the client."""
 
     HEAD = "the head of a request"
     BODY = "the body of a request"
@@ -145,8 +145,8 @@ class ServerProtocol(ServerEnd):
     def _read_head(self, data: bytes) -> None:
         call = self._expected
         if call is None:
-            # aiohttp sends one request each time that it has been handed a connection. Other bytes are the rest of a
-            # request whose framing was false, and must not become another request.
+            # aiohttp sends one request each time that it gets a connection from the pool. Any other bytes are the rest
+            # of a request whose framing was wrong. They must not become another request.
             self._end()
             return
         try:
@@ -223,10 +223,10 @@ class ServerProtocol(ServerEnd):
         cycle.feed_end()
 
     def _keep_early(self, data: bytes) -> None:
-        """Keep bytes of the next request until the current one has been answered, and read nothing more until then.
+        """Keep early bytes, and read nothing more until they can be used.
 
-        The client sends one when by its framing the last response was complete, though the app had not said so. Or the
-        bytes are frames for an app that has not accepted them yet.
+        They may belong to the next request: its client saw by the framing that the response was complete, but the app
+        has not completed it yet. Or they are frames of a WebSocket that the app has not accepted yet.
         """
         if self._expected is None and self._handshake is None:
             self.writer.keep_alive = False  # see _read_head()
@@ -235,23 +235,23 @@ class ServerProtocol(ServerEnd):
         self.transport.pause_reading()
 
     def _refuse(self, problem: BadRequest) -> None:
-        """Answer bytes that are no request, and close: nobody can understand what follows them either."""
+        """Answer invalid bytes with an error, and close, because the bytes after them cannot be parsed either."""
         self.writer.refuse(problem, self.writer.observer)
         self._end()
 
     def _end(self) -> None:
-        """Close the connection, after what has been written."""
+        """Close the connection, after the bytes that were written."""
         self._phase = _CLOSED
         self.transport.close()
 
     # What the cycle asks for.
 
     def resume_request(self) -> None:
-        """Read on: the app has taken what was buffered of the request's body."""
+        """Read on, because the app has received the buffered part of the request's body."""
         self.transport.resume_reading()
 
     def complete_response(self) -> None:
-        """The exchange is over: go on with the next one, or close."""
+        """End the exchange, and begin the next one or close."""
         cycle, self._cycle = self._cycle, None
         if self.writer.keep_alive and isinstance(cycle, RequestResponseCycle) and cycle.request_ended:
             self._phase = _HEAD
@@ -261,18 +261,18 @@ class ServerProtocol(ServerEnd):
             else:
                 self.transport.resume_reading()
         else:
-            # A request that was not read to its end: the rest of its body must never be parsed as a request.
+            # If the request was not read to its end, the rest of its body must never be parsed as a request.
             self._end()
 
     def _go_on(self) -> None:
-        """Read a request that has arrived before the response to the one before was complete."""
+        """Read a request that arrived before the previous response was complete."""
         data = self._reader.take_early()
         self.transport.resume_reading()
         if data and self._phase is _HEAD:
             self._read_head(data)
 
     def upgrade(self, subprotocol: str | None, headers: Iterable[Iterable[bytes]]) -> Frames:
-        """Write the head that accepts a WebSocket. In both directions frames follow it."""
+        """Write the head that accepts a WebSocket. After it, both directions carry frames."""
         handshake, observer = self._handshake, self.writer.observer
         assert handshake is not None
         self.transport.write(accept_head(handshake, subprotocol, headers))
@@ -289,17 +289,17 @@ class ServerProtocol(ServerEnd):
         return frames
 
     def forget_cycle(self) -> None:
-        """The app has closed its WebSocket. It need not hear that the client does the same."""
+        """Forget the cycle, whose app has closed its WebSocket and need not be told that the client closes it too."""
         self._cycle = None
 
     def websocket_app_ended(self) -> None:
-        """The app has returned. An open connection may go on for a while, until its client closes it too."""
+        """Release the app, which has returned. The connection may stay open until its client closes it too."""
         if self._frames is not None:
             self.forget_cycle()
             self.mounted.end_use(self)
 
     def raise_from_client(self, exc: BaseException) -> bool:
-        """Cut the response off, and raise *exc* from the client's call; `False` if there is no such call."""
+        """Cut the response off, and raise *exc* from the client's call. Returns `False` if there is no such call."""
         writer, undelivered = self.writer, self.transport.get_write_buffer_size()
         before_head = writer.head_waits or not writer.started
         if not before_head and not undelivered and writer.is_whole:
@@ -314,27 +314,27 @@ class ServerProtocol(ServerEnd):
         else:
             self.client.raise_from_body(exc)
         if before_head:
-            self.transport.abort()  # nothing of a head that is still here may arrive
+            self.transport.abort()  # an undelivered head must not arrive
         else:
             self.transport.close()
         return True
 
     def raise_from_frames(self, exc: BaseException) -> None:
-        """Let the client's `receive()` return *exc*, after what was sent before it."""
+        """Make the client's `receive()` return *exc*, after the messages that were sent before."""
         assert self._frames is not None
         self.client.raise_from_frames(exc)
         self._frames.end_with_exception()
         self.transport.write_eof()
 
     def answer_500(self) -> None:
-        """Do what a real server does when an app fails: a plain 500 if no response has started, else cut it off."""
+        """Answer as a real server whose app failed: with a plain 500, or by cutting off a response that has started."""
         self.writer.write_500()
         self.writer.release()
         self._end()
 
 
 def _app_for(call: ClientCall, mounted: MountedApp) -> ASGIApp:
-    """The app that is mounted, or the one that answers in its place."""
+    """Return the app that answers *call*: the observer's app, or else the mounted app."""
     observer = call.observer
     if observer is None:
         return mounted.app

@@ -1,7 +1,8 @@
-"""What every exchange with an app has in common, over HTTP or a WebSocket: its end, and who learns of a failure.
+"""The common part of HTTP and WebSocket exchanges: the end of the app, and the report of its failure.
 
-A cycle is between an app (`receive()`, `send()`, and how the app ends) and a connection. Every rule about *messages* is
-a cycle's. Every rule about *bytes* is the connection's, or that of its reader and its writer.
+A cycle connects an app with a connection. It provides `receive()` and `send()`, and it handles the end of the app.
+Cycles implement all rules about *messages*. The connection, its reader and its writer implement all rules about
+*bytes*.
 """
 
 import asyncio
@@ -26,7 +27,7 @@ from .writer import ResponseWriter
 
 
 class Connection(Protocol):
-    """What a cycle asks of its connection, beside what it writes."""
+    """The methods of a connection that a cycle uses, apart from those of its writer."""
 
     in_flight: InFlight
     writer: ResponseWriter
@@ -35,36 +36,36 @@ class Connection(Protocol):
     address: Address
 
     def resume_request(self) -> None:
-        """Read on: the app has taken what was buffered of the request's body."""
+        """Read on, because the app has received the buffered part of the request's body."""
 
     def complete_response(self) -> None:
-        """The exchange is over: go on with the next one, or close."""
+        """End the exchange, and begin the next one or close."""
 
     def upgrade(self, subprotocol: str | None, headers: Iterable[Iterable[bytes]]) -> Frames:
-        """Write the head that accepts a WebSocket. In both directions frames follow it."""
+        """Write the head that accepts a WebSocket. After it, both directions carry frames."""
         ...
 
     def forget_cycle(self) -> None:
-        """The app has closed its WebSocket. It need not hear that the client does the same."""
+        """Forget the cycle, whose app has closed its WebSocket and need not be told that the client closes it too."""
 
     def websocket_app_ended(self) -> None:
-        """The app of a WebSocket has returned."""
+        """Release the app of a WebSocket, which has returned."""
 
     def raise_from_client(self, exc: BaseException) -> bool:
-        """Cut the response off, and raise *exc* from the client's call; `False` if there is no such call."""
+        """Cut the response off, and raise *exc* from the client's call. Returns `False` if there is no such call."""
         ...
 
     def raise_from_frames(self, exc: BaseException) -> None:
-        """Let the client's `receive()` return *exc*, after what was sent before it."""
+        """Make the client's `receive()` return *exc*, after the messages that were sent before."""
 
     def answer_500(self) -> None:
-        """Do what a real server does when an app fails: a plain 500 if no response has started, else cut it off."""
+        """Answer as a real server whose app failed: with a plain 500, or by cutting off a response that has started."""
 
 
 class Cycle(AppRequest):
     """One request of a client, from its head to the end of its app."""
 
-    __slots__ = ("_connection", "_flow", "_line", "_loop", "_news", "_writer", "origin")
+    __slots__ = ("_connection", "_flow", "_line", "_loop", "_changed", "_writer", "origin")
 
     def __init__(self, connection: Connection, line: RequestLine, scope: Scope, call: ClientCall) -> None:
         super().__init__(scope, connection.mounted, call.observer)
@@ -74,11 +75,11 @@ class Cycle(AppRequest):
         self._flow = connection.flow
         self._line = line
         self._loop = connection.in_flight.loop
-        self._news: asyncio.Event | None = None  # made when receive() first has to wait
+        self._changed: asyncio.Event | None = None  # made when receive() first has to wait
 
     @property
     def url(self) -> str:
-        """The URL of the request, for people to read; the scope is the app's to change."""
+        """The URL of the request, for log records. It is not read from the scope, because the app may change that."""
         return f"{self._connection.address}{self._line.target.decode('ascii')}"
 
     @property
@@ -86,26 +87,26 @@ class Cycle(AppRequest):
         return self._line.method
 
     def disconnect(self) -> None:
-        """The client has gone."""
+        """Note that the client has disconnected, and wake the app."""
         if self.disconnected_at is None:
             self.disconnected_at = self._loop.time()
             self._wake()
 
-    async def _wait_for_news(self) -> None:
-        if self._news is None:
-            self._news = asyncio.Event()
-        self._news.clear()
-        await self._news.wait()
+    async def _wait_for_change(self) -> None:
+        if self._changed is None:
+            self._changed = asyncio.Event()
+        self._changed.clear()
+        await self._changed.wait()
 
     def _wake(self) -> None:
-        if self._news is not None:
-            self._news.set()
+        if self._changed is not None:
+            self._changed.set()
 
     # How the app ends.
 
     def end(self) -> None:
         super().end()
-        self.origin = None  # the app may have left something that refers to the cycle, by `receive` or `send`
+        self.origin = None  # `receive` and `send`, which the app may have kept, refer to the cycle
 
     def app_returned(self, result: object) -> None:
         if self.disconnected_at is not None:
@@ -134,23 +135,23 @@ class Cycle(AppRequest):
 
     @abstractmethod
     def _finish(self) -> str | None:
-        """The app has returned: end the exchange, or say what the app has left undone."""
+        """End the exchange after the app has returned, or return a text that says what the app left undone."""
         ...
 
     @abstractmethod
     def _cut_off(self, exc: BaseException) -> None:
-        """The app has failed: end the exchange, if it is not over, as a real server would."""
+        """End the exchange of a failed app as a real server does, if the exchange is not over."""
 
     @abstractmethod
     def _raise(self, exc: BaseException) -> None:
-        """The app has failed: raise *exc* from the client's call, or report it."""
+        """Raise *exc*, with which the app has failed, from the client's call, or report it."""
 
     def _tell_observer(self, exc: BaseException) -> None:
         if self.observer is not None:
             self.observer.app_failed(exc)
 
     def report(self, exc: BaseException, *, client_gone: bool) -> None:
-        """There is no call to raise *exc* from: log it, and if there is still a client, let it not pass unseen."""
+        """Log *exc*, which no call can raise. If the client is still there, call the loop's exception handler too."""
         if not client_gone:
             self._log(exc, "after its response was complete")
             self._call_exception_handler(exc)
@@ -158,7 +159,7 @@ class Cycle(AppRequest):
             self._log(exc, "after its client had gone")
 
     def _raisable(self, exc: BaseException) -> BaseException:
-        """*exc*, unless the client would take it for its own cancellation."""
+        """Return *exc*, wrapped if the client would take it for its own cancellation."""
         if not isinstance(exc, asyncio.CancelledError):
             return exc
         cancelled = ASGIConnectorError(f"The app was cancelled: {self.method} {self.url}")
@@ -175,7 +176,7 @@ class Cycle(AppRequest):
 
 
 def checked_status(message: Message) -> int:
-    """The status of a response: a final one, for after another its client would wait on (RFC 9110, 15.2)."""
+    """Return the status of a response. It must be final, or the client would wait for another one (RFC 9110, 15.2)."""
     status = message.get("status")
     if type(status) is not int and not is_int(status):  # the first test is faster, and nearly always enough
         raise ASGIProtocolError(f"Expected the 'status' of '{message['type']}' to be an int, but got {status!r}.")
@@ -187,7 +188,7 @@ def checked_status(message: Message) -> int:
 
 
 def checked_body(message: Message) -> Bytes:
-    """A piece of a response's body."""
+    """Return the piece of the response's body in *message*."""
     body = message.get("body", b"")
     if not is_bytes(body):
         raise ASGIProtocolError(f"Expected the 'body' of '{message['type']}' to be bytes, but got {body!r}.")

@@ -1,4 +1,4 @@
-"""Flow control of what a server end writes: `asyncio.BaseProtocol.pause_writing()` for coroutines."""
+"""Flow control for the writes of a server end: `asyncio.BaseProtocol.pause_writing()` for coroutines."""
 
 import asyncio
 

@@ -1,6 +1,6 @@
-"""The frames of an accepted WebSocket (RFC 6455, 5 to 7), by aiohttp's own reader and writer: messages, ping, closing.
+"""The frames of an accepted WebSocket (RFC 6455, 5 to 7): messages, pings and the close. Independent of ASGI.
 
-Knows nothing of ASGI.
+aiohttp's own reader and writer parse and serialise the frames.
 """
 
 import asyncio
@@ -23,7 +23,7 @@ from asgi_connector._observer import Observer
 from .flow import WriteFlow
 
 CLOSE_TIMEOUT: Final = 10.0  # seconds, as in uvicorn
-MAX_REASON: Final = 123  # bytes: what a close frame has room for (RFC 6455, 5.5)
+MAX_REASON: Final = 123  # bytes that fit into a close frame (RFC 6455, 5.5)
 MAX_CODE: Final = 4999  # RFC 6455, 7.4.2
 NO_CODE: Final = 1005  # a close frame without a code (RFC 6455, 7.1.5)
 
@@ -37,8 +37,8 @@ class _State(enum.Enum):
 class Frames:
     """The server's end of a WebSocket.
 
-    `close_code` and `close_reason` tell how it ended, once `receive()` has returned `None`: those of the close frame
-    that came first, 1005 if it had none, and 1006 if there was no close frame (RFC 6455, 7.1.5).
+    After `receive()` has returned `None`, `close_code` and `close_reason` are those of the first close frame. The code
+    is 1005 if that frame has none, and 1006 if there was no close frame (RFC 6455, 7.1.5).
     """
 
     __slots__ = (
@@ -66,7 +66,7 @@ class Frames:
         observer: Observer | None,
         client_left: Callable[[], None],
     ) -> None:
-        """Call *client_left* when no further message can come from the client, and none can go to it."""
+        """*client_left* is called when no message can be received from the client or sent to it any more."""
         self.close_code: int = WSCloseCode.ABNORMAL_CLOSURE
         self.close_reason = ""
         self._flow = flow
@@ -94,21 +94,21 @@ class Frames:
     # What the connection reports.
 
     def feed(self, data: bytes) -> None:
-        """Bytes have arrived."""
+        """Take bytes that have arrived."""
         self._reader.feed(data)
 
     def writable(self) -> None:
-        """The connection has room again for what is written."""
+        """Send the delayed pong, if any, because the connection is writable again."""
         if self._pong_due is not None:
             payload, self._pong_due = self._pong_due, None
             self.pinged(payload)
 
     def read_on(self) -> None:
-        """The client has sent all that it will: it need not wait until the app has received it."""
+        """Stop pausing the client, which sends no more messages and need not wait until the app has received them."""
         self._reader.read_on()
 
     def lost(self) -> None:
-        """The connection has ended. Messages that have arrived are still to be received."""
+        """Note that the connection has ended. Messages that have arrived can still be received."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -118,7 +118,7 @@ class Frames:
     # What the reader reports.
 
     def pinged(self, payload: bytes) -> None:
-        """Answer (RFC 6455, 5.5.3); while nobody reads what is written, only the last one, when somebody does."""
+        """Answer a ping (RFC 6455, 5.5.3). While writing is paused, only the last ping is kept and answered later."""
         if self._state is not _State.OPEN:
             return
         if self._flow.paused:
@@ -127,9 +127,9 @@ class Frames:
             self._write_control(payload, WSMsgType.PONG)
 
     def closed_by_client(self, code: int, reason: str) -> None:
-        """Answer with the same (RFC 6455, 5.5.1), unless this is the answer; then the server is to end it (7.1.1)."""
+        """Answer a close frame with the same code (RFC 6455, 5.5.1), unless it is an answer, and disconnect (7.1.1)."""
         if self._state is _State.OPEN and (code == WSCloseCode.ABNORMAL_CLOSURE or code > MAX_CODE):
-            # Which aiohttp's reader lets pass (RFC 6455, 7.4.1 and 7.4.2).
+            # aiohttp's reader accepts these codes, though they are invalid (RFC 6455, 7.4.1 and 7.4.2).
             self.failed(WebSocketError(WSCloseCode.PROTOCOL_ERROR, f"Invalid close code: {code}"))
             return
         if self._state is _State.OPEN:
@@ -149,7 +149,7 @@ class Frames:
     # What the cycle asks for.
 
     async def receive(self) -> WSMessage | None:
-        """The next message, or `None` after the last one."""
+        """Return the next message, or `None` after the last one."""
         async with self._receiving:
             try:
                 return cast(WSMessage, await self._reader.read())
@@ -157,14 +157,14 @@ class Frames:
                 return None
 
     async def send(self, payload: bytes, kind: WSMsgType) -> None:
-        """Send a message, when there is room for it; raises `ConnectionResetError` if the client has gone."""
+        """Send a message when writing is not paused. Raises `ConnectionResetError` if the client has disconnected."""
         await self._wait_until_writable()
         self._writer.write(payload, kind)
         if self._observer is not None:
             self._observer.message(payload.decode() if kind is WSMsgType.TEXT else payload, from_client=False)
 
     async def close(self, code: int, reason: str) -> None:
-        """Close, when there is room for it; raises `ConnectionResetError` if the client has gone."""
+        """Close when writing is not paused. Raises `ConnectionResetError` if the client has disconnected."""
         await self._wait_until_writable()
         self.close_now(code, reason)
 
@@ -172,18 +172,18 @@ class Frames:
         if self._flow.paused:
             await self._flow.drain()
         if self._transport.is_closing():
-            self._client_left()  # which connection_lost() is still to tell
+            self._client_left()  # connection_lost() will report it only later
             raise client_gone()
         if self._state is not _State.OPEN:
             raise client_gone()
 
     def close_now(self, code: int, reason: str) -> None:
-        """Close, and give the client some time to do the same: it is to be the first to know (RFC 6455, 7.1.1)."""
+        """Send a close frame, and give the client `CLOSE_TIMEOUT` seconds to answer with its own (RFC 6455, 7.1.1)."""
         self._write_control(_close_payload(code, reason), WSMsgType.CLOSE)
         self._end(code, reason)
 
     def end_with_exception(self) -> None:
-        """Send no frame any more: the client is to close when it has taken notice of the app's exception."""
+        """Send no more frames. The client closes when it has received the app's exception."""
         self._state = _State.CLOSING
         self._reader.end_messages()
 
@@ -198,7 +198,7 @@ class Frames:
         self._reader.end_messages()
 
     def _write_control(self, payload: bytes, kind: WSMsgType) -> None:
-        with suppress(ClientConnectionResetError):  # there is nobody to read it
+        with suppress(ClientConnectionResetError):  # the client has disconnected
             self._writer.write(payload, kind)
 
 
@@ -207,5 +207,5 @@ def _close_payload(code: int, reason: str) -> bytes:
 
 
 def client_gone() -> ConnectionResetError:
-    """What sending raises then: an `OSError`, as the ASGI spec has it since 2.4."""
+    """Return the error that sending to a disconnected client raises: an `OSError`, as in the ASGI spec since 2.4."""
     return ConnectionResetError(errno.ECONNRESET, "The client has closed the WebSocket; nothing can be sent any more")

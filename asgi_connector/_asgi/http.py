@@ -1,4 +1,4 @@
-"""ASGI "http": one request and its response, as the app sees them. Knows no bytes of framing."""
+"""ASGI "http": one request and its response, as messages for the app. It does not handle the framing."""
 
 import asyncio
 import enum
@@ -12,11 +12,11 @@ from asgi_connector._types import Message, Scope
 from .cycle import Connection, Cycle, checked_body, checked_status
 
 BODY_HIGH_WATER: Final = 64 * 1024
-# How long a 5xx waits for its app to raise, in turns of the event loop. Frameworks that answer 500 re-raise at once,
-# but each middleware on the way may cost some turns: 16 of Starlette's BaseHTTPMiddleware take 102.
+# How long a 5xx waits for its app to raise, in iterations of the event loop. Frameworks that answer 500 re-raise
+# immediately, but each middleware may take some iterations: 16 of Starlette's BaseHTTPMiddleware take 102.
 HOLD_TURNS: Final = 256
-# How many sends to a client that has gone may follow each other before the event loop gets a turn.
-SENDS_TO_NOBODY: Final = 64
+# How many messages for a disconnected client are dropped before `send()` yields to the event loop once.
+DROPPED_PER_YIELD: Final = 64
 
 
 class _Response(enum.Enum):
@@ -40,7 +40,7 @@ class RequestResponseCycle(Cycle):
         "_request_ended",
         "_request_reported",
         "_response",
-        "_sent_to_nobody",
+        "_dropped_messages",
     )
 
     def __init__(
@@ -51,9 +51,9 @@ class RequestResponseCycle(Cycle):
         self._chunks: list[bytes] = []
         self._buffered = 0
         self._request_ended = False
-        self._request_reported = False  # the app has been given the end of the request
+        self._request_reported = False  # the app has received the end of the request
         self._response = _EXPECTED
-        self._sent_to_nobody = 0
+        self._dropped_messages = 0
         self._hold_turns = 0
 
     def __repr__(self) -> str:
@@ -71,14 +71,14 @@ class RequestResponseCycle(Cycle):
     # What the connection reports.
 
     def feed_body(self, data: bytes) -> bool:
-        """A piece of the body has arrived; returns whether the connection may read on."""
+        """Take a piece of the body. Returns whether the connection may read on."""
         self._chunks.append(data)
         self._buffered += len(data)
         self._wake()
         return self._buffered <= BODY_HIGH_WATER
 
     def feed_end(self) -> None:
-        """The request has arrived to its end."""
+        """Note that the whole request has arrived."""
         self._request_ended = True
         self._wake()
 
@@ -92,7 +92,7 @@ class RequestResponseCycle(Cycle):
         while self.disconnected_at is None and not self.response_complete:
             if self._chunks or (self._request_ended and not self._request_reported):
                 return self._take_body()
-            await self._wait_for_news()
+            await self._wait_for_change()
         return {"type": "http.disconnect"}
 
     def _take_body(self) -> Message:
@@ -112,7 +112,7 @@ class RequestResponseCycle(Cycle):
             await self._flow.drain()
             response = self._response
         if self.disconnected_at is not None:
-            await self._send_to_nobody()
+            await self._drop_message()
             return
         try:
             kind = message["type"]
@@ -127,14 +127,15 @@ class RequestResponseCycle(Cycle):
         else:
             raise ASGIProtocolError(f"Unexpected ASGI message '{kind}' sent, after response already completed.")
 
-    async def _send_to_nobody(self) -> None:
-        """Do nothing, as uvicorn: an app that is not told commits or rolls back as it would in production.
+    async def _drop_message(self) -> None:
+        """Drop a message for a disconnected client without an error, as uvicorn does.
 
-        An endless sender must not starve the event loop. But most calls return at once, for the framework may be about
-        to cancel the app, which has to happen where the app itself waits: only then does its clean-up run.
+        So the app commits or rolls back as it would in production. An app that sends without end must not starve the
+        event loop, so some calls yield to it. Most calls return immediately, because the framework may be about to
+        cancel the app. The cancellation must reach the app where it waits itself: only then does its clean-up run.
         """
-        self._sent_to_nobody += 1
-        if self._sent_to_nobody % SENDS_TO_NOBODY == 0:
+        self._dropped_messages += 1
+        if self._dropped_messages % DROPPED_PER_YIELD == 0:
             await asyncio.sleep(0)
 
     def _start_response(self, message: Message) -> None:
@@ -164,7 +165,7 @@ class RequestResponseCycle(Cycle):
         self._connection.complete_response()
         self._wake()
 
-    # A 5xx is held back, for the app may be about to raise.
+    # A 5xx is held back, because the app may be about to raise.
 
     def _hold_on(self) -> None:
         if self._hold_turns > 1:
@@ -205,6 +206,6 @@ class RequestResponseCycle(Cycle):
         if self._connection.raise_from_client(exc):
             self._tell_observer(exc)
         else:
-            # By its framing the response was complete, though the app had not said so.
+            # The response was complete by its framing, but the app had not completed it yet.
             self._complete_response()
             self.report(exc, client_gone=False)

@@ -1,4 +1,4 @@
-"""The bytes of a connection -> its requests, one after another. No I/O."""
+"""A parser of the requests on a connection, one after another. No I/O."""
 
 from asgi_connector._http1.request import (
     MAX_HEAD,
@@ -18,8 +18,8 @@ class RequestReader:
     """Reads the head of a request, then its body.
 
     Attributes:
-        line, fields: the head that was read last.
-        early: bytes that cannot be used yet: part of a head, the next request, or frames for a WebSocket that the app
+        line, fields: the parsed head of the latest request.
+        early: bytes that cannot be used yet: part of a head, the next request, or frames of a WebSocket that the app
             has not accepted.
     """
 
@@ -29,7 +29,7 @@ class RequestReader:
         self.line = RequestLine("", b"", "")
         self.fields = Fields([])
         self.early = b""
-        # Requests on one connection are much alike. Parts that are the same bytes as before are not parsed again.
+        # Requests on one connection are often equal. Bytes that equal those of the previous head are not parsed again.
         self._head_bytes: bytes = b""
         self._fields_bytes: bytes | None = None
         self._body: BodyReader | None = None
@@ -37,7 +37,7 @@ class RequestReader:
     def read_head(self, data: bytes) -> bytes | None:
         """Read the next bytes of a head. Returns the bytes that follow it, or `None` if it is not complete.
 
-        Raises `BadRequest` if the bytes are no request.
+        Raises `BadRequest` if the bytes are not a valid request.
         """
         if self.early:
             data, self.early = self.early + data, b""
@@ -73,7 +73,7 @@ class RequestReader:
         return True
 
     def read_body(self, data: bytes) -> tuple[bytes, bytes]:
-        """Returns the bytes of the body that *data* has, and the bytes that follow it. Raises `BadRequest`."""
+        """Split *data* into the bytes of the body and the bytes after it. Raises `BadRequest` for an invalid chunk."""
         assert self._body is not None
         return self._body.feed(data)
 
@@ -85,7 +85,7 @@ class RequestReader:
         self._body = None
 
     def take_early(self) -> bytes:
-        """Return and forget the bytes that came early."""
+        """Return and forget the early bytes."""
         early, self.early = self.early, b""
         return early
 

@@ -1,4 +1,4 @@
-"""A parsed request and the address that it was sent to -> an ASGI scope. Pure functions."""
+"""Builders of ASGI scopes from a parsed request and its address. Pure functions."""
 
 from typing import Any
 from urllib.parse import unquote
@@ -10,12 +10,12 @@ from asgi_connector._types import Scope
 
 
 def http_scope(line: RequestLine, fields: Fields, address: Address, mounted: MountedApp) -> Scope:
-    """The scope of an HTTP request (ASGI spec, *HTTP connection scope*), announced as uvicorn announces it.
+    """Build the scope of an HTTP request (ASGI spec, *HTTP connection scope*), with uvicorn's versions.
 
-    With ``spec_version`` 2.3 frameworks take the paths that they take in production: from 2.4 on Starlette no longer
-    listens for the disconnect of a client, and an idle stream outlives it.
+    ``spec_version`` is 2.3, so that frameworks run the same code as in production. From 2.4 on, Starlette no longer
+    listens for the disconnect of a client, so an idle stream would run on after it.
 
-    Everything mutable in it is the request's own.
+    All mutable values in the scope belong to this request alone.
     """
     raw_path, _, query_string = line.target.partition(b"?")
     path = raw_path.decode("ascii")
@@ -40,7 +40,7 @@ def http_scope(line: RequestLine, fields: Fields, address: Address, mounted: Mou
 def websocket_scope(
     line: RequestLine, fields: Fields, address: Address, mounted: MountedApp, subprotocols: list[str]
 ) -> Scope:
-    """The scope of a WebSocket (ASGI spec, *WebSocket connection scope*), announced as uvicorn announces it."""
+    """Build the scope of a WebSocket (ASGI spec, *WebSocket connection scope*), with uvicorn's versions."""
     scope = http_scope(line, fields, address, mounted)
     del scope["method"]
     scope["type"] = "websocket"

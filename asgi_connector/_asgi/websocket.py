@@ -1,4 +1,4 @@
-"""ASGI "websocket": one WebSocket, from its handshake to its end, as the app sees it. Knows no frames."""
+"""ASGI "websocket": one WebSocket from its handshake to its end, as messages for the app."""
 
 import asyncio
 import enum
@@ -18,7 +18,7 @@ from .frames import MAX_REASON, Frames, client_gone
 
 
 class _State(enum.Enum):
-    """Which messages of the app are expected, in uvicorn's words."""
+    """The messages that are expected from the app, as uvicorn's errors name them."""
 
     CONNECTING = "'websocket.accept', 'websocket.close', or 'websocket.http.response.start'"
     OPEN = "'websocket.send' or 'websocket.close',"
@@ -26,10 +26,10 @@ class _State(enum.Enum):
     OVER = "none"
 
 
-# The codes below 3000 that may be sent: those of RFC 6455, 7.4.1, but for 1004, 1005, 1006 and 1015, and later ones
-# that are registered. Any other is a protocol error to aiohttp's reader.
+# The codes below 3000 that may be sent: those of RFC 6455, 7.4.1, except 1004, 1005, 1006 and 1015, and codes that were
+# registered later. aiohttp's reader treats all others as protocol errors.
 _DEFINED_CODES: Final = frozenset({1000, 1001, 1002, 1003, 1007, 1008, 1009, 1010, 1011, 1012, 1013, 1014})
-_OWN_CODES: Final = range(3000, 5000)  # RFC 6455, 7.4.2: of libraries, frameworks and applications
+_OWN_CODES: Final = range(3000, 5000)  # RFC 6455, 7.4.2: for libraries, frameworks and applications
 
 
 class WebSocketCycle(Cycle):
@@ -65,7 +65,7 @@ class WebSocketCycle(Cycle):
         while self._frames is None:
             if self.disconnected_at is not None or self._state is _State.OVER:
                 return await self._disconnect(WSCloseCode.ABNORMAL_CLOSURE, "")
-            await self._wait_for_news()
+            await self._wait_for_change()
         message = await self._frames.receive()
         if message is None:
             return await self._disconnect(self._frames.close_code, self._frames.close_reason)
@@ -75,14 +75,14 @@ class WebSocketCycle(Cycle):
 
     async def _disconnect(self, code: int, reason: str) -> Message:
         if self._disconnect_reported:
-            await asyncio.sleep(0)  # an app that takes no notice must not starve the event loop
+            await asyncio.sleep(0)  # an app that ignores the disconnect must not starve the event loop
         self._disconnect_reported = True
         return {"type": "websocket.disconnect", "code": int(code), "reason": reason}
 
     async def send(self, message: Message) -> None:
         """Take the app's next message (ASGI spec, *Accept*, *Send*, *Close*, *Denial Response*).
 
-        Raises `OSError` if the client has gone, as the spec has it since 2.4.
+        Raises `OSError` if the client has disconnected, as in the spec since 2.4.
         """
         try:
             kind = message["type"]
@@ -201,13 +201,13 @@ class WebSocketCycle(Cycle):
         elif self._connection.raise_from_client(exc):
             self._tell_observer(exc)
         else:
-            # By its framing the denial was complete, though the app had not said so.
+            # The denial response was complete by its framing, but the app had not completed it yet.
             self._complete_response()
             self.report(exc, client_gone=False)
 
     def report(self, exc: BaseException, *, client_gone: bool) -> None:
         if client_gone:
-            # Where a request would go on, a WebSocket's app is told by an exception: from its send(), or its framework.
+            # A WebSocket app learns of the disconnect by an exception, from send() or its framework: not an error.
             logger.debug("An app ended after its client had gone: %s %s", self.method, self.url, exc_info=exc)
         else:
             self._log(exc, "after it had closed its WebSocket" if self._frames else "after its response was complete")
@@ -215,7 +215,7 @@ class WebSocketCycle(Cycle):
 
 
 def _content(message: Message) -> tuple[bytes, WSMsgType]:
-    """What to send: the bytes, or the text, where there are no bytes, as in uvicorn."""
+    """Return the payload and its type: the bytes, or the text if there are no bytes, as in uvicorn."""
     data, text = message.get("bytes"), message.get("text")
     if is_bytes(data):
         return bytes(data), WSMsgType.BINARY
@@ -230,7 +230,7 @@ def _content(message: Message) -> tuple[bytes, WSMsgType]:
 
 
 def _closing(message: Message) -> tuple[int, str]:
-    """The code and the reason to close with, which must be fit to be sent (RFC 6455, 5.5.1 and 7.4)."""
+    """Return the code and the reason of a close. They must be valid in a close frame (RFC 6455, 5.5.1 and 7.4)."""
     code, reason = message.get("code", WSCloseCode.OK), message.get("reason") or ""
     if not is_int(code) or not (code in _DEFINED_CODES or code in _OWN_CODES):
         raise ASGIProtocolError(

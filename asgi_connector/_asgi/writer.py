@@ -1,4 +1,4 @@
-"""The responses of a connection -> bytes: their heads, the framing of their bodies, and how much was delivered."""
+"""A serialiser of the responses on a connection, which tracks how much of each was delivered."""
 
 from collections.abc import Iterable
 
@@ -16,8 +16,8 @@ class ResponseWriter:
     """Writes the response to one request after another.
 
     Attributes:
-        keep_alive: whether the connection can serve a request after this one.
-        observer: observes the current request, if anything does.
+        keep_alive: whether the connection can serve another request after this one.
+        observer: the observer of the current request, if there is one.
     """
 
     __slots__ = (
@@ -42,7 +42,7 @@ class ResponseWriter:
         self._tail_written = 0  # bytes written after the response's head
 
     def begin(self, line: RequestLine, observer: Observer | None, *, keep_alive: bool, message: str) -> None:
-        """Expect the response to the request of *line*, by an ASGI *message* with its status and headers."""
+        """Expect the response to the request of *line*. It starts with the ASGI message of type *message*."""
         self._line = line
         self._message = message
         self.observer = observer
@@ -57,12 +57,12 @@ class ResponseWriter:
 
     @property
     def head_waits(self) -> bool:
-        """Whether bytes of the head have been written and not delivered."""
+        """Whether bytes of the head are written but not delivered."""
         return self._framing is not None and self._transport.get_write_buffer_size() > self._tail_written
 
     @property
     def is_whole(self) -> bool:
-        """Whether the response is complete by its framing, even if the app has not said so."""
+        """Whether the response is complete by its framing, even if the app has not completed it."""
         return self._framing is _NO_BODY or (self._framing is Framing.LENGTH and self._body_left == 0)
 
     def send_continue(self) -> None:
@@ -70,7 +70,7 @@ class ResponseWriter:
         self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
     def start(self, status: int, headers: Iterable[Iterable[bytes]], *, hold: bool) -> None:
-        """Write the head. With *hold*, deliver nothing of the response until `release()`."""
+        """Write the head. With *hold*, the response is delivered only after `release()`."""
         line = self._line
         head, self._framing, self._body_left, close = build_head(
             status, headers, line.method, line.http_version, not self.keep_alive, self._message
@@ -83,18 +83,18 @@ class ResponseWriter:
             self.observer.response_started()
 
     def release(self) -> None:
-        """Deliver what `start()` has held back."""
+        """Deliver the bytes that `start()` held back."""
         self._transport.release_writes()
 
     def write_body(self, body: Bytes, more_body: bool) -> None:
-        """Write a piece of the body, the last one unless *more_body*. Raises `ASGIProtocolError` for a false length."""
+        """Write a piece of the body, the last one unless *more_body*. Raises `ASGIProtocolError` for a wrong length."""
         if type(body) is not bytes:
             body = bytes(body)
         if self._framing is _CHUNKED:
             self._write_chunk(body, more_body)
         elif self._framing is _NO_BODY:
-            # RFC 9112, 6.3. The body that a GET route sends to HEAD is dropped, as in uvicorn. One after a status of
-            # 204 or 304 is a mistake, as there.
+            # RFC 9112, 6.3. As in uvicorn, a body that a GET route sends in response to HEAD is dropped, and a body
+            # after a status of 204 or 304 is an error.
             if body and self._line.method != "HEAD":
                 raise ASGIProtocolError(
                     "Response content longer than Content-Length: a response with status 204 or 304 has no body, but "
@@ -137,17 +137,17 @@ class ResponseWriter:
             )
 
     def end(self) -> None:
-        """The response is complete: another request may come."""
+        """End the complete response, so that another request can follow."""
         self._framing = None
 
     def write_500(self) -> None:
-        """Write uvicorn's answer for an app that failed, unless the app's response has started."""
+        """Write uvicorn's response for a failed app, unless the app's response has started."""
         if self._framing is None:
             to_head = self._line.method == "HEAD"
             self._write_whole(plain_response(500, "Internal Server Error", to_head=to_head), self.observer)
 
     def refuse(self, problem: BadRequest, observer: Observer | None) -> None:
-        """Answer bytes that are no request, unless the app's response has started."""
+        """Write an error response for invalid bytes, unless the app's response has started."""
         if self._framing is None:
             text = f"{problem.reason}\n"
             response = plain_response(problem.status, text, to_head=problem.to_head, headers=problem.headers)

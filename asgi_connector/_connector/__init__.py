@@ -1,1 +1,1 @@
-"""aiohttp's side: the two connectors, and what their users call. May import every other folder."""
+"""The public connectors, which aiohttp and users call. May import every other folder."""

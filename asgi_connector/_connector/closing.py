@@ -1,56 +1,92 @@
-"""How a connector closes: begun once, awaited by any number of callers."""
+"""How a connector starts and closes: its services, its pool, and its fallback, in order."""
 
 import asyncio
-from collections.abc import Callable, Coroutine, Generator
-from contextvars import Context
-from typing import Any
+from collections.abc import Awaitable
+from typing import Self
 
+from typing_extensions import override
+
+from asgi_connector._aiohttp.pool import close_now
+from asgi_connector._exceptions import LifespanError
 from asgi_connector._log import logger
-from asgi_connector._services.lifespans import raise_all
-from asgi_connector._services.services import Services
+from asgi_connector._services.closing import Waiting
+
+from .dispatch import DispatchingConnector
+from .loops import check_loop
 
 
-class Closing:
-    """The closing of one connector."""
+class ClosingConnector(DispatchingConnector):
+    """A connector that starts every app when it is entered, and closes everything in order."""
 
-    def __init__(self, services: Services) -> None:
-        self.task: asyncio.Task[list[Exception]] | None = None
-        """It closes everything, and returns what failed; `None` until it has begun."""
-        self._services = services
-        self._awaited = False
+    _entered = False
 
-    def begin(self, close_all: Coroutine[Any, Any, list[Exception]]) -> None:
-        # Not by the loop's task factory: an eager task would run its first step in the middle of an app's.
-        self.task = asyncio.Task(close_all, loop=self._services.loop, context=Context())
-
-    async def wait(self) -> None:
-        """Return when all is closed, or raise what failed. If this is cancelled, apps are cancelled immediately."""
-        assert self.task is not None
-        self._awaited = True
+    @override
+    async def __aenter__(self) -> Self:
+        check_loop(self)
+        self._check_open()
+        self._entered = True
         try:
-            raise_all("Some apps failed to shut down", await asyncio.shield(self.task))
-        except asyncio.CancelledError:
-            if not self.task.done():
-                self._services.in_flight.hurry()
-                await asyncio.wait([self.task])
+            await self._services.lifespans.start_all()
+            self._check_open()
+        except BaseException:
+            try:
+                await self.close()
+            except (LifespanError, ExceptionGroup):
+                logger.exception("Some apps failed to shut down, after others had failed to start")
             raise
+        return self
 
-    def log_unless_awaited(self, failures: list[Exception]) -> None:
-        if not self._awaited:
-            for failure in failures:
-                logger.error("An app failed to shut down", exc_info=failure)
+    @override
+    def close(self, *, abort_ssl: bool = False) -> Awaitable[None]:
+        """Close: disconnect every client, let running apps end, shut their lifespans down, close the fallback.
 
+        New connections are refused from now on. Only lifespans that are shutting down may still call other services.
+        Running apps see a disconnect. They have ``shutdown_timeout`` seconds to end, from the time their client
+        disconnected, and are then cancelled. Lifespans shut down in the reverse order of their startup. It may be
+        awaited several times, also concurrently. Cancelling it cancels the apps immediately. From inside a request or
+        a lifespan, it starts the closing and does not wait for it.
 
-class Waiting:
-    """What `close()` returns: it may be awaited, or left alone."""
+        Raises `LifespanError`, or an `ExceptionGroup` of several, after everything else has been closed.
+        """
+        if self._is_over():
+            return Waiting(None)
+        if self._closing.task is None:
+            check_loop(self)
+            self._closing.begin(self._close_all(abort_ssl))
+        return Waiting(None if self._is_called_by_an_app() else self._wait_closed)
 
-    def __init__(self, wait: Callable[[], Coroutine[Any, Any, None]] | None) -> None:
-        """*wait* makes the coroutine that is awaited; with `None` there is nothing to wait for."""
-        self._wait = wait
+    async def _wait_closed(self) -> None:
+        check_loop(self)
+        await self._closing.wait()
 
-    def __await__(self) -> Generator[Any, None, None]:
-        return (_nothing if self._wait is None else self._wait)().__await__()
+    def _is_over(self) -> bool:
+        """Whether nothing is left to close, or the event loop is closed."""
+        if self._closing.task is not None:
+            return self._closing.task.done()
+        return self.closed and (self._services.loop.is_closed() or self._services.is_idle())
 
+    async def _close_all(self, abort_ssl: bool) -> list[Exception]:
+        """Close everything, in order. Returns the errors."""
+        try:
+            if self._instruments is not None:
+                self._instruments.end_all()
+            failures = await self._services.close()
+        finally:
+            waiters = self._close_pool(abort_ssl=abort_ssl)
+            self._retries.clear()
+            try:
+                await asyncio.gather(*waiters, return_exceptions=True)
+            finally:
+                if self._fallback is not None and self._fallback_owner:
+                    await self._fallback.close()
+        self._closing.log_unless_awaited(failures)
+        return failures
 
-async def _nothing() -> None:
-    pass
+    @override
+    def _close_now(self) -> list[Awaitable[object]]:
+        if self._instruments is not None:
+            self._instruments.end_all()
+        waiters = self._close_pool()
+        if self._fallback is not None and self._fallback_owner:
+            waiters += close_now(self._fallback)
+        return waiters

@@ -1,4 +1,4 @@
-"""Where a request goes: to an app that is mounted, to the fallback, or nowhere."""
+"""Dispatching a request to the mounted app or to the fallback, or refusing it."""
 
 import asyncio
 import logging
@@ -22,30 +22,29 @@ from asgi_connector._display import printable
 from asgi_connector._exceptions import UnmountedHostError
 from asgi_connector._log import logger
 from asgi_connector._network.transport import connect_pair
+from asgi_connector._services.closing import Closing
 from asgi_connector._services.lifespan import Lifespan
 from asgi_connector._services.mounted import MountedApp
 from asgi_connector._services.server_end import ClientCall, Origin
 from asgi_connector._services.services import Services
 
-from .closing import Closing
-from .elsewhere import Elsewhere
+from .elsewhere import Elsewhere, RefusalListener
 from .loops import check_loop
 
 if TYPE_CHECKING:
     from asgi_connector._journal.live import LiveExchange
 
     from .instruments import Instruments
-    from .interception import Interception
 
 
 class DispatchingConnector(PoolingConnector):
     """A connector that sends each request to the app that is mounted for its address, or to the fallback.
 
-    A subclass makes what the annotations name.
+    A subclass sets the attributes that are only annotated here.
     """
 
     _services: Services
-    _interceptions: "list[Interception]"
+    _refusal_listeners: list[RefusalListener]
     """The open `intercept()` blocks, the innermost last."""
     _elsewhere: Elsewhere
     _fallback: BaseConnector | None
@@ -53,13 +52,13 @@ class DispatchingConnector(PoolingConnector):
     _retries: Retries
     _closing: Closing
     _instruments: "Instruments | None" = None
-    """The recordings and faults; made when they are first used."""
+    """The recordings and faults, created at their first use."""
 
     @override
-    def connect(  # pyright: ignore[reportIncompatibleMethodOverride] # to which a coroutine is not a Coroutine
+    def connect(  # pyright: ignore[reportIncompatibleMethodOverride] # the base returns a CoroutineType
         self, req: ClientRequest, traces: list[Trace], timeout: ClientTimeout, elsewhere: Elsewhere | None = None
     ) -> Coroutine[Any, Any, Connection]:
-        """Get a connection to where *req* goes: aiohttp calls this for each request, and awaits it immediately.
+        """Get a connection for *req*. aiohttp calls this for each request, and awaits it immediately.
 
         *elsewhere* takes the place of the fallback for a request of another session, see `intercept()`.
         """
@@ -90,13 +89,13 @@ class DispatchingConnector(PoolingConnector):
         req: ClientRequest,
         traces: list[Trace],
         timeout: ClientTimeout,
-        task: "asyncio.Task[Any] | None",
+        task: asyncio.Task[Any] | None,
         elsewhere: Elsewhere,
         exchange: "LiveExchange | None",
     ) -> Connection:
         try:
             while True:
-                # The pool has only connections to what is mounted now: others are closed when the table changes.
+                # The pool has only connections to mounted apps: the others are closed when the table changes.
                 connection = await self._reuse(req, traces)
                 if connection is None:
                     mounted = self._services.table.find(address_of(req))
@@ -105,7 +104,7 @@ class DispatchingConnector(PoolingConnector):
                         break
                     connection = await self._connect(mounted, req, traces, timeout, exchange)
                     if connection is None:
-                        continue  # the table may have changed meanwhile
+                        continue  # the table may have changed during the wait
                 if self._closing.task is not None:
                     self._check_still_open(connection)
                 if _hand_out(cast(ClientProtocol, connection.protocol), req, task, exchange):
@@ -128,7 +127,7 @@ class DispatchingConnector(PoolingConnector):
         timeout: ClientTimeout,
         exchange: "LiveExchange | None",
     ) -> Connection | None:
-        """Start the app if it has not started, else connect to it. Returns `None` to dispatch the request anew."""
+        """Start the app, or connect to it if it has started. Returns `None` if the request must be dispatched again."""
         if exchange is not None:
             exchange.service = mounted.pattern
         if not mounted.lifespan.ready and (exchange is None or exchange.app is None):
@@ -143,7 +142,7 @@ class DispatchingConnector(PoolingConnector):
             return None
 
     async def _start(self, lifespan: Lifespan, timeout: ClientTimeout) -> None:
-        """Start an app, within the time that the request has for its connection."""
+        """Start an app, within the connect timeout of the request."""
         if lifespan.over:
             raise ClientConnectionError(f"The app at {lifespan.name!r} has been shut down")
         async with asyncio.timeout(connect_timeout(timeout)):
@@ -179,7 +178,7 @@ class DispatchingConnector(PoolingConnector):
         exchange: "LiveExchange | None",
     ) -> Connection:
         if exchange is not None:
-            exchange.leaves("refused" if elsewhere.connect is None else "fallback")
+            exchange.goes_elsewhere("refused" if elsewhere.connect is None else "fallback")
             traces = [*traces, trace_reuse(exchange.connection_taken)]
         if elsewhere.connect is None:
             raise self._refusal(req, elsewhere)
@@ -194,8 +193,8 @@ class DispatchingConnector(PoolingConnector):
         url = _shown(req.url.with_query(None))
         logger.warning("%s %s is refused: %s", req.method, url, text)
         caller = current_caller.get()
-        if caller is not None and self._interceptions:
-            self._interceptions[-1].note_refused(caller.name, req.method, url, text)
+        if caller is not None and self._refusal_listeners:
+            self._refusal_listeners[-1].note_refused(caller.name, req.method, url, text)
         return UnmountedHostError.at(req.connection_key, text)
 
     def _is_usable(self) -> bool:
@@ -222,7 +221,7 @@ class DispatchingConnector(PoolingConnector):
             self._check_open()
 
     def _is_called_by_a_shutdown(self) -> bool:
-        # Or by the startup of an app that another one, while it shuts down, is the first to call.
+        # Or by a startup: an app that shuts down may be the first to call another app, which then starts.
         return any(isinstance(owner, Lifespan) and owner.changing and self._owns(owner) for owner in owners())
 
     def _is_called_by_an_app(self) -> bool:
@@ -237,16 +236,16 @@ class DispatchingConnector(PoolingConnector):
 
 
 class _UnmountedMeanwhile(Exception):
-    """Nothing is mounted any more for the address of a request: dispatch it anew."""
+    """No app is mounted any more for the address of a request: it must be dispatched again."""
 
 
 def _hand_out(
     protocol: ClientProtocol,
     req: ClientRequest,
-    task: "asyncio.Task[Any] | None",
+    task: asyncio.Task[Any] | None,
     exchange: "LiveExchange | None",
 ) -> bool:
-    """Tell the server end of a connection which request comes. Returns `False` if it takes no more of them."""
+    """Tell the server end of a connection which request comes. Returns `False` if it accepts no more requests."""
     if protocol.transport is None:
         return False
     server = protocol.server
@@ -262,7 +261,7 @@ def _hand_out(
 
 
 def _shown(url: URL) -> str:
-    """A URL for a log record: without secrets, and safe to print."""
+    """Return a URL for a log record, without secrets and safe to print."""
     from asgi_connector._journal.redaction import redact_url
 
     return printable(redact_url(str(url)))

@@ -1,4 +1,4 @@
-"""What observes the requests of a connector, and makes them fail: its recordings and its faults."""
+"""`Instruments`: the recordings and the injected faults of a connector."""
 
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractContextManager
@@ -22,7 +22,7 @@ class Instruments:
 
     def __init__(self, services: Services) -> None:
         self.recorder = Recorder(services.loop)
-        """It also records while only an injection is open."""
+        """The recorder. It also records while only an injection is open."""
         self._table = services.table
         self._injections = Injections(self.recorder, services)
 
@@ -49,23 +49,23 @@ class Instruments:
         timeout: ClientTimeout,
         dispatch: Callable[[LiveExchange], Awaitable[Connection]],
     ) -> Connection:
-        """Connect, and let the faults act on the request that affect it."""
+        """Connect, and apply the faults that affect the request."""
         mounted = self._table.find(address_of(req))
         if mounted is None:
             return await dispatch(exchange)
         exchange.service = mounted.pattern
-        affecting = self._injections.choose(exchange)
+        effects = self._injections.choose(exchange)
         try:
-            await affecting.before_connection(req, timeout)
+            await effects.before_connection(req, timeout)
         except BaseException as exc:
             exchange.not_connected(exc)
             raise
         connection = await dispatch(exchange)
         if exchange.via != "fallback":
-            affecting.act_on(connection)
+            effects.act_on(connection)
         return connection
 
     def end_all(self) -> None:
-        """The connector closes: nothing is kept any longer."""
+        """Stop every fault and conclude the exchanges, because the connector closes."""
         self._injections.end_all()
         self.recorder.conclude()

@@ -7,7 +7,6 @@ import asyncio
 from collections.abc import Iterable
 from functools import partial
 from types import TracebackType
-from typing import TYPE_CHECKING
 
 from aiohttp import BaseConnector, ClientRequest, ClientTimeout
 from aiohttp.connector import Connection
@@ -29,11 +28,9 @@ from asgi_connector._blocks import Block
 from asgi_connector._services.address import Address
 from asgi_connector._services.patterns import Pattern, covers, parse_pattern
 
+from .dispatch import DispatchingConnector
 from .elsewhere import Elsewhere, nowhere
 from .loops import describe_loop, hint_for_pytest
-
-if TYPE_CHECKING:
-    from .dispatch import DispatchingConnector
 
 _REFUSED = nowhere("and intercept() lets no request to it through; to allow that, name it in passthrough=[...].")
 
@@ -59,7 +56,7 @@ class Interception(Block):
     """What `intercept()` returns."""
 
     def __init__(
-        self, connector: "DispatchingConnector", passthrough: Passthrough, limits: bool, allow_refused: bool
+        self, connector: DispatchingConnector, passthrough: Passthrough, limits: bool, allow_refused: bool
     ) -> None:
         for name, value in [("limits", limits), ("allow_refused", allow_refused)]:
             if not isinstance(value, bool):
@@ -75,13 +72,13 @@ class Interception(Block):
     def __enter__(self) -> None:
         self._enter()
         add(self)
-        self._connector._interceptions.append(self)
+        self._connector._refusal_listeners.append(self)
 
     def __exit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
         __tracebackhide__ = True  # pytest shows the block
-        self._connector._interceptions.remove(self)
+        self._connector._refusal_listeners.remove(self)
         remove(self)
         if exc_type is None and self._refused and not self._allow_refused:
             raise AssertionError(self._explain())
@@ -153,6 +150,7 @@ class Interception(Block):
     def _explain_loop(self, url: URL) -> str:
         running, own = asyncio.get_running_loop(), self._services.loop
         return (
-            f"{url.origin()} is mounted at {self._connector!r}, which belongs to {describe_loop(own)}, and a session asks "
-            f"for it from {describe_loop(running)}: an app answers in the event loop of its connector{hint_for_pytest()}"
+            f"{url.origin()} is mounted at {self._connector!r}, which belongs to {describe_loop(own)}. A session cannot "
+            f"call it from {describe_loop(running)}: an app answers in the event loop of its connector"
+            f"{hint_for_pytest()}"
         )

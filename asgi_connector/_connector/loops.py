@@ -1,4 +1,4 @@
-"""Which event loop a connector belongs to, and the errors that tell users which one they are in."""
+"""Checks that a connector is used in its own event loop, and the errors that tell users what to change."""
 
 import asyncio
 import sys
@@ -9,7 +9,7 @@ from asgi_connector._aiohttp.pool import loop_of, running_loop
 
 
 def loop_for(name: str) -> asyncio.AbstractEventLoop:
-    """The running event loop, for a new *name*; raises `RuntimeError` if none runs."""
+    """Return the running event loop, for a new object of the type *name*. Raises `RuntimeError` if none runs."""
     try:
         return asyncio.get_running_loop()
     except RuntimeError:
@@ -20,7 +20,7 @@ def loop_for(name: str) -> asyncio.AbstractEventLoop:
 
 
 def check_loop(connector: BaseConnector) -> None:
-    """Raise `RuntimeError` unless the event loop of *connector* runs here."""
+    """Raise `RuntimeError` unless the running event loop is that of *connector*."""
     running, own = running_loop(), loop_of(connector)
     if running is not own:
         where = "where no event loop runs" if running is None else f"from {describe_loop(running)}"
@@ -29,7 +29,7 @@ def check_loop(connector: BaseConnector) -> None:
 
 
 def check_loop_or_none(connector: BaseConnector) -> None:
-    """As `check_loop()`, but it also passes where no event loop runs, such as in a fixture that is not async."""
+    """Like `check_loop()`, but also allow a caller without an event loop, such as a fixture that is not async."""
     if running_loop() is not None or loop_of(connector).is_running():
         check_loop(connector)
 
@@ -45,7 +45,7 @@ def check_fallback(fallback: BaseConnector, loop: asyncio.AbstractEventLoop) -> 
 
 
 def hint_for_pytest() -> str:
-    """What to write in a test: with pytest-asyncio, a fixture and its tests may have different loops by accident."""
+    """Return advice for a test: with pytest-asyncio, a fixture and its tests may have different loops by accident."""
     if "pytest_asyncio" not in sys.modules:
         return ""
     return (
@@ -56,4 +56,4 @@ def hint_for_pytest() -> str:
 
 
 def describe_loop(loop: asyncio.AbstractEventLoop) -> str:
-    return f"{loop!r} at {id(loop):#x}"  # two loops mostly look the same
+    return f"{loop!r} at {id(loop):#x}"  # the reprs of two loops are often equal

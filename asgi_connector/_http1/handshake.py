@@ -1,6 +1,6 @@
-"""The opening handshake of a WebSocket (RFC 6455, 4.2): what a client asks for, and the head that accepts it.
+"""The opening handshake of a WebSocket (RFC 6455, 4.2): the client's request, and the response head that accepts it.
 
-Pure functions. Which extensions there are is aiohttp's to say: permessage-deflate (RFC 7692).
+Pure functions. The only extension is permessage-deflate (RFC 7692), which aiohttp implements.
 """
 
 import base64
@@ -24,18 +24,18 @@ _VERSION: Final = b"13"
 
 @dataclass(frozen=True, slots=True)
 class Handshake:
-    """What the client of a WebSocket asks for."""
+    """The options that the client of a WebSocket asks for."""
 
     key: bytes
     subprotocols: tuple[str, ...]
     compress: int
-    """The window bits of permessage-deflate; 0 is no compression."""
+    """The window bits of permessage-deflate; 0 for no compression."""
     no_context_takeover: bool
-    """Whether each message is to be compressed on its own."""
+    """Whether the server compresses each message on its own."""
 
 
 def read_handshake(line: RequestLine, fields: Fields) -> Handshake:
-    """Check a request that asks for a WebSocket; raises `BadRequest` if it is not one (RFC 6455, 4.2.1, 4.2.2, 4.4)."""
+    """Read a WebSocket handshake (RFC 6455, 4.2.1, 4.2.2, 4.4). Raises `BadRequest` if it is not valid."""
     if line.method != "GET":
         raise BadRequest(400, f"the method that opens a WebSocket must be GET, not {line.method}")
     if fields.chunked or fields.content_length:
@@ -56,7 +56,7 @@ def read_handshake(line: RequestLine, fields: Fields) -> Handshake:
 
 
 def accept_head(handshake: Handshake, subprotocol: str | None, headers: Iterable[Iterable[bytes]]) -> bytes:
-    """The head that accepts *handshake*, with the app's own *headers* after those of the protocol (RFC 6455, 4.2.2)."""
+    """Build the head that accepts *handshake* (RFC 6455, 4.2.2). The app's *headers* follow those of the protocol."""
     accept = base64.b64encode(hashlib.sha1(handshake.key + WS_KEY, usedforsecurity=False).digest())
     ours: Headers = [
         (b"Upgrade", b"websocket"),
@@ -77,10 +77,10 @@ def accept_head(handshake: Handshake, subprotocol: str | None, headers: Iterable
 
 
 def _read_extensions(values: list[bytes]) -> tuple[int, bool]:
-    """The first offer of permessage-deflate that can be taken (RFC 7692, 5)."""
+    """Return the parameters of the first acceptable offer of permessage-deflate (RFC 7692, 5), or ``(0, False)``."""
     for offer in (offer for value in values for offer in split_list(value)):
         if offer.partition(b";")[0].rstrip() == b"permessage-deflate":
-            with suppress(ValueError):  # a parameter that is no number
+            with suppress(ValueError):  # a parameter that is not a number
                 compress, no_context_takeover = ws_ext_parse(offer.decode("latin-1"), isserver=True)
                 if compress:
                     return compress, no_context_takeover

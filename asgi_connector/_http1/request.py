@@ -1,8 +1,8 @@
-"""Bytes of a request -> what it asks for: the head, and the framing of the body. No I/O.
+"""Parsers of HTTP/1.1 requests: the head, and the framing of the body. No I/O.
 
-The bytes come from aiohttp's writer, which writes what its user asks for: names, values and targets are the user's. So
-the reader is plain and strict. It accepts the one form in which aiohttp writes a well-formed request, and refuses the
-rest (RFC 9112, 2.2, 3 and 5.1), lest an app is given something else than what was sent.
+The bytes come from aiohttp's writer. It writes the names, values and targets that its user passes. So the parsers are
+simple and strict. They accept the one form in which aiohttp writes a well-formed request and refuse all others (RFC
+9112, 2.2, 3 and 5.1), so that an app never gets a different request than the one that was sent.
 """
 
 import enum
@@ -21,12 +21,12 @@ _TOKEN: Final = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")  # RFC 9110, 5.6.2
 _TARGET: Final = re.compile(rb"/[\x21-\x7e]*")  # RFC 9112, 3.2.1, origin form
 _DIGITS: Final = re.compile(rb"[0-9]+")
 _CHUNK_SIZE: Final = re.compile(rb"[0-9A-Fa-f]{1,16}")
-_CONTROLS: Final = bytes([*range(0x09), 0x0B, 0x0C, *range(0x0E, 0x20), 0x7F])  # but for tab, CR and LF
+_CONTROLS: Final = bytes([*range(0x09), 0x0B, 0x0C, *range(0x0E, 0x20), 0x7F])  # except tab, CR and LF
 _VERSIONS: Final = {b"HTTP/1.1": "1.1", b"HTTP/1.0": "1.0"}
 
 
 class BadRequest(Exception):
-    """The bytes are not a request that we serve: *status* is the answer, with *headers*; *reason* says why."""
+    """The bytes are not a request that can be served. The answer has *status*, *headers*, and *reason* as its body."""
 
     def __init__(self, status: int, reason: str, headers: Iterable[tuple[bytes, bytes]] = ()) -> None:
         super().__init__(reason)
@@ -34,7 +34,7 @@ class BadRequest(Exception):
         self.reason = reason
         self.headers = headers
         self.to_head = False
-        """Whether the request is a HEAD, so that the answer has no body (RFC 9110, 9.3.2)."""
+        """Whether the method is HEAD, so that the response has no body (RFC 9110, 9.3.2)."""
 
 
 @dataclass(slots=True)
@@ -46,10 +46,10 @@ class RequestLine:
 
 @dataclass(slots=True)
 class Fields:
-    """The header fields of a request, and what they mean for the connection."""
+    """The header fields of a request, and the values that matter for the connection."""
 
     headers: Headers
-    """Names in lower case, in order, duplicates kept."""
+    """All fields, in order, with duplicates. Names are in lower case."""
     content_length: int = 0
     chunked: bool = False
     close: bool = False
@@ -80,10 +80,10 @@ def parse_request_line(line: bytes) -> RequestLine:
 
 
 def parse_fields(block: bytes) -> Fields:
-    """Read the header block: the bytes between the request line and the empty line, without their last CRLF."""
+    """Parse the header block: the bytes between the request line and the empty line, without their last CRLF."""
     lines = block.split(b"\r\n") if block else []
     breaks = max(len(lines) - 1, 0)
-    # One look at the whole block finds any control byte, also a CR or an LF that is not part of a line's end.
+    # One check of the whole block finds every control byte, and every CR or LF that is not part of a line ending.
     if (
         len(block.translate(None, _CONTROLS)) != len(block)
         or block.count(b"\r") != breaks
@@ -116,7 +116,7 @@ _MEANINGFUL: Final = frozenset({b"content-length", b"transfer-encoding", b"conne
 
 
 def _note(fields: Fields, name: bytes, value: bytes) -> None:
-    """Note what a header field means for the connection."""
+    """Set the attribute of *fields* that the header field *name* determines."""
     if name == b"content-length":
         if not _DIGITS.fullmatch(value) or len(value) > _MAX_LENGTH_DIGITS:
             raise BadRequest(400, "the Content-Length must be a number")
@@ -137,21 +137,21 @@ def _note(fields: Fields, name: bytes, value: bytes) -> None:
         fields.expect_continue = fields.expect_continue or value.lower() == b"100-continue"
 
 
-_MAX_LENGTH_DIGITS: Final = 19  # of a 64-bit number
+_MAX_LENGTH_DIGITS: Final = 19  # the digits of a 64-bit number
 
 
 def connection_options(value: bytes) -> list[bytes]:
-    """The options in the value of a Connection field (RFC 9110, 7.6.1), in lower case."""
+    """Return the options in the value of a Connection field (RFC 9110, 7.6.1), in lower case."""
     return [option.lower() for option in split_list(value)]
 
 
 def split_list(value: bytes) -> list[bytes]:
-    """The elements of a value that is a list (RFC 9110, 5.6.1)."""
+    """Return the elements of a field value that is a list (RFC 9110, 5.6.1)."""
     return [element for element in (part.strip(b" \t") for part in value.split(b",")) if element]
 
 
 class LengthReader:
-    """A body of a known length (RFC 9112, 6.2)."""
+    """Reads a body of known length (RFC 9112, 6.2)."""
 
     __slots__ = ("_left",)
 
@@ -163,7 +163,7 @@ class LengthReader:
         return not self._left
 
     def feed(self, data: bytes) -> tuple[bytes, bytes]:
-        """Returns what of *data* belongs to the body, and what follows the body."""
+        """Split *data* into the bytes of the body and the bytes after it."""
         if len(data) <= self._left:
             self._left -= len(data)
             return data, b""
@@ -180,21 +180,21 @@ class _Expect(enum.Enum):
 
 
 class ChunkedReader:
-    """A body in chunks (RFC 9112, 7.1), as aiohttp writes them: without extensions and trailers."""
+    """Reads a chunked body (RFC 9112, 7.1) as aiohttp writes it: without extensions and trailers."""
 
     __slots__ = ("_expect", "_left", "_line")
 
     def __init__(self) -> None:
         self._expect = _Expect.SIZE
         self._left = 0  # bytes of the current chunk still to come
-        self._line = b""  # the beginning of a line whose end has not come yet
+        self._line = b""  # the beginning of a line whose end has not arrived yet
 
     @property
     def complete(self) -> bool:
         return self._expect is _Expect.NOTHING
 
     def feed(self, data: bytes) -> tuple[bytes, bytes]:
-        """Returns what of *data* belongs to the body, decoded, and what follows the body."""
+        """Split *data* into the bytes of the body, decoded, and the bytes after it."""
         if len(data) <= self._left:
             self._left -= len(data)
             return data, b""
@@ -234,7 +234,7 @@ class ChunkedReader:
             self._expect = _Expect.SIZE if self._expect is _Expect.CHUNK_END else _Expect.NOTHING
 
 
-_MAX_CHUNK_LINE: Final = 18  # 16 digits, CR and LF
+_MAX_CHUNK_LINE: Final = 18  # bytes: 16 digits, CR and LF
 
 
 BodyReader = LengthReader | ChunkedReader

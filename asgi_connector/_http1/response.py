@@ -1,6 +1,6 @@
-"""A response's status and headers -> the bytes of its head, and how its body is framed. Pure functions.
+"""Builders of HTTP/1.1 response heads, which also choose the framing of the body. Pure functions.
 
-Apps are checked where a mistake, or an attacker's value, would become bytes that mean something else to the client.
+Values from the app are checked wherever a mistake, or an attacker's value, would change what the client reads.
 """
 
 import enum
@@ -44,13 +44,11 @@ def build_head(
     close: bool,
     message: str = "http.response.start",
 ) -> tuple[bytes, Framing, int | None, bool]:
-    """Check and serialise a response's head.
+    """Check and serialise a response's head, with the headers of the app's ASGI message *message*.
 
-    Headers go out as the app gave them, in the ASGI message *message*. Added are the framing (RFC 9112, 6) and, with
-    *close*, a ``Connection: close``. An app's own ``transfer-encoding`` is dropped, as the ASGI spec says.
-
-    Returns the bytes, the framing and the length of the body, and whether the connection ends with it. Raises
-    `ASGIProtocolError` if a header is not a pair of bytes, or would split the response.
+    The framing (RFC 9112, 6) is added, and with *close* a ``Connection: close``. An app's ``transfer-encoding`` is
+    dropped, as the ASGI spec says. Returns the bytes, the framing and length of the body, and whether the connection
+    ends. Raises `ASGIProtocolError` if a header is not a pair of bytes, or would split the response.
     """
     content_length: int | None = None
     app_closes = False
@@ -81,7 +79,7 @@ def build_head(
 
 
 def _framing_of(status: int, method: str, http_version: str, content_length: int | None) -> Framing:
-    """How the body ends (RFC 9112, 6.3). A response to HEAD, a 204 and a 304 have none, whatever their headers say."""
+    """Return how the body ends (RFC 9112, 6.3). Responses to HEAD, 204 and 304 have no body, whatever their headers."""
     if method == "HEAD" or status == 204 or status == 304:
         return _NO_BODY
     if content_length is not None:
@@ -95,11 +93,11 @@ class _Effect(enum.Enum):
 
 _CLOSES: Final = _Effect.CLOSES
 
-_SHORT: Final = 64
+_SHORT: Final = 64  # bytes of a value
 
 
 def _line(name: bytes, value: bytes) -> tuple[bytes, int | _Effect | None]:
-    """Check and serialise one header; returns with it what it means: a content-length, the end of the connection."""
+    """Check and serialise one header. Returns the line, and the content-length or the `_Effect`, if it has one."""
     if not isinstance(name, bytes) or not _TOKEN.fullmatch(name):
         raise ASGIProtocolError(f"Invalid HTTP header name: expected a token in bytes, but got {name!r}.")
     if not isinstance(value, bytes) or _NOT_IN_VALUE.search(value):
@@ -120,7 +118,7 @@ def _line(name: bytes, value: bytes) -> tuple[bytes, int | _Effect | None]:
 
 
 _short_line = lru_cache(maxsize=1024)(_line)
-"""Apps send the same headers time and again; of those that are short, the last ones are kept."""
+"""A cached `_line()`, because apps send the same headers again and again. Only short headers are cached."""
 
 
 _HANDSHAKE: Final = frozenset(
@@ -136,7 +134,7 @@ _HANDSHAKE: Final = frozenset(
 
 
 def build_upgrade_head(handshake: Headers, headers: Iterable[Iterable[bytes]]) -> bytes:
-    """Serialise the head that ends HTTP on a connection: the headers of the handshake, then the app's own, checked.
+    """Serialise the 101 head that ends HTTP on a connection: the headers of the handshake, then the app's, checked.
 
     Raises `ASGIProtocolError` as `build_head()` does, and for a header that belongs to the handshake.
     """
@@ -161,7 +159,7 @@ def build_upgrade_head(handshake: Headers, headers: Iterable[Iterable[bytes]]) -
 
 
 def plain_response(status: int, text: str, *, to_head: bool, headers: Iterable[tuple[bytes, bytes]] = ()) -> bytes:
-    """A whole response of the server's own, after which it closes the connection."""
+    """Build a complete response that the server itself sends before it closes the connection."""
     body = text.encode()
     head, *_ = build_head(
         status,

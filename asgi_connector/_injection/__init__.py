@@ -1,1 +1,1 @@
-"""What shall fail: faults, which requests they affect, and what is done about it. May import all but _connector."""
+"""Fault injection: the faults, which requests they affect, and how. May import every folder except _connector."""

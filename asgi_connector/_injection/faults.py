@@ -1,8 +1,8 @@
-"""What may happen to a connection: descriptions, which say what, and do nothing.
+"""The faults that a connection may have, as data: they describe a failure and do nothing themselves.
 
-``on="request"`` is the way from the client to the app, ``on="response"`` the way back. ``after=None``: nothing of that
-part arrives; ``after=N``: its head, and N bytes of what follows the head, as they are on the wire. A part that is
-shorter than that arrives whole.
+``on="request"`` is the direction from the client to the app, ``on="response"`` the direction back. With ``after=None``
+nothing of the request or response arrives. With ``after=N`` its head arrives, and N bytes of what follows, as they are
+on the wire. One that is shorter than that arrives completely.
 """
 
 from collections.abc import Mapping, Sequence
@@ -18,32 +18,36 @@ Part = Literal["request", "response"]
 
 @dataclass(frozen=True, slots=True)
 class Refuse:
-    """The connection is refused: nobody listens there. `aiohttp.ClientConnectorError`."""
+    """The connection is refused, as if no server listened. The client raises `aiohttp.ClientConnectorError`."""
 
     __module__ = "asgi_connector.faults"
 
 
 @dataclass(frozen=True, slots=True)
 class Unresolvable:
-    """There is no such host. `aiohttp.ClientConnectorDNSError`."""
+    """The host name cannot be resolved. The client raises `aiohttp.ClientConnectorDNSError`."""
 
     __module__ = "asgi_connector.faults"
 
 
 @dataclass(frozen=True, slots=True)
 class Respond:
-    """An answer that is not the app's, as of a proxy in front of it. The app is not called, nor started for it.
+    """A response that the app does not send, such as one from a proxy in front of it. The app is not called.
+
+    If the app has not started, it is not started for this request either.
 
     Parameters:
-        status: from 200 to 999.
-        headers: a mapping or pairs, `str` or `bytes`; the framing is added.
-        body: `bytes`, or a `str`, which is sent as UTF-8.
+        status: the status (`int`), from 200 to 999.
+        headers: a mapping or pairs of `str` or `bytes`; none by default. The framing is added.
+        body: `bytes`, or a `str`, which is sent as UTF-8; empty by default.
+
+    Raises `ValueError` or `TypeError` for a parameter that is invalid.
     """
 
     __module__ = "asgi_connector.faults"
 
     status: int
-    # Neither is part of what is shown of a fault: a body may be large, and a header a secret.
+    # Neither is in the repr: a body may be large, and a header may be a secret.
     headers: Mapping[str, str] | Sequence[tuple[str | bytes, str | bytes]] = field(default=(), repr=False, hash=False)
     body: bytes | str = field(default=b"", repr=False)
     raw_headers: tuple[tuple[bytes, bytes], ...] = field(init=False, repr=False, compare=False)
@@ -73,12 +77,12 @@ class Respond:
 
 @dataclass(frozen=True, slots=True)
 class Hang:
-    """Silence, of which neither end knows. Nothing is lost: what waits goes through when the block ends.
+    """Bytes stop arriving, and neither end is told. No byte is lost: all of them arrive when the block ends.
 
     Parameters:
-        on: ``"request"``, ``"response"`` (the default), or ``"connect"``: there is no answer to a new connection.
-        after: how many bytes behind the head arrive (`int`; all, where there are fewer), or `None`, the default: not
-            even the head.
+        on: ``"request"``, ``"response"`` (the default), or ``"connect"``: a new connection gets no answer.
+        after: the number of bytes after the head that arrive (`int`; all of them if there are fewer). With `None`, the
+            default, not even the head arrives.
     """
 
     __module__ = "asgi_connector.faults"
@@ -106,13 +110,13 @@ class _Cut:
 
 
 class Reset(_Cut):
-    """The connection is cut by a reset (RST), for both ends: the app sees its client gone.
+    """The connection is cut by a reset (RST), for both ends: the app sees that its client has disconnected.
 
     Parameters:
-        on: ``"request"``: the app does not see the request, or what follows of it. ``"response"`` (the default): the
-            app has done its work, and the answer is lost, or the rest of it.
-        after: how many bytes behind the head arrive (`int`; all, where there are fewer), or `None`, the default: not
-            even the head.
+        on: ``"request"``: the app does not get the request, or the rest of it. ``"response"`` (the default): the app
+            has done its work, and the response, or the rest of it, is lost.
+        after: the number of bytes after the head that arrive (`int`; all of them if there are fewer). With `None`, the
+            default, not even the head arrives.
     """
 
     __module__ = "asgi_connector.faults"
@@ -121,7 +125,7 @@ class Reset(_Cut):
 
 
 class Close(_Cut):
-    """The connection is cut as by a server that closes it (FIN), for both ends. Parameters as those of `Reset`."""
+    """The connection is closed, as by a server (FIN), for both ends. Takes the same parameters as `Reset`."""
 
     __module__ = "asgi_connector.faults"
 
@@ -130,12 +134,12 @@ class Close(_Cut):
 
 @dataclass(frozen=True, slots=True)
 class Latency:
-    """A delay line: each byte arrives late, once, and in order, in however many pieces it is sent.
+    """Every byte arrives late, by the same delay, once and in order. The size of the writes does not matter.
 
     Parameters:
-        seconds: the delay.
-        jitter: the delay of a request is drawn between *jitter* less and *jitter* more; 0 by default, and no more than
-            *seconds*.
+        seconds: the delay, a number.
+        jitter: seconds, 0 by default, and not more than *seconds*. The delay of each request is drawn from *seconds*
+            minus *jitter* to *seconds* plus *jitter*.
         on: ``"request"``, or ``"response"``, the default.
     """
 
@@ -156,10 +160,10 @@ class Latency:
 
 @dataclass(frozen=True, slots=True)
 class Throttle:
-    """A slow link: so many bytes a second, head and framing included, in slices.
+    """A slow link: bytes, including the head and the framing, arrive in slices at a limited rate.
 
     Parameters:
-        bytes_per_second: more than 0.
+        bytes_per_second: the rate, a number above 0.
         on: ``"request"``, or ``"response"``, the default.
     """
 

@@ -1,4 +1,4 @@
-"""Faults at work: which request each one affects, decided once when the request starts, and how."""
+"""`inject()` blocks: which requests their faults affect, decided once when a request starts, and how."""
 
 import asyncio
 import errno
@@ -47,7 +47,7 @@ _ByteFault = Hang | Reset | Close | Latency | Throttle
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Odds:
-    """Which of the requests that match are affected; see `ASGIRoutingConnector.inject`."""
+    """Which of the matching requests are affected; see `ASGIRoutingConnector.inject`."""
 
     times: int | None
     skip: int
@@ -66,7 +66,7 @@ class Odds:
 
     @property
     def certain(self) -> bool:
-        """Whether each is affected."""
+        """Whether every matching request is affected."""
         return self.times is None and not self.skip and self.probability == 1
 
 
@@ -74,9 +74,9 @@ class Injection(Block):
     """An open `inject()` block.
 
     Attributes:
-        fault: what it injects.
-        matched: how many requests have matched its criteria.
-        affected: how many of them the fault has affected.
+        fault: the fault that it injects.
+        matched: the number of requests that have matched its criteria.
+        affected: the number of them that the fault has affected.
     """
 
     __module__ = "asgi_connector.faults"
@@ -99,9 +99,9 @@ class Injection(Block):
         self._allow_unused = allow_unused
         self._recording: AbstractContextManager[Journal] | None = None
         self._journal = RecentJournal()
-        self._stages: WeakValueDictionary[int, Stage] = WeakValueDictionary()  # in the order in which they were made
+        self._stages: WeakValueDictionary[int, Stage] = WeakValueDictionary()  # in order of creation
         self._numbers = itertools.count()
-        self._waiters = Waiters()  # for the end of the block
+        self._waiters = Waiters()  # requests that wait for the end of the block
         self.over = False
         super().__init__(f"inject({str(selector.host)!r}, {type(fault).__name__}(...))", "with")
 
@@ -133,9 +133,9 @@ class Injection(Block):
             raise AssertionError(self._explain())
 
     def end_fault(self, error: ClientConnectionError | None = None) -> None:
-        """Do nothing more. Bytes that were kept are passed on, and requests that wait for a connection go on.
+        """Stop the fault. Bytes that it held back are passed on, and requests that wait for a connection continue.
 
-        With an *error* the connector closes: kept bytes are lost, and requests that wait fail with it.
+        The connector passes an *error* when it closes. Then held bytes are lost, and waiting requests fail with it.
         """
         self.over = True
         if error is None:
@@ -144,7 +144,7 @@ class Injection(Block):
         self._waiters.wake(error)
 
     def draw(self) -> "Effect | None":
-        """Decide whether the fault affects a request that matches. Each request takes the same random numbers."""
+        """Decide whether the fault affects a matching request. Every request draws equally many random numbers."""
         self.matched += 1
         fault, odds = self.fault, self.odds
         drawn = self._random.random() < odds.probability
@@ -155,16 +155,17 @@ class Injection(Block):
             return Effect(self, fault, delay)
         return None
 
-    def keep(self, stage: Stage) -> None:
+    def add_stage(self, stage: Stage) -> None:
+        """Register *stage*, so that `end_fault()` ends it."""
         self._stages[next(self._numbers)] = stage
 
     async def wait_over(self, timeout: ClientTimeout) -> None:
-        """Return at the end of the block; raises `TimeoutError` as for a connection that is not answered."""
+        """Return at the end of the block. Raises `TimeoutError` as for a connection attempt without an answer."""
         async with asyncio.timeout(connect_timeout(timeout)):
             await self._waiters.wait()
 
     def _is_unused(self) -> bool:
-        # That a fault which is left to chance has affected no request is one of its outcomes.
+        # With a probability below 1, a block may affect no request.
         return self.matched == 0 or (self.affected == 0 and self.odds.probability == 1)
 
     def _explain(self) -> str:
@@ -181,7 +182,7 @@ class Injection(Block):
 
 
 class Effect(NamedTuple):
-    """One fault that affects one request; *delay* is that of a `Latency`."""
+    """One fault that affects one request; *delay* is the seconds of a `Latency`, else 0."""
 
     injection: Injection
     fault: Fault
@@ -199,7 +200,7 @@ class Injections:
         self._connections = services.in_flight.connections
 
     def inject(self, selector: Selector, fault: Fault, odds: Odds, allow_unused: bool) -> Injection:
-        """A block that is not entered yet; raises for what makes no sense."""
+        """Return a block that is not entered yet. Raises `TypeError` or `ValueError` for an invalid parameter."""
         if not isinstance(fault, Fault):
             raise TypeError(f"fault must be one of asgi_connector.faults, such as faults.Reset(), not {fault!r}")
         if selector.host is None:
@@ -210,12 +211,12 @@ class Injections:
         return Injection(self, selector, fault, odds, allow_unused)
 
     def end_all(self) -> None:
-        """The connector closes: nothing is kept any longer."""
+        """Stop every fault, because the connector closes."""
         for injection in self.open:
             injection.end_fault(ClientConnectionError("Connector is closed"))
 
     def choose(self, exchange: LiveExchange) -> "Effects":
-        """Decide which faults affect a request to an app: one draw of each block that it matches, innermost first."""
+        """Decide which faults affect a request to an app. Every block that it matches draws once, innermost first."""
         call = call_of(exchange)
         effects: list[Effect] = []
         answered = refused = False
@@ -227,7 +228,7 @@ class Injections:
                 continue
             if isinstance(effect.fault, Refuse | Unresolvable | Respond):
                 if answered:
-                    continue  # by a block further inside
+                    continue  # an inner block answers
                 answered = True
             if isinstance(effect.fault, Refuse | Unresolvable):
                 refused = True
@@ -238,7 +239,7 @@ class Injections:
         return Effects(exchange, effects, self._loop)
 
     def affect_open_connections(self, injection: Injection) -> None:
-        """A block begins: let its fault act on the connections that are open already."""
+        """Apply the fault of a block that begins to the connections that are open already."""
         fault = injection.fault
         host = injection.selector.host
         assert host is not None
@@ -298,10 +299,10 @@ class Effects:
             exchange.via = "fault"
 
     async def before_connection(self, req: ClientRequest, timeout: ClientTimeout) -> None:
-        """What is decided before there is a connection; raises what aiohttp raises then."""
+        """Apply the faults that act before there is a connection. Raises what aiohttp raises for them."""
         for injection, fault, _ in self._effects:
             if injection.over:
-                continue  # while the request waited for another one
+                continue  # its block ended while the request waited for another block
             if isinstance(fault, Refuse):
                 text = f"Connect call failed ({req.host!r}, {req.port})"
                 refused = ConnectionRefusedError(errno.ECONNREFUSED, text)
@@ -316,7 +317,7 @@ class Effects:
                 self._exchange.app = _app_for(fault)
 
     def act_on(self, connection: aiohttp.connector.Connection) -> None:
-        """Lay the faults into the two ways of the connection, in the place of those of an earlier request."""
+        """Apply the faults to both directions of the connection. They replace those of an earlier request."""
         client = connection.transport
         assert isinstance(client, MemoryTransport)
         for pipe in (client, client.peer):
@@ -339,7 +340,7 @@ def _acts_on_bytes(fault: Fault) -> TypeGuard[_ByteFault]:
 
 
 def _keeps_from_app(fault: Fault) -> bool:
-    """Whether the app does not see the request, or not yet."""
+    """Whether the fault keeps the whole request from the app, for a time or for good."""
     if isinstance(fault, Hang | Reset | Close):
         return fault.on != "response" and fault.after is None
     return isinstance(fault, Refuse | Unresolvable | Respond)
@@ -375,15 +376,15 @@ def _stage_for(
     elif isinstance(fault, Hang):
         stage = HangStage(Allowance(fault.after, head_passed=head_passed))
     else:
-        # In the next turn of the event loop: a network does not act inside of the call that writes.
+        # Cut in the next turn of the event loop: a network does not act during the call that writes.
         allowance = Allowance(fault.after, head_passed=head_passed)
         stage = CutStage(allowance, lambda: loop.call_soon(_cut, pipe, fault, exchange, context=Context()))
-    effect.injection.keep(stage)
+    effect.injection.add_stage(stage)
     return stage
 
 
 def _app_for(fault: Respond) -> ASGIApp:
-    """An app that answers as *fault* says, to a request or to a handshake, and looks at neither."""
+    """Return an app that answers every request and every handshake as *fault* says."""
 
     async def respond(scope: Scope, receive: Receive, send: Send) -> None:
         kind = "websocket.http.response" if scope["type"] == "websocket" else "http.response"
@@ -394,7 +395,7 @@ def _app_for(fault: Respond) -> ASGIApp:
 
 
 def _check_seed(seed: int | float | str | bytes) -> None:
-    """Raise for what gives no chance at all (`random.Random`), or another one in each process."""
+    """Raise if *seed* is not a valid seed of `random.Random`, or gives other numbers in each process."""
     if not isinstance(seed, int | float | str | bytes) or isinstance(seed, bool):
         raise TypeError(f"seed must be an int, a float, a str or bytes, not {seed!r}")
     if isinstance(seed, float) and not math.isfinite(seed):

@@ -1,1 +1,1 @@
-"""What happened: exchanges, the journal that users read, and its formats. May import _aiohttp and what is below it."""
+"""Recording: exchanges, the journal that users read, and its formats. May import _aiohttp and the layers below it."""

@@ -1,4 +1,4 @@
-"""One request on one connection, as the journal tells it."""
+"""`Exchange`: one request on one connection, as the journal shows it."""
 
 import asyncio
 import itertools
@@ -26,47 +26,49 @@ if TYPE_CHECKING:
 Via = Literal["app", "fallback", "refused", "fault"]
 State = Literal["running", "done", "failed", "abandoned"]
 
-_SHOWN_OF_ERROR: Final = 160  # characters
+_MAX_ERROR_LENGTH: Final = 160  # characters
 NO_HEADERS: Final = CIMultiDictProxy(CIMultiDict[str]())
 
 
 class Clock:
-    """The event loop's time, and the order of all that happens. The wall clock is read once."""
+    """The event loop's time, and numbers that put events in order. The wall clock is read once."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.time: Callable[[], float] = loop.time
         self._wall = datetime.now(UTC)
         self._origin = loop.time()
-        self.next_order: Callable[[], int] = itertools.count().__next__  # the place of what happens now among all
-        self.next_number: Callable[[], int] = itertools.count().__next__  # of an exchange
+        self.next_order: Callable[[], int] = itertools.count().__next__  # the order of the next event
+        self.next_number: Callable[[], int] = itertools.count().__next__  # the number of the next exchange
         self.context = Context()  # for callbacks
 
     def date_of(self, time: float) -> datetime:
-        """The date of a *time* of the event loop."""
+        """Convert *time*, which is the event loop's, to a date in UTC."""
         return self._wall + timedelta(seconds=time - self._origin)
 
 
 class Content:
-    """What went one way in an exchange: headers, size, and with ``bodies=True`` the body.
+    """One direction of an exchange: its headers, its size, and with ``bodies=True`` its body.
 
     Attributes:
-        headers: those that the client sent, or got (a `multidict.CIMultiDictProxy`).
-        http_version: the version of HTTP that the client sent, or got: ``"HTTP/1.1"`` or ``"HTTP/1.0"``.
-        size: how many bytes of a body arrived at the app, or were sent by it: without the framing of HTTP/1.1, in the
-            content encoding that they had. Of the fallback's bodies nothing is known.
+        headers: the headers that the client sent or received (a `multidict.CIMultiDictProxy`).
+        http_version: the HTTP version that the client sent or received: ``"HTTP/1.1"`` or ``"HTTP/1.0"``.
+        size: the number of body bytes that arrived at the app, or that the app sent. The framing of HTTP/1.1 is not
+            counted; a content encoding is not decoded. It is 0 for the fallback, whose bodies are not observed.
     """
 
     __module__ = "asgi_connector"
 
-    __slots__ = ("_chunks", "_kept", "_room", "headers", "http_version", "size")
+    __slots__ = ("_chunks", "_kept", "_max_body_size", "headers", "http_version", "size")
 
-    def __init__(self, headers: CIMultiDictProxy[str], room: int | None, version: HttpVersion | None = None) -> None:
+    def __init__(
+        self, headers: CIMultiDictProxy[str], max_body_size: int | None, version: HttpVersion | None = None
+    ) -> None:
         self.headers = headers
         self.http_version = name_of(version)
         self.size = 0
         self._chunks: list[bytes] | None = None
-        self._kept = 0
-        self._room = room  # None if no body is to be kept
+        self._kept = 0  # bytes
+        self._max_body_size = max_body_size  # None: the body is not kept
 
     def __repr__(self) -> str:
         cut = f", {self.cut} of them cut" if self.cut else ""
@@ -75,26 +77,26 @@ class Content:
     @property
     def body(self) -> bytes | None:
         """The body, up to ``max_body_size``; `None` if bodies are not recorded."""
-        return None if self._room is None else b"".join(self._chunks or ())
+        return None if self._max_body_size is None else b"".join(self._chunks or ())
 
     @property
     def cut(self) -> int:
-        """How many bytes at its end `body` lacks, because it was too large to be kept whole."""
-        return 0 if self._room is None else self.size - self._kept
+        """The number of bytes missing at the end of `body`, because the body was larger than ``max_body_size``."""
+        return 0 if self._max_body_size is None else self.size - self._kept
 
     def keep_no_body(self) -> None:
-        """Nothing will be known of it."""
-        self._room = None
+        """Do not keep the body: it is not observed."""
+        self._max_body_size = None
 
     def add(self, data: Bytes) -> None:
-        """A piece of the body has passed."""
+        """Count a piece of the body, and keep as much of it as the limit allows."""
         size = len(data)
         self.size += size
-        if self._room is None or not size:
+        if self._max_body_size is None or not size:
             return
-        room = self._room - self._kept
-        if size > room:
-            data, size = data[:room], room
+        allowed = self._max_body_size - self._kept
+        if size > allowed:
+            data, size = data[:allowed], allowed
         if size:
             if self._chunks is None:
                 self._chunks = []
@@ -107,12 +109,13 @@ class WebSocketMessage:
     """One message of a WebSocket.
 
     Attributes:
-        from_client: who sent it.
-        is_text: whether it is text.
+        from_client: whether the client sent it; otherwise the app sent it.
+        is_text: whether it is a text message; otherwise it is binary.
         size: its length in bytes.
-        data: the text, or the bytes, with ``bodies=True``, as long as all of them together fit ``max_body_size``.
-        date: when it was sent, or arrived at the app.
-        order: its place among all that happened, as `Exchange.order`.
+        data: the text or the bytes, with ``bodies=True``. `None` without, and if it does not fit in ``max_body_size``
+            together with the messages that are kept already.
+        date: when it arrived at the app, or when the app sent it.
+        order: its position among all events of the connector, as in `Exchange.order`.
     """
 
     __module__ = "asgi_connector"
@@ -126,25 +129,25 @@ class WebSocketMessage:
 
 
 class Exchange:
-    """One request on one connection, and what became of it.
+    """One request on one connection, and its result.
 
-    A redirect's hop, and aiohttp's own second try of an idempotent request, are exchanges of their own. One that is
-    still running goes on changing.
+    Each hop of a redirect is an exchange of its own. So is the second attempt that aiohttp makes at an idempotent
+    request. An exchange that is still running keeps changing.
 
     Attributes:
-        number: its place among the exchanges of its connector, from 0.
-        caller: the pattern at which the app that made this call is mounted; `None` from outside of every app.
-        parent: the exchange inside of which this call was made, if it was recorded.
-        host, port, secure, method, url: what was asked for; ``url`` is a `yarl.URL`.
-        service: the pattern at which the app that is asked is mounted; `None` if none is.
-        via: who answers: ``"app"``; ``"fallback"``; ``"refused"``, nobody, for the host is not mounted; ``"fault"``, an
-            injected fault, and the app was not called.
-        reused: whether the connection had been used before; `None` as long as there is none, and where the fallback
-            does not tell.
-        fault: the injected fault that affected it, the innermost of several.
-        request: headers, size and body.
-        messages: those of a WebSocket, of which 10,000 are kept.
-        messages_dropped: how many more there were.
+        number: its position among the exchanges of its connector, from 0.
+        caller: the pattern at which the calling app is mounted; `None` for a call from outside every app.
+        parent: the exchange during which this call was made, if it was recorded.
+        host, port, secure, method, url: the target of the request; ``url`` is a `yarl.URL`.
+        service: the pattern at which the app for the request is mounted; `None` if there is none.
+        via: what answers: ``"app"``; ``"fallback"``; ``"refused"``: nothing, because the host is not mounted;
+            ``"fault"``: an injected fault, and the app was not called.
+        reused: whether the connection had been used before. `None` while there is no connection, and if the fallback
+            does not report it.
+        fault: the injected fault that affected it; the innermost if there were several.
+        request: the headers, size and body of the request.
+        messages: the messages of a WebSocket; at most 10,000 are kept.
+        messages_dropped: the number of messages that were not kept.
     """
 
     __module__ = "asgi_connector"
@@ -158,8 +161,8 @@ class Exchange:
         "_error",
         "_order",
         "_response",
+        "_response_start",
         "_start",
-        "_started_to_answer",
         "_state",
         "_status",
         "caller",
@@ -179,7 +182,7 @@ class Exchange:
         "via",
     )
 
-    def __init__(self, req: ClientRequest, caller: Caller | None, clock: Clock, room: int | None) -> None:
+    def __init__(self, req: ClientRequest, caller: Caller | None, clock: Clock, max_body_size: int | None) -> None:
         observer = None if caller is None else caller.observer
         self.number = clock.next_number()
         self.caller = None if caller is None else caller.name
@@ -194,7 +197,7 @@ class Exchange:
         self.via: Via = "app"
         self.reused: bool | None = None
         self.fault: Fault | None = None
-        self.request = Content(CIMultiDictProxy(req.headers), room, req.version)
+        self.request = Content(CIMultiDictProxy(req.headers), max_body_size, req.version)
         self.messages: Sequence[WebSocketMessage] = ()
         self.messages_dropped = 0
         self._close_code: int | None = None
@@ -203,10 +206,10 @@ class Exchange:
         self._state: State = "running"
         self._error: BaseException | None = None
         self._status: int | None = None
-        self._response = Content(NO_HEADERS, room)
+        self._response = Content(NO_HEADERS, max_body_size)
         self._clock = clock
         self._start = clock.time()
-        self._started_to_answer: float | None = None
+        self._response_start: float | None = None
         self._end: float | None = None
 
     @property
@@ -216,69 +219,75 @@ class Exchange:
 
     @property
     def started(self) -> datetime:
-        """When it started, in UTC, by the time of the event loop; the wall clock is looked at once."""
+        """The start, in UTC, from the event loop's time; the wall clock is read only once."""
         return self._clock.date_of(self._start)
 
     @property
     def duration(self) -> float:
-        """Seconds to its end, which is the last byte of the response, or the end of a WebSocket; or until now."""
+        """The seconds from the start to the end, or until now if there is no end yet.
+
+        The end is the last byte of the response, or the end of a WebSocket.
+        """
         self._settle()
         return (self._clock.time() if self._end is None else self._end) - self._start
 
     @property
     def waited(self) -> float | None:
-        """Seconds until the app, or the server, sent the head of a response; `None` before, and for the fallback.
+        """The seconds until the app, or the server, sent the head of a response; `None` before, and for the fallback.
 
-        What a fault delays on its way is not in it.
+        The delay that a fault adds on the way is not included.
         """
-        return None if self._started_to_answer is None else self._started_to_answer - self._start
+        return None if self._response_start is None else self._response_start - self._start
 
     @property
     def status(self) -> int | None:
-        """The status of the response, once its head has arrived."""
+        """The status of the response; `None` until its head has arrived."""
         self._settle()
         return self._status
 
     @property
     def response(self) -> Content | None:
-        """Headers, size and body of the response, once its head has arrived."""
+        """The headers, size and body of the response; `None` until its head has arrived."""
         return None if self.status is None else self._response
 
     @property
     def state(self) -> State:
-        """How far it has come.
+        """The state of the exchange.
 
-        ``"running"``; ``"done"``: the response has arrived whole, or the WebSocket was closed; ``"failed"``: it came to
-        nothing, or was cut off; ``"abandoned"``: its client left before the end.
+        ``"running"``; ``"done"``: the complete response has arrived, or the WebSocket was closed; ``"failed"``: there
+        was no response, or it was cut off; ``"abandoned"``: the client left before the end.
         """
         self._settle()
         return self._state
 
     @property
     def ended(self) -> bool:
-        """Whether it is not running any more."""
+        """Whether the exchange has ended: its state is not ``"running"``."""
         return self.state != "running"
 
     @property
     def error(self) -> BaseException | None:
-        """What ended it, be it what the client's call raised, or an app's exception that was answered with a 500."""
+        """The exception that ended it, if any.
+
+        It is what the client's call raised, or an app's exception that was answered with a 500.
+        """
         self._settle()
         return self._error
 
     @property
     def close_code(self) -> int | None:
-        """The code that a WebSocket was closed with; 1006 if no close frame reached its client (RFC 6455, 7.1.5)."""
+        """The close code of a WebSocket; 1006 if no close frame reached the client (RFC 6455, 7.1.5)."""
         self._settle()
         return self._close_code
 
     @property
     def order(self) -> tuple[int, int | None]:
-        """Its place among all that happened at its connector, and that of its end, which is `None` until then."""
+        """The position of its start among all events of the connector, and that of its end (`None` until the end)."""
         self._settle()
         return (self._order, self._end_order)
 
     def _settle(self) -> None:
-        """Bring what is known up to date."""
+        """Update the attributes from the client's response."""
 
     def __reduce__(self) -> NoReturn:
         raise TypeError("An Exchange goes on changing, and cannot be copied or pickled: take what you need of it")
@@ -292,7 +301,7 @@ class Exchange:
 
     @property
     def outcome(self) -> str:
-        """What became of it, in a few words, without times and without the secrets of URLs."""
+        """The result in a few words, without times and without the secrets in URLs."""
         words = [str(self.status)] if self.status is not None else []
         if self.state != "done":
             words.append(self.state)
@@ -308,12 +317,12 @@ class Exchange:
 
 
 def name_of(version: HttpVersion | None) -> str:
-    """As HTTP writes it; empty if there is none."""
+    """The version as HTTP writes it; empty for `None`."""
     return "" if version is None else f"HTTP/{version.major}.{version.minor}"
 
 
 def _summary(error: BaseException) -> str:
     text = " ".join(redact_text(text_of(error)).split())  # in one line
-    if len(text) > _SHOWN_OF_ERROR:
-        text = f"{text[:_SHOWN_OF_ERROR]}…"
+    if len(text) > _MAX_ERROR_LENGTH:
+        text = f"{text[:_MAX_ERROR_LENGTH]}…"
     return f"{type(error).__name__}: {text}" if text else type(error).__name__

@@ -1,20 +1,22 @@
-"""Writing a file so that an old one of its name is never lost. Imports nothing of the package."""
+"""Replacing a file in one step, so that a failure never loses the old one. Imports nothing from the package."""
 
 import os
 import secrets
 import stat
 from contextlib import suppress
 
-_PRIVATE = 0o600
-_AS_THE_UMASK_SAYS = 0o666
+_PRIVATE_MODE = 0o600
+_DEFAULT_MODE = 0o666  # before the umask
+_BINARY: int = getattr(os, "O_BINARY", 0)  # on Windows
 
 
-def replace_file(path: "str | os.PathLike[str]", content: bytes, *, private: bool) -> None:
-    """Write *content* to a file beside *path*, then put it in its place in one step.
+def replace_file(path: str | os.PathLike[str], content: bytes, *, private: bool) -> None:
+    """Write *content* to a temporary file beside *path*, then replace *path* with it in one step.
 
-    If that fails, the old file is as it was, and no other file is left. A symbolic link stays, and the file that it
-    leads to is replaced. The new file has the permissions of the old one; with *private* only its owner may read and
-    write it, from before it has any content. What is no regular file (a pipe, a terminal) is written to.
+    If writing fails, the old file is unchanged, and the temporary file is removed. A symbolic link stays, and the file
+    that it points to is replaced. The new file has the permissions of the old one. With *private*, only its owner may
+    read and write it, from before it has any content. A *path* that is not a regular file (a pipe, a terminal) is
+    written to directly.
     """
     try:
         old: os.stat_result | None = os.stat(path)
@@ -27,9 +29,8 @@ def replace_file(path: "str | os.PathLike[str]", content: bytes, *, private: boo
     target = os.path.realpath(path)
     directory, name = os.path.split(target)
     temporary = os.path.join(directory, f".{name[:64]}.{secrets.token_hex(8)}.tmp")
-    descriptor = os.open(
-        temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _BINARY, _PRIVATE if private else _AS_THE_UMASK_SAYS
-    )
+    mode = _PRIVATE_MODE if private else _DEFAULT_MODE
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _BINARY, mode)
     try:
         with open(descriptor, "wb") as file:
             file.write(content)
@@ -40,6 +41,3 @@ def replace_file(path: "str | os.PathLike[str]", content: bytes, *, private: boo
         with suppress(OSError):
             os.unlink(temporary)
         raise
-
-
-_BINARY: int = getattr(os, "O_BINARY", 0)  # on Windows

@@ -1,4 +1,4 @@
-"""The fields of a form, urlencoded or multipart, read from the body of a request. Pure functions."""
+"""Parsing the fields of a form, urlencoded or multipart, from the body of a request. Pure functions."""
 
 import re
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ _END_OF_HEADERS: Final = re.compile(rb"\r?\n\r?\n")
 
 @dataclass(frozen=True, slots=True)
 class Field:
-    """One field; the file name and the content type are those of a part of a ``multipart/form-data`` form."""
+    """One field of a form. Only a field of a ``multipart/form-data`` form has a file name and a content type."""
 
     name: str
     value: bytes
@@ -25,16 +25,16 @@ class Field:
 
 @dataclass(frozen=True, slots=True)
 class Form:
-    """The fields in the order in which they were sent, and the body that they are read from."""
+    """The fields of a form in the order in which they were sent, and the body that contains them."""
 
     fields: list[Field]
     body: bytes
 
 
 def read_form(content_type: str, body: bytes, *, redacted: bool) -> Form | None:
-    """Read a body, which may be cut, as its Content-Type says; `None` if it is no form.
+    """Read a form from a body, which may be cut. Returns `None` if its Content-Type is not that of a form.
 
-    With *redacted*, neither the fields nor the body have the values of secrets.
+    With *redacted*, the values of secrets are redacted in the fields and in the body.
     """
     header = Message()
     header["Content-Type"] = content_type
@@ -48,13 +48,13 @@ def read_form(content_type: str, body: bytes, *, redacted: bool) -> Form | None:
 
 def _read_urlencoded(body: bytes, redacted: bool) -> Form:
     if redacted:
-        body = redact_form(body.decode("latin-1")).encode("latin-1")  # which gives back every byte that stays
+        body = redact_form(body.decode("latin-1")).encode("latin-1")  # Latin-1 keeps every byte
     pairs = parse_qsl(body.decode(errors="replace"), keep_blank_values=True)
     return Form([Field(name, value.encode(errors="replace")) for name, value in pairs], body)
 
 
 def _read_multipart(body: bytes, boundary: bytes, redacted: bool) -> Form:
-    """RFC 7578; parts are delimited as in RFC 2046, 5.1.1."""
+    """Read a multipart form (RFC 7578). Its parts are delimited as in RFC 2046, 5.1.1."""
     delimiter = re.compile(rb"(?:\A|\r?\n)--" + re.escape(boundary) + rb"(?P<last>--)?[ \t]*(?=\r?\n|\Z)")
     fields: list[Field] = []
     kept: list[bytes] = []
@@ -85,7 +85,7 @@ def _read_part(head: bytes, value: bytes, redacted: bool) -> Field:
 def _redact(name: str, value: bytes, *, is_file: bool) -> bytes:
     if is_secret(name):
         return REDACTED.encode()
-    # Every byte stays, but for the secrets of URLs.
+    # Only secrets in URLs are replaced. Latin-1 keeps every other byte.
     return value if is_file else redact_text(value.decode("latin-1")).encode("latin-1")
 
 

@@ -1,7 +1,7 @@
 """The journal as an HTTP Archive, HAR 1.2: http://www.softwareishard.com/blog/har-12-spec/.
 
-What HAR has no place for is in fields that begin with an underscore, as the format has it: WebSockets as Chrome writes
-them (``_webSocketMessages``), a failure as Chrome does too (status 0 and ``_error``), and who called (``_caller``).
+Data for which HAR has no field is in fields that begin with an underscore, as the format requires: WebSockets
+(``_webSocketMessages``) and failures (status 0 and ``_error``) as Chrome writes them, and the caller (``_caller``).
 """
 
 import base64
@@ -27,23 +27,23 @@ from .files import replace_file
 from .forms import Field, read_form
 from .redaction import REDACTED, redact_header, redact_text, redact_url
 
-_NOT_KNOWN: Final = -1
-_DECODED_AT_MOST: Final = 64 * 1024 * 1024  # bytes: a small body must not become a large archive
-_MEMBERS_AT_MOST: Final = 1024  # as in aiohttp
+_UNKNOWN: Final = -1
+_MAX_DECODED_SIZE: Final = 64 * 1024 * 1024  # bytes: a small body must not become a large archive
+_MAX_MEMBERS: Final = 1024  # as in aiohttp
 _SURROGATE: Final = re.compile("[\ud800-\udfff]")
 
 
-def save(exchanges: Iterable[Exchange], path: "str | PathLike[str]", *, sensitive: bool) -> None:
+def save(exchanges: Iterable[Exchange], path: str | PathLike[str], *, sensitive: bool) -> None:
     text = json.dumps(archive(exchanges, sensitive=sensitive), ensure_ascii=False, indent=2)
     replace_file(path, f"{text}\n".encode(), private=sensitive)
 
 
 def archive(exchanges: Iterable[Exchange], *, sensitive: bool) -> dict[str, Any]:
-    """The archive; *sensitive* says whether it has cookies and credentials."""
+    """Return the archive. With *sensitive*, it includes cookies and credentials."""
     creator = {"name": "asgi-connector", "version": version("asgi-connector")}
     exchanges = list(exchanges)
-    here = set(exchanges)
-    parents = [exchange.parent if exchange.parent in here else None for exchange in exchanges]
+    included = set(exchanges)
+    parents = [exchange.parent if exchange.parent in included else None for exchange in exchanges]
     entries = [_entry(exchange, parent, sensitive) for exchange, parent in zip(exchanges, parents, strict=True)]
     return {"log": {"version": "1.2", "creator": creator, "entries": entries}}
 
@@ -90,7 +90,7 @@ def _request(exchange: Exchange, sensitive: bool) -> dict[str, Any]:
         "cookies": _cookies(cookies, sensitive),
         "headers": _headers(headers, sensitive),
         "queryString": _query(url),
-        "headersSize": _NOT_KNOWN,
+        "headersSize": _UNKNOWN,
         "bodySize": _body_size(exchange, content),
     }
     if content.body:
@@ -99,16 +99,16 @@ def _request(exchange: Exchange, sensitive: bool) -> dict[str, Any]:
 
 
 def _post_data(content: Content, headers: CIMultiDict[str], sensitive: bool) -> dict[str, Any]:
-    """The body of a request, and the fields that it has if it is a form.
+    """Return the body of a request, and its fields if it is a form.
 
-    HAR 1.2 calls ``text`` and ``params`` mutually exclusive. Both are written, as Chrome does: programs that import
-    archives, Chrome's developer tools among them, look at the text only, and nobody can read the fields of a form whose
-    text is in base64. What is redacted in the fields is redacted in the text too.
+    HAR 1.2 calls ``text`` and ``params`` mutually exclusive. Both are written, as Chrome does. Programs that import
+    archives, such as Chrome's developer tools, read only the text. People need the fields if the text is in base64.
+    The same secrets are redacted in both.
     """
     body = _decoded(content.body or b"", headers.get("Content-Encoding", ""), content)
     mime_type = headers.get("Content-Type", "")
     form = read_form(mime_type, body, redacted=not sensitive)
-    # HAR has no place for the encoding of a request's body.
+    # HAR has no field for the encoding of a request's body.
     text = _text(body if form is None else form.body, content, "_encoding")
     return {"mimeType": mime_type, "params": [] if form is None else list(map(_param, form.fields)), **text}
 
@@ -138,7 +138,7 @@ def _response(exchange: Exchange, sensitive: bool) -> dict[str, Any]:
         "headers": _headers(headers, sensitive),
         "content": {"size": content.size, "mimeType": headers.get("Content-Type", "")},
         "redirectURL": _header_value("Location", headers.get("Location", ""), sensitive),
-        "headersSize": _NOT_KNOWN,
+        "headersSize": _UNKNOWN,
         "bodySize": _body_size(exchange, content),
     }
     sent = content.body
@@ -168,11 +168,11 @@ def _error(exchange: Exchange) -> str:
 
 
 def _body_size(exchange: Exchange, content: Content) -> int:
-    return _NOT_KNOWN if exchange.via == "fallback" else content.size
+    return _UNKNOWN if exchange.via == "fallback" else content.size
 
 
 def _decoded(body: bytes, encoding: str, content: Content) -> bytes:
-    """The body as its reader gets it; as it was sent if it is not whole, or in an encoding of another library's."""
+    """Decode gzip or deflate. A body that is cut, invalid or in another encoding is returned as it was sent."""
     if content.cut or not body:
         return body
     encoding = encoding.strip().lower()
@@ -182,33 +182,33 @@ def _decoded(body: bytes, encoding: str, content: Content) -> bytes:
     elif encoding == "deflate":
         decoded = _inflated(body, zlib.MAX_WBITS)
         if decoded is None:
-            # Without the head and the check sum of zlib, as some servers send it (RFC 9110, 8.4.1.2, note).
+            # Some servers leave out zlib's header and checksum (RFC 9110, 8.4.1.2, note).
             decoded = _inflated(body, -zlib.MAX_WBITS)
     return body if decoded is None else decoded
 
 
 def _gunzipped(body: bytes) -> bytes | None:
-    """All members of a gzip file (RFC 1952, 2.2); `None` if it is none, is not whole, or is too large."""
+    """Decode all members of a gzip file (RFC 1952, 2.2); `None` if it is invalid, incomplete or too large."""
     try:
         with GzipFile(fileobj=BytesIO(body)) as file:
-            decoded = file.read(_DECODED_AT_MOST + 1)
+            decoded = file.read(_MAX_DECODED_SIZE + 1)
     except (OSError, EOFError, zlib.error):
         return None
-    return decoded if len(decoded) <= _DECODED_AT_MOST else None
+    return decoded if len(decoded) <= _MAX_DECODED_SIZE else None
 
 
 def _inflated(body: bytes, wbits: int) -> bytes | None:
-    """One or several streams, as aiohttp's client reads them; `None` if it is none, is not whole, or is too large."""
+    """Decode deflate streams as aiohttp's client does; `None` if the body is invalid, incomplete or too large."""
     parts: list[bytes] = []
     size = 0
-    for _ in range(_MEMBERS_AT_MOST):
+    for _ in range(_MAX_MEMBERS):
         inflating = zlib.decompressobj(wbits)
         try:
-            parts.append(inflating.decompress(body, _DECODED_AT_MOST + 1 - size))
+            parts.append(inflating.decompress(body, _MAX_DECODED_SIZE + 1 - size))
         except zlib.error:
             return None
         size += len(parts[-1])
-        if not inflating.eof or size > _DECODED_AT_MOST:
+        if not inflating.eof or size > _MAX_DECODED_SIZE:
             return None
         body = inflating.unused_data
         if not body:
@@ -217,7 +217,7 @@ def _inflated(body: bytes, wbits: int) -> bytes | None:
 
 
 def _text(body: bytes, content: Content, encoding: str) -> dict[str, Any]:
-    """The body as text, or in base64 where it is none; with a comment if it was cut."""
+    """Return the body as text, or in base64 if it is not UTF-8, with a comment if it was cut."""
     try:
         text: dict[str, Any] = {"text": body.decode()}
     except UnicodeDecodeError:
@@ -243,7 +243,10 @@ def _readable(content: Content) -> CIMultiDict[str]:
 
 
 def _clean(value: object) -> str:
-    """Its text, as UTF-8 can have it: bytes that are none are surrogates in aiohttp's headers, and Latin-1 here."""
+    """Return the text of *value* in a form that UTF-8 can encode.
+
+    aiohttp decodes header bytes that are not UTF-8 to surrogates. They become the Latin-1 characters of the bytes.
+    """
     return _SURROGATE.sub(_from_surrogate, str(value))
 
 
@@ -266,7 +269,7 @@ def _query(url: str) -> list[dict[str, str]]:
 
 
 def _cookies(cookies: Iterable[str], sensitive: bool) -> list[dict[str, str]]:
-    """Those that have a name, as they are written: one that is malformed takes none of the others with it."""
+    """Return the cookies that have a name, as they are written. A malformed one does not affect the others."""
     pairs = [cookie.partition("=") for cookie in cookies]
     return [
         {"name": name.strip(), "value": value.strip() if sensitive else REDACTED}

@@ -1,4 +1,4 @@
-"""The journal: who called whom, to be looked at, asserted on, waited for, and written to a file."""
+"""`Journal`: the recorded calls, to inspect, assert on, wait for, and write to a file."""
 
 import asyncio
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -13,34 +13,34 @@ from asgi_connector._waiters import Waiters
 from .exchange import Exchange
 from .selector import Caller, Path, Selector
 
-_SHOWN: Final = 10  # calls in the message of a failing assertion
-_RECENT: Final = 100
+_MAX_SHOWN: Final = 10  # calls in the message of a failed assertion
+_RECENT: Final = 100  # exchanges that a `RecentJournal` keeps at least
 
 
 class Journal(Sequence[Exchange]):
-    """The exchanges of a recording, in the order of their start; see `ASGIRoutingConnector.record`.
+    """The exchanges of a recording, in the order in which they started; see `ASGIRoutingConnector.record`.
 
-    It grows as long as the recording is open, and what was still running then goes on until it ends. The exchanges that
-    a question selects are a journal too, of those that there were when it was asked.
+    A journal grows while its recording is open. An exchange that is still running after that is updated until it ends.
+    A query returns the exchanges that it selects as a journal too, which does not grow.
 
-    Each question takes the same criteria, all of which may be left out, and all but the first are keywords:
+    Every query takes the same criteria. Each may be left out. All except the first are keyword arguments:
 
-    - ``host`` (`str`), a host pattern, as in the table of mounts;
-    - ``caller`` (`str`), the pattern at which the calling app is mounted, or `None` for a call from outside of every
-      app;
-    - ``method`` (`str`), in any case;
-    - ``path``, decoded and without the query: a `str` that it equals, or an `re.Pattern` that matches the whole of it;
-    - ``status`` (`int`), that of the response;
-    - ``where``, a function of the `Exchange` that says whether it is meant.
+    - ``host`` (`str`): a host pattern, as in the table of mounts;
+    - ``caller`` (`str` or `None`): the pattern at which the calling app is mounted, or `None` for a call from outside
+      every app;
+    - ``method`` (`str`): the method of the request, in upper or lower case;
+    - ``path`` (`str` or `re.Pattern`): the decoded path, without the query; a pattern must match all of it;
+    - ``status`` (`int`): the status of the response;
+    - ``where``: a function that takes an `Exchange` and returns whether it matches.
 
-    One that makes no sense is a `TypeError` or a `ValueError`.
+    An invalid criterion raises `TypeError` or `ValueError`.
     """
 
     __module__ = "asgi_connector"
 
     def __init__(self, exchanges: Iterable[Exchange] = (), *, waiters: Waiters | None = None) -> None:
         self._exchanges = list(exchanges)
-        self._waiters = Waiters() if waiters is None else waiters  # for an exchange to end
+        self._waiters = Waiters() if waiters is None else waiters  # for the end of an exchange
 
     @overload
     def __getitem__(self, index: int) -> Exchange: ...
@@ -66,17 +66,17 @@ class Journal(Sequence[Exchange]):
         return f"<{type(self).__name__} of {count(len(self), 'exchange')}>"
 
     def __str__(self) -> str:
-        """One line for each exchange, and below it, to the right, those that were made inside of it."""
-        inside: dict[Exchange | None, list[Exchange]] = {}
-        here = set(self)
+        """Return one line for each exchange. Calls made during an exchange are below it, indented."""
+        children: dict[Exchange | None, list[Exchange]] = {}
+        included = set(self)
         for exchange in self:
-            inside.setdefault(exchange.parent if exchange.parent in here else None, []).append(exchange)
+            children.setdefault(exchange.parent if exchange.parent in included else None, []).append(exchange)
         lines: list[str] = []
-        ahead = [(0, exchange) for exchange in reversed(inside.get(None, []))]
-        while ahead:
-            depth, exchange = ahead.pop()
+        stack = [(0, exchange) for exchange in reversed(children.get(None, []))]
+        while stack:
+            depth, exchange = stack.pop()
             lines.append(f"{'  ' * depth}{exchange} in {exchange.duration * 1000:.0f} ms")
-            ahead += [(depth + 1, each) for each in reversed(inside.get(exchange, []))]
+            stack += [(depth + 1, each) for each in reversed(children.get(exchange, []))]
         return "\n".join(lines) or "(no calls)"
 
     def select(
@@ -89,7 +89,7 @@ class Journal(Sequence[Exchange]):
         status: int | None = None,
         where: Callable[[Exchange], object] | None = None,
     ) -> "Journal":
-        """The exchanges that match, as they are now."""
+        """Return the exchanges that match now."""
         return self._select(Selector(host, caller=caller, method=method, path=path, status=status, where=where))
 
     def assert_called(
@@ -103,11 +103,11 @@ class Journal(Sequence[Exchange]):
         where: Callable[[Exchange], object] | None = None,
         times: int | None = None,
     ) -> "Journal":
-        """Assert that there were calls that match: *times* of them, or, with `None`, at least one. Returns them.
+        """Assert that exactly *times* calls match (with `None`, the default, at least one). Returns these calls.
 
-        Raises `AssertionError` that shows the calls there were, the nearest first, and how each differs.
+        Raises `AssertionError`. It shows the recorded calls, the most similar first, and how each differs.
         """
-        __tracebackhide__ = True  # pytest shows the line that asks
+        __tracebackhide__ = True  # pytest shows the line of the caller
         _check_times(times)
         selector = Selector(host, caller=caller, method=method, path=path, status=status, where=where)
         found = self._select(selector)
@@ -126,11 +126,11 @@ class Journal(Sequence[Exchange]):
         status: int | None = None,
         where: Callable[[Exchange], object] | None = None,
     ) -> "Journal":
-        """Assert that there was no call that matches, also none that failed; returns the empty journal.
+        """Assert that no call matches, not even a failed one. Returns the empty journal.
 
-        Raises `AssertionError` that shows those that there were.
+        Raises `AssertionError`. It shows the calls that match, and how the others differ.
         """
-        __tracebackhide__ = True  # pytest shows the line that asks
+        __tracebackhide__ = True  # pytest shows the line of the caller
         selector = Selector(host, caller=caller, method=method, path=path, status=status, where=where)
         found = self._select(selector)
         if found:
@@ -149,12 +149,12 @@ class Journal(Sequence[Exchange]):
         times: int | None = None,
         timeout: float | None = 1.0,
     ) -> "Journal":
-        """Wait until *times* calls that match (with `None`, one) have ended, in whatever way; returns them.
+        """Wait until *times* calls that match (with `None`, the default, one) have ended, in any state. Returns them.
 
-        Raises `AssertionError` after *timeout* seconds (1 by default, `None` for no limit), which shows the calls there
-        were, the nearest first, and how each differs.
+        Raises `AssertionError` after *timeout* seconds (1 by default, `None` for no limit). It shows the recorded
+        calls, the most similar first, and how each differs.
         """
-        __tracebackhide__ = True  # pytest shows the line that asks
+        __tracebackhide__ = True  # pytest shows the line of the caller
         _check_times(times)
         if timeout is not None:
             check_number("timeout", timeout, unlimited=True)
@@ -173,49 +173,50 @@ class Journal(Sequence[Exchange]):
         return self._select_ended(selector)
 
     async def _wait_for_ended(self, selector: Selector, needed: int) -> None:
-        """Look at each exchange until it has ended, and not again."""
+        """Return when *needed* exchanges that match have ended. An exchange is not checked again after its end."""
         matched = seen = 0
         running: list[Exchange] = []
         while True:
-            looked_at = [*running, *self._exchanges[seen:]]
+            checked = [*running, *self._exchanges[seen:]]
             seen = len(self._exchanges)
-            matched += sum(selector.matches(each) for each in looked_at if each.ended)
-            running = [each for each in looked_at if not each.ended]
+            matched += sum(selector.matches(each) for each in checked if each.ended)
+            running = [each for each in checked if not each.ended]
             if matched >= needed:
                 return
             await self._waiters.wait()
 
     def to_mermaid(self) -> str:
-        """A Mermaid sequence diagram of the calls: who called whom, in order, and what was answered.
+        """Return a Mermaid sequence diagram of the calls: who called whom, in order, and with which result.
 
-        It has no times in it, so that the same run gives the same text.
+        The diagram has no times, so that the same run gives the same text.
         """
         from .mermaid import sequence_diagram
 
         return sequence_diagram(self)
 
     def to_har(self, *, sensitive: bool = False) -> dict[str, Any]:
-        """The exchanges as an HTTP Archive (HAR 1.2), which the developer tools of browsers can read.
+        """Return the exchanges as an HTTP Archive (HAR 1.2), which the developer tools of browsers can read.
 
-        Cookies, and what is a secret by its name, are left out of headers, URLs and the fields of forms, unless
-        *sensitive* is true. Other bodies and messages have what they had, without their gzip or deflate.
+        Cookies, and values whose names say that they are secret, are redacted in headers, URLs and the fields of forms.
+        With *sensitive* (`False` by default) they are included. Other bodies and messages are not redacted. Bodies are
+        decoded from gzip and deflate.
         """
         from .har import archive
 
         return archive(self, sensitive=sensitive)
 
-    def save_har(self, path: "str | PathLike[str]", *, sensitive: bool = False) -> None:
-        """Write `to_har()` to a file, in JSON.
+    def save_har(self, path: str | PathLike[str], *, sensitive: bool = False) -> None:
+        """Write `to_har()` to a file, as JSON.
 
-        An old file is replaced when the new one is complete, and stays as it was if that fails. With *sensitive* only
-        the owner of the file may read it.
+        An existing file is replaced only when the new one is complete. If writing fails, it is unchanged. With
+        *sensitive*, only the owner of the file may read it.
         """
         from .har import save
 
         save(self, path, sensitive=sensitive)
 
     def add(self, exchange: Exchange) -> None:
-        """A recording goes on."""
+        """Add an exchange; called by an open recording."""
         self._exchanges.append(exchange)
 
     def _select(self, selector: Selector) -> "Journal":
@@ -225,27 +226,27 @@ class Journal(Sequence[Exchange]):
         return Journal((each for each in self if each.ended and selector.matches(each)), waiters=self._waiters)
 
     def explain(self, selector: Selector, text: str, found: "Journal") -> str:
-        """*text*, the calls that were *found*, and the others, the nearest first, each with what differs."""
-        shown = [f"  {exchange}" for exchange in found[:_SHOWN]]
+        """Return *text*, the calls *found*, and the other calls, the most similar first, each with its differences."""
+        shown = [f"  {exchange}" for exchange in found[:_MAX_SHOWN]]
         others = sorted(
             ((differences, exchange) for exchange in self if (differences := selector.differences(exchange))),
             key=lambda other: len(other[0]),
         )
         lines = [text, *shown]
-        if len(found) > _SHOWN:
-            lines.append(f"  and {len(found) - _SHOWN} more")
+        if len(found) > _MAX_SHOWN:
+            lines.append(f"  and {len(found) - _MAX_SHOWN} more")
         if others:
             lines.append(f"{'Other' if shown else 'The'} calls there were, the nearest first:")
-            lines += [f"  {exchange}\n    {', '.join(differences)}" for differences, exchange in others[:_SHOWN]]
-        if len(others) > _SHOWN:
-            lines.append(f"  and {len(others) - _SHOWN} more")
+            lines += [f"  {exchange}\n    {', '.join(differences)}" for differences, exchange in others[:_MAX_SHOWN]]
+        if len(others) > _MAX_SHOWN:
+            lines.append(f"  and {len(others) - _MAX_SHOWN} more")
         if not self:
             lines.append("There was no call at all.")
         return "\n".join(lines)
 
 
 class RecentJournal(Journal):
-    """The latest exchanges only, so that it may be open for long."""
+    """A journal of only the latest exchanges, so that it may stay open for a long time."""
 
     @override
     def add(self, exchange: Exchange) -> None:

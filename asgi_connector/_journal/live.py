@@ -1,7 +1,7 @@
-"""An exchange that is being followed, from both ends of its connection.
+"""`LiveExchange`: an exchange that is updated from both ends of its connection.
 
-The client's end says what arrived, and when it was over: the same for an app and for the fallback. The server's end, as
-an `Observer`, adds what only it can know: bodies, messages, what the app raised.
+The client's end reports what arrived and when the exchange ended, for an app and for the fallback alike. The server's
+end, which reports to it as to an `Observer`, adds what only it knows: bodies, messages, and the app's exception.
 """
 
 import asyncio
@@ -27,10 +27,10 @@ _ABNORMAL_CLOSURE: Final = 1006  # RFC 6455, 7.1.5
 
 
 class LiveExchange(Exchange):
-    """An exchange that is being followed.
+    """An exchange that is being recorded.
 
-    `on_release` is called when its end can soon be looked at, and `on_end` when that was done. `app` is what answers in
-    the place of the mounted app.
+    `on_release` is called when the client has released the connection, so that `conclude()` may be called soon.
+    `on_end` is called when the exchange has ended. `app`, if any, answers in the place of the mounted app.
     """
 
     __slots__ = (
@@ -38,13 +38,13 @@ class LiveExchange(Exchange):
         "_closed_at_client",
         "_connection",
         "_cut_off",
-        "_kept",
         "_kept_messages",
+        "_kept_size",
         "_last_error",
         "_last_response",
+        "_max_body_size",
         "_released",
         "_req",
-        "_room",
         "app",
         "on_end",
         "on_release",
@@ -55,46 +55,46 @@ class LiveExchange(Exchange):
         req: ClientRequest,
         caller: Caller | None,
         clock: Clock,
-        room: int | None,
+        max_body_size: int | None,
         on_release: "Callable[[LiveExchange], None]",
         on_end: Callable[[], None],
     ) -> None:
-        super().__init__(req, caller, clock, room)
+        super().__init__(req, caller, clock, max_body_size)
         self.app: ASGIApp | None = None
         self.on_release = on_release
         self.on_end = on_end
-        self._room = room
+        self._max_body_size = max_body_size
         self._kept_messages: list[WebSocketMessage] | None = None
-        self._kept = 0  # bytes of messages
+        self._kept_size = 0  # bytes of messages
         self._req: ClientRequest | None = req
         self._connection: Connection | None = None
-        self._closed: asyncio.Future[None] | None = None
-        # What the client had when it gave the connection back.
+        self._closed: asyncio.Future[None] | None = None  # of the fallback's protocol
+        # The client's state when it released the connection.
         self._released = False
         self._last_response: ClientResponse | None = None
         self._last_error: BaseException | None = None
         self._cut_off: BaseException | None = None
-        self._closed_at_client: int | None = None  # the code of the close frame that has arrived there
+        self._closed_at_client: int | None = None  # the close code that the client has
 
     # The client's end.
 
     def not_connected(self, exc: BaseException) -> None:
-        """There was no connection to be had."""
+        """End the exchange: it got no connection."""
         self._note_end()
         if not isinstance(exc, asyncio.CancelledError):
             self._error = exc
         self._keep_request_headers()
         self._finish("abandoned" if isinstance(exc, asyncio.CancelledError | TimeoutError) else "failed")
 
-    def leaves(self, via: Via) -> None:
-        """No app is asked, so nothing will be known of its bodies."""
+    def goes_elsewhere(self, via: Via) -> None:
+        """Note that no app is called, so that the bodies are not observed."""
         self.via = via
         self.service = None
         self.request.keep_no_body()
         self._response.keep_no_body()
 
     def handed_to(self, server: ServerEnd) -> None:
-        """An app is asked, on this connection."""
+        """Note that an app is called, on this connection."""
         self.reused = server.used
         self.service = server.mounted.pattern
 
@@ -102,48 +102,48 @@ class LiveExchange(Exchange):
         self.reused = reused
 
     def connected(self, connection: Connection) -> None:
-        """The request is about to be sent on *connection*."""
+        """Follow *connection*, on which the request is about to be sent."""
         protocol = connection.protocol
         assert protocol is not None
         self._connection = connection
-        connection.add_callback(self._release)
+        connection.add_callback(self._connection_released)
         if isinstance(protocol, ClientProtocol) and self.via != "fallback":
-            protocol.on_lost = self._release
+            protocol.on_lost = self._connection_released
             protocol.on_websocket_closed = self._websocket_closed
         elif (closed := protocol.closed) is not None:
-            # The future is made by asking for it, and it outlives this exchange on a connection that is kept alive.
+            # Reading `closed` creates the future. It outlives this exchange on a connection that is kept alive.
             closed.remove_done_callback(_retrieve_exception)
             closed.add_done_callback(_retrieve_exception, context=self._clock.context)
             closed.add_done_callback(self._connection_lost, context=self._clock.context)
             self._closed = closed
 
     def cut_off(self, exc: BaseException) -> None:
-        """A fault has ended the connection."""
+        """Note that a fault has ended the connection."""
         self._cut_off = exc
 
-    def _connection_lost(self, closed: "asyncio.Future[None]") -> None:
-        if not closed.cancelled():  # by who waited for it
-            self._release()
+    def _connection_lost(self, closed: asyncio.Future[None]) -> None:
+        if not closed.cancelled():  # by other code that awaited it
+            self._connection_released()
 
     def _websocket_closed(self, code: int) -> None:
-        """The client has got a close frame, or has itself failed the WebSocket."""
+        """Note the close code: the client has received a close frame, or has failed the WebSocket itself."""
         self._closed_at_client = code
 
-    def _release(self) -> None:
-        """The client has done with the connection, or it was lost.
+    def _connection_released(self) -> None:
+        """Note that the client has released the connection, or that it was lost.
 
-        What became of the response is not known before this step of the caller has gone on: a response that arrives at
-        once gives the connection back before it tells its status. So it is found out later, or when somebody asks.
+        The result is not known yet: a response that arrives at once releases the connection before its status is set.
+        So the result is determined later, or when an attribute is read.
         """
         if self._released or self._state != "running":
             return
         self._released = True
         self._last_response = self._client_response()
-        if self._started_to_answer is None:
+        if self._response_start is None:
             self._keep_request_headers()
         assert self._connection is not None
         protocol = self._connection.protocol
-        assert protocol is not None  # who is told of a release is told before it
+        assert protocol is not None  # aiohttp runs the callbacks before it takes the protocol away
         self._last_error = protocol.exception()
         if isinstance(protocol, ClientProtocol) and self.via != "fallback":
             protocol.on_lost = protocol.on_websocket_closed = None
@@ -155,7 +155,7 @@ class LiveExchange(Exchange):
         self._end_order = self._clock.next_order()
 
     def _client_response(self) -> ClientResponse | None:
-        """What the client has of the response; a request that is sent a second time has another one later."""
+        """Return the client's response on this connection. A request that is sent again gets another response."""
         if self._last_response is not None:
             return self._last_response
         response = None if self._req is None else response_of(self._req)
@@ -168,10 +168,10 @@ class LiveExchange(Exchange):
         if self._released:
             self.conclude()
         else:
-            self._look_at(self._client_response())
+            self._update_from(self._client_response())
 
-    def _look_at(self, response: ClientResponse | None) -> None:
-        # Until the head has arrived aiohttp's response has no status.
+    def _update_from(self, response: ClientResponse | None) -> None:
+        # Until the head has arrived, aiohttp's response has no status.
         status: int | None = None if response is None else response.status
         if self._status is None and response is not None and status is not None:
             self._status = status
@@ -179,11 +179,11 @@ class LiveExchange(Exchange):
             self._response.http_version = name_of(response.version)
 
     def conclude(self) -> None:
-        """Find out how it has ended."""
+        """Determine how the exchange has ended."""
         if self._state != "running":
             return
         response, error = self._last_response, self._last_error
-        self._look_at(response)
+        self._update_from(response)
         if self._status == _SWITCHING_PROTOCOLS:
             self._conclude_websocket()
         elif self._is_complete(response):
@@ -201,7 +201,7 @@ class LiveExchange(Exchange):
             return False
         if self._cut_off is None and self._error is None:
             return True
-        # A response that does not itself tell where it ends (RFC 9112, 6.3) only looks whole.
+        # A response without a length ends when its connection ends (RFC 9112, 6.3), so a cut one looks complete.
         headers = response.headers
         return "Content-Length" in headers or "Transfer-Encoding" in headers or not self._response.size
 
@@ -215,10 +215,10 @@ class LiveExchange(Exchange):
         self._finish("abandoned" if isinstance(error, ServerTimeoutError) else "failed")
 
     def _conclude_websocket(self) -> None:
-        if self.via == "fallback":  # what its frames were is not known
+        if self.via == "fallback":  # its frames are not observed
             self._finish("done")
             return
-        # What counts is what the client got: a close frame of the app, or the app's answer to its own, may be lost.
+        # Only a close frame that reached the client counts. The app's close frame, or its reply to one, may be lost.
         self._close_code = self._closed_at_client or _ABNORMAL_CLOSURE
         if self._error is None and self._closed_at_client is not None:
             self._finish("done")
@@ -243,13 +243,13 @@ class LiveExchange(Exchange):
         self.request.add(data)
 
     def response_started(self) -> None:
-        self._started_to_answer = self._clock.time()
+        self._response_start = self._clock.time()
         if self._state == "running":
             self._last_response = self._client_response()
             self._keep_request_headers()
 
     def _keep_request_headers(self) -> None:
-        """The request is its user's to change from now on, and to send again."""
+        """Copy the headers, because the user may now change the request and send it again."""
         self.request.headers = CIMultiDictProxy(self.request.headers.copy())
 
     def response_body(self, data: Bytes) -> None:
@@ -263,9 +263,9 @@ class LiveExchange(Exchange):
             return
         is_text = isinstance(data, str)
         size = len(data.encode()) if isinstance(data, str) else len(data)
-        kept = self._room is not None and self._kept + size <= self._room
+        kept = self._max_body_size is not None and self._kept_size + size <= self._max_body_size
         if kept:
-            self._kept += size
+            self._kept_size += size
         date = self._clock.date_of(self._clock.time())
         order = self._clock.next_order()
         self._kept_messages.append(WebSocketMessage(from_client, is_text, size, data if kept else None, date, order))
@@ -279,7 +279,7 @@ class LiveExchange(Exchange):
             self._error = exc
 
 
-def _retrieve_exception(closed: "asyncio.Future[None]") -> None:
-    """What a connection was lost with is told elsewhere; asyncio must not log that nobody has asked for it."""
+def _retrieve_exception(closed: asyncio.Future[None]) -> None:
+    """Mark the exception as retrieved, so that asyncio does not log it. It is reported elsewhere."""
     if not closed.cancelled():
         closed.exception()

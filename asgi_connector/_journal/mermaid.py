@@ -1,7 +1,7 @@
 """The journal as a Mermaid sequence diagram: https://mermaid.js.org/syntax/sequenceDiagram.html.
 
-It is a function of who called whom and in which order, and of no time. Names and labels are whatever an URL or an app
-makes of them, so each character that may mean something to Mermaid is written as its number.
+The diagram depends on who called whom and in which order, and not on times. Names and labels come from URLs and apps,
+so each character that may have a meaning in Mermaid is written as its number.
 """
 
 import re
@@ -19,7 +19,7 @@ _NOT_PLAIN: Final = re.compile(r"[^A-Za-z0-9 ./_-]|^ | $")
 
 
 def sequence_diagram(exchanges: Iterable[Exchange]) -> str:
-    """The text of the diagram, with a line break at its end."""
+    """Return the text of the diagram, which ends with a line break."""
     exchanges = list(exchanges)
     names: dict[str | None, str] = {}
     for exchange in exchanges:
@@ -41,7 +41,7 @@ def _callee(exchange: Exchange) -> str:
 
 
 def _events(exchange: Exchange, names: dict[str | None, str]) -> Iterator[tuple[int, str]]:
-    """The arrows of an exchange, each with its place among those of all."""
+    """Yield the arrows of an exchange, each with its order."""
     caller, callee = names[exchange.caller], names[_callee(exchange)]
     begun, ended = exchange.order
     yield begun, f"{caller}->>{callee}: {_escape(f'{exchange.method} {_path(exchange)}')}"
@@ -54,7 +54,7 @@ def _events(exchange: Exchange, names: dict[str | None, str]) -> Iterator[tuple[
 
 
 def _path(exchange: Exchange) -> str:
-    """The path, decoded, without the secrets that it has in matrix parameters."""
+    """Return the decoded path without the secrets in its matrix parameters."""
     return unquote(redact_url(exchange.url.raw_path))
 
 

@@ -1,4 +1,4 @@
-"""The open recordings of a connector."""
+"""`Recorder`: the open recordings of a connector."""
 
 import asyncio
 from types import TracebackType
@@ -15,7 +15,7 @@ from .live import LiveExchange
 
 
 class Recording(Block):
-    """A `record()` block, which is open while it is entered."""
+    """A `record()` block."""
 
     def __init__(self, recorder: "Recorder", journal: Journal, max_body_size: int | None) -> None:
         self.journal = journal
@@ -41,45 +41,51 @@ class Recorder:
         self.clock = Clock(loop)
         self.recording = False
         self._loop = loop
-        self._waiters = Waiters()  # for an exchange to end
+        self._waiters = Waiters()  # for the end of an exchange
         self._open: list[Recording] = []
-        self._room: int | None = None  # for a body: the largest that is asked for
-        self._released: list[LiveExchange] = []  # whose end is to be looked at
+        self._max_body_size: int | None = None  # the largest of the open recordings; None: bodies are not kept
+        self._released: list[LiveExchange] = []  # not concluded yet
 
-    def record(self, max_body_size: int | None, journal: Journal | None = None) -> "Recording":
-        """Record what starts from the begin to the end of the block; with bodies, unless *max_body_size* is `None`."""
+    def record(self, max_body_size: int | None, journal: Journal | None = None) -> Recording:
+        """Return a block that records the requests that start in it, without bodies if *max_body_size* is `None`."""
         return Recording(self, Journal(waiters=self._waiters) if journal is None else journal, max_body_size)
 
-    def begin_recording(self, recording: "Recording") -> None:
+    def begin_recording(self, recording: Recording) -> None:
         self._set([*self._open, recording])
 
-    def end_recording(self, recording: "Recording") -> None:
+    def end_recording(self, recording: Recording) -> None:
         self._set([other for other in self._open if other is not recording])
 
-    def _set(self, recordings: "list[Recording]") -> None:
+    def _set(self, recordings: list[Recording]) -> None:
         self.conclude()
         self._open = recordings
         self.recording = bool(recordings)
         sizes = [recording.max_body_size for recording in recordings if recording.max_body_size is not None]
-        self._room = max(sizes, default=None)
+        self._max_body_size = max(sizes, default=None)
 
     def begin(self, req: ClientRequest) -> LiveExchange:
-        """A request starts: write it down."""
+        """Create the exchange of a request that starts, and add it to every open recording."""
         if self._released:
             self.conclude()
-        exchange = LiveExchange(req, current_caller.get(), self.clock, self._room, self._release, self._waiters.wake)
+        exchange = LiveExchange(
+            req, current_caller.get(), self.clock, self._max_body_size, self._release, self._waiters.wake
+        )
         for recording in self._open:
             recording.journal.add(exchange)
         return exchange
 
     def _release(self, exchange: LiveExchange) -> None:
-        """The end of *exchange* can be looked at from the next turn of the event loop on; then, if somebody waits."""
+        """Conclude *exchange* later: its result is known from the next turn of the event loop on.
+
+        That turn concludes it if a caller waits for an end, or if no recording is open. Otherwise it is concluded when
+        the next request starts, when the set of recordings changes, or when an attribute is read.
+        """
         self._released.append(exchange)
         if self._waiters or not self.recording:
             self._loop.call_soon(self.conclude, context=self.clock.context)
 
     def conclude(self) -> None:
-        """Let go of what has ended."""
+        """Conclude the exchanges whose connections were released."""
         released, self._released = self._released, []
         for exchange in released:
             exchange.conclude()

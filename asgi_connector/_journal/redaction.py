@@ -1,7 +1,7 @@
-"""Which names are those of secrets, and text without the values of secrets. Pure functions.
+"""Recognising the names of secrets, and removing the values of secrets from text. Pure functions.
 
-A name is redacted for what it says: it is split into words, so that the case and the style of the separators do not
-matter (``accessToken``, ``DD-API-KEY``, ``user[password]``), and ``monkey`` is not a ``key``.
+A name is split into words, so that its case and its separators do not matter (``accessToken``, ``DD-API-KEY``,
+``user[password]``), and so that ``monkey`` is not a ``key``.
 """
 
 import re
@@ -48,7 +48,7 @@ _SECRETS: Final = frozenset(
         "xsrf",
     }
 )
-# What is written together with one of them: `apikey`, `jsessionid`, `clientsecret`.
+# Words that are written together with one of them: `apikey`, `jsessionid`, `clientsecret`.
 _COMPANIONS: Final = frozenset(
     {
         "access",
@@ -91,7 +91,7 @@ _COMPANIONS: Final = frozenset(
     }
 )
 _LONGEST: Final = max(map(len, _SECRETS | _COMPANIONS))
-# A code is a secret (`code`, `auth_code`, `verification_code`) unless it is one of these.
+# A code is a secret (`code`, `auth_code`, `verification_code`) unless one of these words precedes it.
 _PUBLIC_CODES: Final = frozenset(
     {
         "area",
@@ -120,7 +120,7 @@ _PUBLIC_CODES: Final = frozenset(
     }
 )
 
-# Their names say so, but they are not: a boolean, and what RFC 6455 (1.3) calls a nonce.
+# Not secrets, although their names look so: a boolean, and what RFC 6455 (1.3) calls a nonce.
 _PUBLIC_HEADERS: Final = frozenset({"access-control-allow-credentials", "sec-websocket-key"})
 
 _PART: Final = re.compile(r"[A-Za-z]+|[0-9]+")
@@ -128,10 +128,10 @@ _WORD: Final = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
 
 
 def is_secret(name: str) -> bool:
-    """Whether what has this name is to be redacted: a header, a cookie, a parameter, a field of a form."""
+    """Whether a header, cookie, parameter or form field of this name is to be redacted."""
     previous = ""
     for part in _PART.findall(name):
-        # The part as a whole too: `aPiKeY` has no words.
+        # The whole part is checked too: `aPiKeY` does not split into its words.
         for word in dict.fromkeys([*map(str.lower, _WORD.findall(part)), part.lower()]):
             if _is_secret_word(word) or (word in ("code", "codes") and previous not in _PUBLIC_CODES):
                 return True
@@ -145,8 +145,8 @@ def _is_secret_word(word: str) -> bool:
 
 
 def _is_made_of_secrets(word: str) -> bool:
-    """Whether *word* is made of secrets and their companions, and of one secret at least."""
-    # For each place in the word: whether it can be reached without a secret, and whether with one.
+    """Whether *word* consists of secrets and their companions, with at least one secret."""
+    # The positions in the word that can be reached without a secret, and with at least one.
     plain, secret = {0}, set[int]()
     for start in range(len(word)):
         if start not in plain and start not in secret:
@@ -161,20 +161,21 @@ def _is_made_of_secrets(word: str) -> bool:
     return len(word) in secret
 
 
-# The delimiters of parameters, as they are or percent-encoded, once or several times: a URL may be a parameter of
-# another one. ``depth`` and ``encoded`` tell how often they are encoded.
+# The delimiters of parameters, literal or percent-encoded. They may be encoded several times, because a URL may be a
+# parameter of another URL. ``depth`` and ``encoded`` tell how often they are encoded.
 _DELIMITER: Final = r"%(?P<depth>(?:25)*)(?:3f|26|3b|23)"
 _NAME: Final = r"(?P<name>(?:(?!%(?:25)*(?:3f|26|3b|23|2f|3d))[^?&;#,/=\s<>\"'])+)"
 _EQUALS: Final = r"(?:=|%(?P<encoded>(?:25)*)3d)"
 _IN_URL: Final = re.compile(rf"(?P<before>^|[?&;#,]\s*|{_DELIMITER}){_NAME}{_EQUALS}", re.IGNORECASE)
-# Other text has parameters in its URLs, but a comma, or a semicolon and a space, is punctuation.
+# URLs in other text have parameters too. There, a comma, or a semicolon and a space, is punctuation.
 _IN_TEXT: Final = re.compile(rf"(?P<before>[?&;#]|{_DELIMITER}){_NAME}{_EQUALS}", re.IGNORECASE)
 _END_OF_VALUE: Final = re.compile("[&#]")
 _END_OF_MATRIX_VALUE: Final = re.compile(r"[;/?&#\s]")
 _ENCODED_AGAIN: Final = re.compile("%(?:25)+")
-_LOOKED_BACK: Final = 8192  # characters
+_MAX_LOOKBACK: Final = 8192  # characters
 
-# Of URLs as they are written: one that cannot be parsed may have a password in it too, and the others stay as they are.
+# These work on text, not on parsed URLs: a URL that cannot be parsed may contain a password too, and the rest of the
+# text stays as it is.
 _USER: Final = re.compile(r"((?:^|[:<=\s\"']|%(?:25)*3a)//)[^/?#\s]*@", re.IGNORECASE)
 _ENCODED_USER: Final = re.compile(
     r"(%(?:25)*2f%(?:25)*2f)(?:(?!%(?:25)*(?:2f|3f|23))[^/?#&\s])*(?:@|%(?:25)*40)", re.IGNORECASE
@@ -182,28 +183,28 @@ _ENCODED_USER: Final = re.compile(
 
 
 def redact_url(text: str) -> str:
-    """*text*, a URL or the value of a header, without users, passwords and the values of secret parameters.
+    """Return *text*, a URL or the value of a header, without users, passwords and the values of secret parameters.
 
-    These are parameters of queries, fragments and headers, and matrix parameters (RFC 3986, 3.3), also those of URLs
-    that are inside of it, percent-encoded or not.
+    These are parameters of queries, fragments and headers, and matrix parameters (RFC 3986, 3.3). URLs inside *text*
+    are redacted too, percent-encoded or not.
     """
     return _redact(text, _IN_URL)
 
 
 def redact_text(text: str) -> str:
-    """*text*, a sentence, without the secrets of the URLs in it."""
+    """Return *text*, a sentence, without the secrets in its URLs."""
     return _redact(text, _IN_TEXT)
 
 
 def redact_header(name: str, value: str) -> str:
-    """The value of a header: without the secrets that it has, or nothing of it if its name says that it is one."""
+    """Return the value of a header without secrets. If its name is that of a secret, all of it is redacted."""
     if is_secret(name) and name.lower() not in _PUBLIC_HEADERS:
         return REDACTED
     return redact_url(value)
 
 
 def redact_form(text: str) -> str:
-    """The text of an ``application/x-www-form-urlencoded`` form, with the same secrets redacted as its fields."""
+    """Return an ``application/x-www-form-urlencoded`` form with the same secrets redacted as in its fields."""
     return "&".join(map(_redact_pair, text.split("&")))
 
 
@@ -225,7 +226,7 @@ def _redact(text: str, parameter: re.Pattern[str]) -> str:
 
 
 def _decoded(name: str) -> str:
-    """The name of a parameter, which may be percent-encoded several times."""
+    """Decode the name of a parameter, which may be percent-encoded several times."""
     return unquote_plus(_ENCODED_AGAIN.sub("%", name))
 
 
@@ -242,7 +243,7 @@ def _end_of_value(text: str, match: re.Match[str]) -> int:
 
 
 def _is_in_path(text: str, at: int) -> bool:
-    """Whether this place of *text* is in the path of a URL."""
-    start = max(0, at - _LOOKED_BACK)
+    """Whether position *at* of *text* is in the path of a URL."""
+    start = max(0, at - _MAX_LOOKBACK)
     before = re.split(r"[\s<\"']", text[start:at])[-1]
     return (before.startswith("/") or "://" in before) and not ("?" in before or "#" in before)

@@ -1,4 +1,4 @@
-"""Which exchanges are meant: one set of criteria for the journal's questions and for faults."""
+"""`Selector`: one set of criteria that selects exchanges, for the journal's queries and for faults."""
 
 import re
 from collections.abc import Callable
@@ -23,7 +23,7 @@ _URL: Final = re.compile(r"(?P<scheme>(?:[^/?#]*://)?)(?P<authority>[^/?#]*)(?P<
 
 
 class Call(NamedTuple):
-    """What is known of an exchange from its start."""
+    """The facts about an exchange that are known from its start."""
 
     address: Address
     caller: str | None
@@ -37,15 +37,15 @@ def call_of(exchange: Exchange) -> Call:
 
 
 class Selector:
-    """Criteria, each of which may be left out. Raises `TypeError` or `ValueError` for one that makes no sense.
+    """Criteria for exchanges. Each may be left out. An invalid one raises `TypeError` or `ValueError`.
 
     Parameters:
         host: a host pattern, as in the table of mounts.
-        caller: the pattern at which the calling app is mounted; `None` for "from outside of every app".
-        method: of the request, in any case.
-        path: decoded and without the query: a `str` that it equals, or an `re.Pattern` that matches it whole.
-        status: of the response.
-        where: a function of the exchange.
+        caller: the pattern at which the calling app is mounted; `None` for a call from outside every app.
+        method: the method of the request, in upper or lower case.
+        path: the decoded path, without the query: a `str` that it equals, or an `re.Pattern` that matches all of it.
+        status: the status of the response.
+        where: a function that takes the exchange and returns whether it matches.
     """
 
     def __init__(
@@ -78,23 +78,23 @@ class Selector:
             raise TypeError(f"where must be a function of an Exchange, not {where!r}")
 
     def __str__(self) -> str:
-        said = [] if self.host is None else [repr(str(self.host))]
+        parts = [] if self.host is None else [repr(str(self.host))]
         if not isinstance(self._caller, EllipsisType):
-            said.append(f"caller={None if self._caller is None else str(self._caller)!r}")
+            parts.append(f"caller={None if self._caller is None else str(self._caller)!r}")
         criteria = {"method": self._method, "path": self._path, "status": self._status, "where": self._where}
-        said += [f"{name}={repr_of(value)}" for name, value in criteria.items() if value is not None]
-        return ", ".join(said) or "anything"
+        parts += [f"{name}={repr_of(value)}" for name, value in criteria.items() if value is not None]
+        return ", ".join(parts) or "anything"
 
     @property
     def any_call(self) -> bool:
-        """Whether nothing but the host is asked for."""
+        """Whether every call to the host matches: there is no criterion for the caller, the method or the path."""
         return self._caller is ... and self._method is None and self._path is None
 
     def matches(self, exchange: Exchange) -> bool:
         return not self.differences(exchange)
 
     def differences(self, exchange: Exchange) -> list[str]:
-        """What there is of *exchange* that was not asked for."""
+        """Return how *exchange* differs from the criteria; empty if it matches."""
         differences = self.differences_of_call(call_of(exchange))
         if self._status is not None and exchange.status != self._status:
             differences.append(f"status is {exchange.status}")
@@ -103,6 +103,7 @@ class Selector:
         return differences
 
     def differences_of_call(self, call: Call) -> list[str]:
+        """Return how *call* differs from the criteria, except ``status`` and ``where``."""
         differences: list[str] = []
         if self.host is not None and not covers(self.host, call.address):
             differences.append(f"host is {call.address.host!r}, port {call.address.port}")
@@ -124,9 +125,9 @@ class Selector:
 
 
 def _parse_host(host: object) -> Pattern:
-    """Read a host pattern. For a URL, the error says how to ask for its host and its path."""
+    """Parse a host pattern. For a URL, the error says how to write its host and its path instead."""
     try:
-        return parse_pattern(cast(str, host))  # which checks that it is one
+        return parse_pattern(cast(str, host))  # it checks the type itself
     except (TypeError, ValueError) as exc:
         instead = _instead_of_url(str(host)) if isinstance(host, str | URL) else None
         if instead is None:
@@ -136,9 +137,9 @@ def _parse_host(host: object) -> Pattern:
 
 
 def _instead_of_url(url: str) -> str | None:
-    """What to write for *url*, which is no host pattern; `None` if there is no host in it that can be one."""
+    """Return what to write instead of *url*; `None` if it has no host that is a valid pattern."""
     match = _URL.match(url)
-    assert match is not None  # each part of it may be missing
+    assert match is not None  # each part of the pattern may match nothing
     host = f"{match['scheme']}{match['authority'].rpartition('@')[2]}"
     try:
         parse_pattern(host)

@@ -1,1 +1,1 @@
-"""Bytes: the in-memory transport, and what a network does to them. Imports nothing of the package."""
+"""The in-memory transport, and the impairments of its network. Imports nothing else from the package."""

@@ -1,4 +1,4 @@
-"""The writing half of flow control (`asyncio.WriteTransport`), and how a protocol is called back."""
+"""The base class of the in-memory transport: flow control of writes, and the calls of the protocol."""
 
 import asyncio
 from collections.abc import Callable, Iterable, Mapping
@@ -8,11 +8,11 @@ from typing import Final, TypeAlias, cast
 from .states import State
 
 HIGH_WATER: Final = 64 * 1024
-"""Bytes that may be on their way before the writer is paused."""
+"""Bytes that may be undelivered before the writer is paused."""
 
 
 Extra: TypeAlias = Mapping[str, object] | None
-"""What `get_extra_info()` answers from."""
+"""The mapping that `get_extra_info()` reads."""
 
 
 class FlowControlledTransport(asyncio.Transport):
@@ -39,7 +39,7 @@ class FlowControlledTransport(asyncio.Transport):
         self._loop = loop
         self._context = context
         self._protocol = protocol
-        self._size = 0  # bytes that were written and not yet handed over
+        self._size = 0  # bytes that were written and not yet delivered
         self._high = HIGH_WATER
         self._low = HIGH_WATER // 4
         self._write_paused = False
@@ -55,7 +55,7 @@ class FlowControlledTransport(asyncio.Transport):
         return self._protocol
 
     def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
-        """Everything from now on goes to *protocol*, even from within the old one's `data_received()`."""
+        """Send every later event to *protocol*. This may be called in the old protocol's `data_received()`."""
         self._protocol = cast(asyncio.Protocol, protocol)
 
     def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
@@ -76,7 +76,7 @@ class FlowControlledTransport(asyncio.Transport):
         return (self._low, self._high)
 
     def get_write_buffer_size(self) -> int:
-        """Bytes written at this end and not yet handed to the other."""
+        """Return the number of bytes written at this end and not yet delivered to the peer."""
         return self._size
 
     def can_write_eof(self) -> bool:
@@ -87,7 +87,7 @@ class FlowControlledTransport(asyncio.Transport):
             self.write(data)
 
     def widen(self, by: int) -> None:
-        """Let *by* more bytes be on their way before the writer is paused."""
+        """Raise both limits by *by* bytes, so that more bytes may be undelivered before the writer is paused."""
         self._high += by
         self._low += by
 
@@ -102,7 +102,7 @@ class FlowControlledTransport(asyncio.Transport):
             self._call(self._protocol.resume_writing)
 
     def _call(self, callback: Callable[..., object], *args: object) -> object:
-        """Call the protocol. If it raises, report that and end the connection, as asyncio does."""
+        """Call the protocol. If it raises, report the exception and end the connection, as asyncio does."""
         try:
             return callback(*args)
         except (SystemExit, KeyboardInterrupt):
@@ -131,7 +131,7 @@ class FlowControlledTransport(asyncio.Transport):
         self._abort(exc)
 
     def _abort(self, exc: BaseException | None) -> None:
-        """End the connection now. *exc*, if any, is what the protocol has raised."""
+        """End the connection now. *exc* is the exception that the protocol raised, if any."""
         raise NotImplementedError
 
     def _report(self, callback: str, exc: BaseException) -> None:

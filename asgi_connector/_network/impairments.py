@@ -1,7 +1,7 @@
-"""An imperfect network: what the faults do to the bytes on their way, one stage for each fault.
+"""The impairments of an in-memory network: one stage for each fault that delays, stops or cuts a stream of bytes.
 
-`Impairments` are what lies between `write()` at one end of an in-memory connection and the delivery at the other. The
-stages are sorted: first those that delay, then those that are silent, then those that cut.
+`Impairments` process bytes between `write()` at one end of a connection and the delivery to the other end. The stages
+are in a fixed order: first those that delay, then those that hang, then those that cut.
 """
 
 import asyncio
@@ -13,15 +13,15 @@ from typing import Final, Generic, Protocol, TypeVar
 
 from .transport import MemoryTransport
 
-# Bytes that may be on their way through a delay: as many as Linux lets a TCP connection have (tcp_wmem). With fewer, a
-# link with latency would be slow too.
+# The bytes that a delay may hold: as many as Linux allows a TCP connection to have in flight (tcp_wmem). With fewer,
+# latency would also limit the throughput.
 DELAY_WINDOW: Final = 4 * 1024 * 1024
 _SLICES_A_SECOND: Final = 20
 T = TypeVar("T")
 
 
 class Sink(Protocol):
-    """Where a stage passes on what it lets through."""
+    """The receiver of the bytes that a stage lets through."""
 
     def carry(self, data: bytes) -> None: ...
 
@@ -29,7 +29,7 @@ class Sink(Protocol):
 
 
 class _Arrival:
-    """The end of the way, after the last stage."""
+    """The sink after the last stage. It delivers to the peer."""
 
     def __init__(self, transport: MemoryTransport) -> None:
         self._transport = transport
@@ -42,7 +42,7 @@ class _Arrival:
             self._last.append(data)
 
     def hold(self) -> None:
-        """Keep what comes through until `release()`."""
+        """Keep all bytes that arrive until `release()`."""
         if self._last is None:
             self._last = []
 
@@ -60,20 +60,20 @@ class _Arrival:
 
 
 class Stage(ABC):
-    """What one fault does to one direction of one connection, until `end_fault()`."""
+    """The effect of one fault on one direction of one connection, until `end_fault()`."""
 
-    rank: int  # its place among the stages
-    window = 0  # bytes that may be on their way here, beside those that the transport allows
+    rank: int  # the order of the stages
+    window = 0  # bytes that this stage may hold in addition to those that the transport allows
 
     def __init__(self) -> None:
         self.over = False
-        self.impairments: Impairments | None = None  # that it is part of
+        self.impairments: Impairments | None = None  # the object that this stage belongs to
         self.next: Sink | None = None
 
     @property
     @abstractmethod
     def idle(self) -> bool:
-        """Whether it keeps no bytes."""
+        """Whether the stage holds no bytes."""
         ...
 
     @abstractmethod
@@ -84,11 +84,11 @@ class Stage(ABC):
 
     @abstractmethod
     def flush(self) -> None:
-        """Pass on everything that it keeps."""
+        """Pass on all bytes that the stage holds."""
 
     @abstractmethod
     def drop(self) -> None:
-        """Lose everything that it keeps."""
+        """Lose all bytes that the stage holds."""
 
     def end_fault(self) -> None:
         """Let everything through from now on."""
@@ -101,7 +101,7 @@ class Stage(ABC):
             self.impairments.tidy()
 
     def _pass(self, data: bytes | None) -> None:
-        """Pass on bytes, or, with `None`, the end of them."""
+        """Pass on bytes, or the end of file if *data* is `None`."""
         assert self.next is not None
         if data is None:
             self.next.carry_eof()
@@ -110,7 +110,7 @@ class Stage(ABC):
 
 
 class _Delay(Stage, Generic[T]):
-    """Keeps what is carried in a queue until its time has come."""
+    """Holds entries in a queue until they are due."""
 
     rank = 0
 
@@ -132,7 +132,7 @@ class _Delay(Stage, Generic[T]):
 
     @abstractmethod
     def _due(self) -> float:
-        """When the first entry of the queue, or a slice of it, is passed on."""
+        """Return the time at which the first entry of the queue, or a slice of it, is passed on."""
         ...
 
     @abstractmethod
@@ -149,7 +149,7 @@ class _Delay(Stage, Generic[T]):
 
     def _on_time(self) -> None:
         self._timer = None
-        # A timer may be early, by less than the clock can tell.
+        # A timer may fire early, by less than the resolution of the clock.
         now = max(self._loop.time(), self._due())
         while self._queue and self._due() <= now:
             self._pass_first()
@@ -160,6 +160,8 @@ class _Delay(Stage, Generic[T]):
 
 
 class LatencyStage(_Delay[tuple[float, bytes | None]]):
+    """Passes on all bytes after a number of seconds."""
+
     window = DELAY_WINDOW
 
     def __init__(self, loop: asyncio.AbstractEventLoop, seconds: float) -> None:
@@ -181,7 +183,7 @@ class LatencyStage(_Delay[tuple[float, bytes | None]]):
 
     def end_fault(self) -> None:
         self.over = True
-        self._seconds = 0.0  # bytes that are on their way arrive when they would have
+        self._seconds = 0.0  # bytes in the queue still arrive at their planned times
         self._tidy()
 
     def _carry(self, data: bytes | None) -> None:
@@ -199,14 +201,14 @@ class LatencyStage(_Delay[tuple[float, bytes | None]]):
 
 
 class ThrottleStage(_Delay[memoryview]):
-    """Passes on a slice at a time. A slice is cut off when its time comes, so a large write is one entry until then."""
+    """Passes on one slice at a time. A slice is cut off only when it is due, so a large write remains one entry."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, bytes_per_second: float) -> None:
         super().__init__(loop)
         self._rate = bytes_per_second
         self._slice = max(1, int(bytes_per_second / _SLICES_A_SECOND))
-        self._free_at = 0.0  # when the link has carried the slice before
-        self._ends = False  # an end of file follows the last slice at once
+        self._free_at = 0.0  # the time at which the link has sent the previous slice
+        self._ends = False  # the end of file follows immediately after the last slice
 
     def carry(self, data: bytes) -> None:
         if self.over:
@@ -259,7 +261,7 @@ class Allowance:
         self._after = after
         self._left = after or 0
         self._head_passed = head_passed
-        self._tail = b""  # the last bytes that have passed of the head
+        self._tail = b""  # the last bytes of the head that have passed
 
     @property
     def used_up(self) -> bool:
@@ -291,6 +293,8 @@ class Allowance:
 
 
 class HangStage(Stage):
+    """Passes on the allowed bytes, and holds all others until the fault ends."""
+
     rank = 1
 
     def __init__(self, allowance: Allowance) -> None:
@@ -328,7 +332,7 @@ class HangStage(Stage):
 
 
 class CutStage(Stage):
-    """Passes on the bytes that may pass, then calls *cut*."""
+    """Passes on the allowed bytes, then calls *cut*."""
 
     rank = 2
 
@@ -349,7 +353,7 @@ class CutStage(Stage):
             self._pass(data)
             return
         impairments = self.impairments
-        assert impairments is not None  # a stage that carries is part of some
+        assert impairments is not None  # set by add(), before any byte is carried
         passes, rest = self._allowance.split(data)
         if rest or self._allowance.used_up:
             self._reached = True
@@ -365,21 +369,21 @@ class CutStage(Stage):
             self._pass(None)
 
     def flush(self) -> None:
-        """It keeps nothing."""
+        """Do nothing, because this stage holds no bytes."""
 
     def drop(self) -> None:
-        """It keeps nothing."""
+        """Do nothing, because this stage holds no bytes."""
 
 
 class Impairments:
-    """The stages of one direction of a connection: between a write to *transport* and its delivery."""
+    """The stages of one direction of a connection, between a write to *transport* and its delivery."""
 
     def __init__(self, transport: MemoryTransport) -> None:
         self._transport = transport
         self._arrival = _Arrival(transport)
         self._stages: list[Stage] = []
         self._first: Sink = self._arrival
-        self.broken = False  # there is a cut, or there will be one in the next turn of the event loop
+        self.broken = False  # it is cut, or will be in the next iteration of the event loop
 
     @property
     def idle(self) -> bool:
@@ -402,7 +406,7 @@ class Impairments:
             self.remove()
 
     def remove(self) -> None:
-        """Let the transport deliver by itself again, and pass on everything that is kept here."""
+        """Let the transport deliver directly again, and pass on all bytes that the stages hold."""
         stages, self._stages = self._stages, []
         self._transport.use_medium(None)
         for stage in stages:
@@ -412,7 +416,7 @@ class Impairments:
         self.release_arrivals()
 
     def hold_arrivals(self) -> None:
-        """A cut is near. Bytes that still come through arrive with it, so that they are not answered before it."""
+        """Deliver later bytes together with the coming cut, so that they are not answered before it."""
         self._arrival.hold()
 
     def release_arrivals(self) -> None:

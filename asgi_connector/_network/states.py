@@ -1,4 +1,4 @@
-"""How one end of an in-memory connection ends: the states, the events, and the table of transitions."""
+"""The states of one end of an in-memory connection, the events that end it, and the table of transitions."""
 
 import enum
 from collections.abc import Mapping
@@ -6,18 +6,18 @@ from typing import Final
 
 
 class State(enum.Enum):
-    """What one end of a connection still does."""
+    """The state of one end of a connection."""
 
     OPEN = "open"
     """It reads and writes."""
     CLOSING = "closing"
-    """It reads nothing any more. What it wrote before is still on its way."""
+    """It no longer reads. Bytes that it wrote before are still being delivered."""
     LOST = "lost"
     """Its `connection_lost()` is scheduled, or has been called."""
 
 
 class Event(enum.Enum):
-    """What ends one end of a connection."""
+    """The events that can end one end of a connection."""
 
     CLOSE = "close() was called here, or a protocol did not keep its transport open at the peer's EOF"
     DELIVERED = "the peer has read everything that was written here, and its end"
@@ -36,4 +36,4 @@ TRANSITIONS: Final[Mapping[tuple[State, Event], State]] = {
     (State.CLOSING, Event.PEER_ENDED): State.LOST,
     (State.CLOSING, Event.ABORT): State.LOST,
 }
-"""The state that follows. An event that is not listed for a state changes nothing."""
+"""The next state, by state and event. A pair that is not listed changes nothing."""

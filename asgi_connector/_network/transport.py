@@ -1,19 +1,17 @@
-"""An in-memory connection: two one-way pipes, an asyncio transport at either end, no socket.
+"""An in-memory connection: two one-way pipes with an asyncio transport at each end, and no socket.
 
-Each `MemoryTransport` owns the pipe that it writes to; its peer owns the other one. What both promise is the contract
-of `asyncio.Transport` with these points made exact:
+Each `MemoryTransport` owns the pipe that it writes to. Its peer owns the other pipe. Both keep the contract of
+`asyncio.Transport`, and make these points exact:
 
-- `write()` never calls the peer. Bytes are handed over in a callback of the event loop, at most one of which is pending
-  for each pipe, in slices of at most `SLICE` bytes.
-- What a protocol writes *while bytes are being handed to it* is gathered and handed over at the end of that same
-  callback: an answer given at once costs no further turn of the event loop.
+- `write()` never calls the peer. An event-loop callback delivers the bytes, in slices of at most `SLICE` bytes. Each
+  pipe has at most one such callback pending.
+- Bytes that a protocol writes *during its own `data_received()`* are gathered, and delivered at the end of the same
+  callback. So an immediate answer needs no further iteration of the event loop.
 - Callbacks run in the connection's own `contextvars.Context`, never in that of the writer.
-- Closing is known at once: as soon as one end has closed and the other has nothing left to read, `is_closing()` of the
-  other is true, before its `connection_lost()`.
-- An aborted connection ends in `ConnectionResetError` at the other end.
-- An end never waits for a peer that reads nothing any more. `TRANSITIONS` has every way in which an end ends.
-
-The folder imports nothing else of the package.
+- A close is visible immediately: as soon as one end has closed and the other has nothing left to read, `is_closing()`
+  of the other is true, before its `connection_lost()`.
+- When one end aborts, `connection_lost()` of the other end gets a `ConnectionResetError`.
+- An end never waits for a peer that no longer reads. `TRANSITIONS` lists every way in which an end ends.
 """
 
 import asyncio
@@ -27,7 +25,7 @@ from .flow import Extra, FlowControlledTransport
 from .states import TRANSITIONS, Event, State
 
 SLICE: Final = 256 * 1024
-"""Bytes that are handed over in one callback at most."""
+"""The largest number of bytes that one callback delivers."""
 
 
 _OPEN, _CLOSING, _LOST = State.OPEN, State.CLOSING, State.LOST
@@ -36,26 +34,26 @@ _OPEN, _CLOSING, _LOST = State.OPEN, State.CLOSING, State.LOST
 class Medium(Protocol):
     """An imperfect network between `write()` at one end and the delivery to the other.
 
-    It passes on bytes by calling `arrive()` and `arrive_eof()` of the transport that was written to.
+    It delivers bytes by calling `arrive()` and `arrive_eof()` of the transport that wrote them.
     """
 
     @property
     def idle(self) -> bool:
-        """Whether nothing is on its way."""
+        """Whether the medium holds no bytes."""
         ...
 
     def carry(self, data: bytes) -> None:
-        """Something was written."""
+        """Take *data*, which was written."""
 
     def carry_eof(self) -> None:
-        """There will be nothing more."""
+        """Take the end of file. No bytes will follow."""
 
     def drop(self) -> None:
-        """What is on its way is lost."""
+        """Lose the bytes that the medium holds."""
 
 
 class MemoryTransport(FlowControlledTransport):
-    """One end of an in-memory connection; made in pairs by `connect_pair`."""
+    """One end of an in-memory connection. `connect_pair` creates both ends."""
 
     __slots__ = (
         "_chunks",
@@ -80,15 +78,15 @@ class MemoryTransport(FlowControlledTransport):
         # The pipe that this end writes to.
         self._chunks: deque[bytes] = deque()
         self._eof = False
-        self._eof_due = False  # written, and not yet handed over
+        self._eof_due = False  # the end of file was written and not yet delivered
         self._eof_delivered = False
         # Passed to the peer's connection_lost() after the remaining bytes.
         self._reset: BaseException | None = None
         self.medium: Medium | None = None
-        self._scheduled = False  # a hand-over is pending in the event loop
-        self._corked = False  # bytes are being handed to this end: gather what it writes
-        self._kept: list[bytes] | None = None  # what was written since hold_writes()
-        self._gathered = False  # something was written while corked
+        self._scheduled = False  # a _deliver() callback is pending in the event loop
+        self._corked = False  # bytes are being delivered to this end, so gather what it writes
+        self._kept: list[bytes] | None = None  # the bytes written since hold_writes()
+        self._gathered = False  # this end wrote something while corked
 
     def is_closing(self) -> bool:
         if self._state is not _OPEN:
@@ -112,12 +110,12 @@ class MemoryTransport(FlowControlledTransport):
             raise RuntimeError("Cannot call write() after write_eof()")
         if type(data) is not bytes:
             data = _copy(data)
-        # Like a socket's: bytes for a connection that has ended are dropped, and that is not an error.
+        # As with a socket, bytes written to a connection that has ended are dropped without an error.
         if not data or self._state is not _OPEN:
             return
         peer = self._peer
         if peer._state is not _OPEN:
-            # A writer that never waits must not go on for ever. Its connection_lost() ends the pause.
+            # Pause, or a protocol that writes until it is paused would never stop. connection_lost() ends the pause.
             self._pause_writing()
             return
         self._size += len(data)
@@ -139,19 +137,19 @@ class MemoryTransport(FlowControlledTransport):
     def _send_eof(self) -> None:
         self._eof = True
         if self._peer._state is not _OPEN:
-            return  # the peer has ended before
+            return  # the peer has already ended
         if self.medium is not None and self._kept is None:
             self.medium.carry_eof()
         else:
             self.arrive_eof()
 
     def hold_writes(self) -> None:
-        """Deliver nothing of what is written from now on, until `release_writes()`."""
+        """Keep all bytes that are written from now on, until `release_writes()`."""
         if self._kept is None:
             self._kept = []
 
     def release_writes(self) -> None:
-        """Deliver what was written since `hold_writes()`, and whatever follows."""
+        """Deliver the bytes written since `hold_writes()`, and all later ones."""
         kept, self._kept = self._kept, None
         if self.medium is not None:
             self._carry(self.medium, kept or ())
@@ -161,7 +159,7 @@ class MemoryTransport(FlowControlledTransport):
             self._schedule()
 
     def close(self) -> None:
-        """Deliver what was written, then end the connection. Nothing more is read at this end."""
+        """Deliver the bytes that were written, then end the connection. This end stops reading now."""
         if self._state is _OPEN:
             self._happen(Event.CLOSE)
             self._send_eof()
@@ -169,14 +167,14 @@ class MemoryTransport(FlowControlledTransport):
                 self._happen(Event.DELIVERED)
 
     def abort(self) -> None:
-        """End the connection now. What is on its way is lost in both directions."""
+        """End the connection now. Undelivered bytes are lost in both directions."""
         self._abort(None)
 
     def hang_up(self, *, deliver: bool, at_once: bool = False) -> bool:
-        """End this end as a process does that closes its socket. Returns whether the peer may be told of it now.
+        """End this end, as a process does that closes its socket. Returns whether the peer may be told immediately.
 
-        With *deliver* the peer still reads what was written. Without it, the connection is aborted. Over a medium the
-        peer learns of the end after the bytes that the medium still has, unless *at_once* is true.
+        With *deliver*, the peer still reads the bytes that were written. Without it, the connection is aborted. With a
+        medium, the peer learns of the end after the bytes that the medium holds, unless *at_once* is true.
         """
         if self.medium is not None and not at_once:
             self.close()
@@ -192,7 +190,7 @@ class MemoryTransport(FlowControlledTransport):
 
     @property
     def peer_lost(self) -> bool:
-        """Whether the peer has ended. This end may be unable to learn of it, because of a medium."""
+        """Whether the peer has ended. A medium may keep this end from noticing that."""
         return self._peer._state is _LOST
 
     # The medium between the two ends.
@@ -203,7 +201,7 @@ class MemoryTransport(FlowControlledTransport):
         return self._peer
 
     def use_medium(self, medium: Medium | None) -> None:
-        """Carry by *medium* what has not been delivered yet, and what is written at this end from now on."""
+        """Pass undelivered bytes, and all bytes written at this end from now on, through *medium*."""
         self.medium = medium
         if medium is not None:
             written, self._chunks = self._chunks, deque()
@@ -219,7 +217,7 @@ class MemoryTransport(FlowControlledTransport):
             medium.carry_eof()
 
     def arrive(self, data: bytes) -> None:
-        """The medium has let *data* through."""
+        """Deliver *data*, which the medium has let through."""
         self._chunks.append(data)
         if not (self._gathered or self._scheduled):
             self._schedule()
@@ -230,9 +228,9 @@ class MemoryTransport(FlowControlledTransport):
         self._peer._check_writable()
 
     def cut(self, reset: BaseException | None) -> None:
-        """Let the network end the connection, by a *reset* or in order.
+        """End the connection as the network does: with the error *reset*, or without an error.
 
-        This end is lost now. The other one reads first what has arrived there. All other bytes are lost.
+        This end is lost now. The peer first reads the bytes that have arrived. All other bytes are lost.
         """
         self._reset = reset
         medium, self.medium, self._kept = self.medium, None, None
@@ -252,12 +250,12 @@ class MemoryTransport(FlowControlledTransport):
         try:
             self._loop.call_soon(self._deliver, context=self._context)
         except RuntimeError:
-            # An app that is finalised after its loop has been closed may still write. It cannot be delivered.
+            # An app that is finalised after its loop was closed may still write. These bytes cannot be delivered.
             if not self._loop.is_closed():
                 raise
 
     def _deliver(self) -> None:
-        """The event loop's callback: hand over to the peer, then hand back what it answered at once."""
+        """Deliver to the peer, then deliver its immediate answer to this end. A callback of the event loop."""
         self._scheduled = False
         peer = self._peer
         peer._corked = True
@@ -267,7 +265,7 @@ class MemoryTransport(FlowControlledTransport):
             peer._corked = False
             if peer._gathered:
                 peer._gathered = False
-                # Not a second _deliver(): two protocols that answer each other must give way to the event loop.
+                # Not a second _deliver(): two protocols that answer each other must not block the event loop.
                 peer._hand_over()
 
     def _hand_over(self) -> None:
@@ -329,7 +327,7 @@ class MemoryTransport(FlowControlledTransport):
         peer._check_writable()
 
     def _check_writable(self) -> None:
-        """A socket that does not read learns of its peer's end by a write that fails."""
+        """End this end if it writes to a lost peer without reading. A socket learns of the loss by a failed write."""
         peer = self._peer
         if peer._state is _LOST and peer._eof_due and self._read_paused and self._write_paused:
             self._happen(Event.UNWRITABLE, peer._reset or _reset_error())
@@ -348,14 +346,14 @@ class MemoryTransport(FlowControlledTransport):
 
 
 def _copy(data: bytes | bytearray | memoryview) -> bytes:
-    """*data* as it is now: its owner may change it before it is delivered."""
+    """Copy *data*, because its owner may change it before it is delivered."""
     if not isinstance(data, (bytes, bytearray, memoryview)):
         raise TypeError(f"data: expecting a bytes-like instance, got {type(data).__name__}")
     return bytes(data)
 
 
 def _take(chunks: deque[bytes], size: int) -> bytes:
-    """Remove and return all *chunks*, which have *size* bytes, or the first `SLICE` bytes of them."""
+    """Remove and return all *chunks*, which have *size* bytes in total, or at most the first `SLICE` bytes."""
     if size <= SLICE:
         data = b"".join(chunks)
         chunks.clear()
@@ -366,7 +364,7 @@ def _take(chunks: deque[bytes], size: int) -> bytes:
         left -= len(chunks[0])
         taken.append(chunks.popleft())
     if not taken:
-        # A chunk larger than a slice is cut up once, so that its rest is not copied again for each slice.
+        # Split a chunk larger than a slice only once, so that its rest is not copied again for each slice.
         chunk = memoryview(chunks.popleft())
         chunks.extendleft(bytes(chunk[at : at + SLICE]) for at in reversed(range(0, len(chunk), SLICE)))
         taken.append(chunks.popleft())
@@ -385,10 +383,10 @@ def connect_pair(
     client_extra: Extra = None,
     server_extra: Extra = None,
 ) -> tuple[MemoryTransport, MemoryTransport]:
-    """Connect two protocols; returns the client's transport and the server's.
+    """Connect two protocols. Returns the client's transport and the server's.
 
-    `connection_made()` of the server has been called first, then that of the client. The extra mappings are what
-    `get_extra_info()` answers from.
+    `connection_made()` of the server is called first, then that of the client. `get_extra_info()` reads the extra
+    mappings.
     """
     context = Context()
     client_end = MemoryTransport(loop, context, client, client_extra)

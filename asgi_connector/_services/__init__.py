@@ -1,1 +1,1 @@
-"""What is mounted: host patterns, mounts, the table, and lifespans. May import the modules at the top level only."""
+"""The mounted apps: patterns, mounts, lifespans, requests in flight. Imports _network and the top level only."""

@@ -1,4 +1,4 @@
-"""The address that a request goes to."""
+"""The address of a request."""
 
 from dataclasses import dataclass
 
@@ -14,7 +14,7 @@ class Address:
 
     @property
     def authority(self) -> str:
-        """Host and port as in a URL (RFC 3986, 3.2): IPv6 in brackets, and no port that the scheme implies."""
+        """Host and port as in a URL (RFC 3986, 3.2): IPv6 in brackets, and without the default port of the scheme."""
         host = f"[{self.host}]" if ":" in self.host else self.host
         return host if self.port in (None, 443 if self.secure else 80) else f"{host}:{self.port}"
 

@@ -1,6 +1,6 @@
-"""Whether an object can be an ASGI application, and what to write if it clearly is something else.
+"""The check that an object can be an ASGI application, with advice for common mistakes.
 
-Only what cannot work is refused: an object whose parameters are not known for sure is taken for an app.
+Only objects that cannot work are refused. An object whose parameters are not known for sure is accepted.
 """
 
 import functools
@@ -10,13 +10,13 @@ from types import FunctionType, MethodType
 from typing import Any, Final, NamedTuple
 
 _ASGI_ARGUMENTS: Final = 3
-_PLACEHOLDER: Final[object] = getattr(functools, "Placeholder", object())  # of a partial, from Python 3.14 on
+_PLACEHOLDER: Final[object] = getattr(functools, "Placeholder", object())  # in a partial, from Python 3.14 on
 _MIDDLEWARE: Final = "a2wsgi.WSGIMiddleware"
 _SINGLE_CALLABLE: Final = "asgiref.compatibility.guarantee_single_callable"
 
 
 def check_app(app: object) -> None:
-    """Raise `TypeError`, which says what to write instead, if *app* is no ASGI application.
+    """Raise `TypeError` if *app* is not an ASGI application. The error says what to write instead.
 
     A coroutine is closed, so that Python does not also warn that it was never awaited.
     """
@@ -37,7 +37,7 @@ def close_coroutine(value: object) -> None:
 def _is_plainly_an_app(app: object) -> bool:
     """Whether *app* is an async function of three parameters, or an object whose ``__call__`` is one.
 
-    Nearly all apps are, and seeing it costs far less than reading a signature.
+    Nearly all apps are, and this check is much faster than reading a signature.
     """
     function, bound = (app, 0) if isinstance(app, FunctionType) else (_method_of(type(app), "__call__"), 1)
     if not isinstance(function, FunctionType):
@@ -48,7 +48,7 @@ def _is_plainly_an_app(app: object) -> bool:
 
 
 def _mistake_in(app: object) -> str | None:
-    """What is wrong with *app*, and what to write; `None` if it may be an app."""
+    """Say what is wrong with *app* and what to write instead; `None` if it may be an app."""
     if inspect.iscoroutine(app):
         return f"it has to be awaited; write await {app.__name__}(...)"
     if not callable(app):
@@ -77,12 +77,12 @@ def _mistake_in_factory(app: object, is_async: bool) -> str:
 
 
 def _mistake_in_class(cls: type[Any]) -> str | None:
-    """As `_mistake_in`, for a class: an app is an instance of one."""
+    """Do the same as `_mistake_in()` for a class. A class is a mistake, because an app is an instance of one."""
     if _may_give_anything(cls):
         return None
     name = cls.__name__
     if hasattr(cls, "as_asgi"):
-        return f"it is a class; write {name}.as_asgi()"  # as Channels says of its consumers
+        return f"it is a class; write {name}.as_asgi()"  # as the documentation of Channels says
     init, instance = _call_of_method(cls, "__init__", cls), _call_of_method(cls, "__call__", cls)
     if init is not None and init.is_wsgi:
         return f"it takes {init}, as a WSGI application does; write {_MIDDLEWARE}({name})"
@@ -92,25 +92,25 @@ def _mistake_in_class(cls: type[Any]) -> str | None:
 
 
 def _may_give_anything(cls: type[Any]) -> bool:
-    """Whether calling *cls* may give what can be awaited, as with Starlette's ``HTTPEndpoint``."""
-    made_by_new = isinstance(_method_of(cls, "__new__"), staticmethod)  # as every __new__ that is written in Python
+    """Whether calling *cls* may return an awaitable, as with Starlette's ``HTTPEndpoint``."""
+    made_by_new = isinstance(_method_of(cls, "__new__"), staticmethod)  # true of every __new__ written in Python
     return hasattr(cls, "__await__") or made_by_new or type(cls).__call__ is not type.__call__
 
 
 class _Call(NamedTuple):
-    """A call of a Python function, with the arguments that are known already."""
+    """A call of a Python function, with the arguments that are already known."""
 
     function: FunctionType
     arguments: tuple[object, ...]
     keywords: Mapping[str, object]
 
     def takes(self, number: int) -> bool:
-        """Whether it takes *number* further arguments, by position.
+        """Whether the function accepts *number* further positional arguments.
 
-        `inspect.signature` is of no use here: it follows decorators, which may well change what is taken, and from
-        Python 3.14 on it evaluates annotations.
+        `inspect.signature` cannot be used. It follows decorators, which may change the parameters, and from Python 3.14
+        on it evaluates annotations.
         """
-        function: Any = self.function  # type checkers take the function of a class for a bound method
+        function: Any = self.function  # type checkers treat a function in a class as a bound method
         code = self.function.__code__
         given = len(self.arguments) + number
         if given > code.co_argcount and not code.co_flags & inspect.CO_VARARGS:
@@ -123,14 +123,14 @@ class _Call(NamedTuple):
 
     @property
     def names(self) -> list[str]:
-        """The names of the parameters that further arguments are for."""
+        """The names of the positional parameters that have no argument yet."""
         code = self.function.__code__
         names = code.co_varnames[len(self.arguments) : code.co_argcount]
         return [name for name in names if name not in self.keywords]
 
     @property
     def keyword_names(self) -> tuple[str, ...]:
-        """The names of the parameters that can only be given by keyword."""
+        """The names of the keyword-only parameters."""
         code = self.function.__code__
         return code.co_varnames[code.co_argcount : code.co_argcount + code.co_kwonlyargcount]
 
@@ -148,7 +148,7 @@ class _Call(NamedTuple):
 
 
 def _call_of(app: Any) -> _Call | None:
-    """What is called if *app* is; `None` if that is not known for sure."""
+    """Return the function that a call of *app* runs; `None` if that is not known for sure."""
     if isinstance(app, FunctionType):
         return _Call(app, (), {})
     if isinstance(app, MethodType):
@@ -171,12 +171,12 @@ def _call_of_method(cls: type[Any], name: str, instance: object) -> _Call | None
 
 
 def _method_of(cls: type[Any], name: str) -> object:
-    """What the class or one of its bases has by that *name*, as it is written there."""
+    """Return the attribute *name* of the class or one of its bases, without calling descriptors."""
     return next((vars(base)[name] for base in cls.__mro__ if name in vars(base)), None)
 
 
 def _with(call: _Call | None, arguments: tuple[object, ...], keywords: Mapping[str, object]) -> _Call | None:
-    """The same call, with more arguments known."""
+    """Return the same call with more known arguments."""
     if call is None:
         return None
     return call._replace(arguments=(*call.arguments, *arguments), keywords={**call.keywords, **keywords})

@@ -1,4 +1,4 @@
-"""Open connections and running apps: how an app's task starts, how it ends, and how all of them are ended."""
+"""Open connections and running requests: the start and the end of an app's task, and the end of all of them."""
 
 import asyncio
 import sys
@@ -20,7 +20,7 @@ from .server_end import ServerEnd
 from .table import MountTable
 
 NOTICEABLE: Final = 0.5
-"""Seconds that an app may go on without its client before the log says what waits for it."""
+"""Seconds that an app may run on after its client has left, before a warning names it."""
 
 
 class AppRequest(ABC):
@@ -33,9 +33,9 @@ class AppRequest(ABC):
         self.mounted = mounted
         self.observer = observer
         self.caller: Caller | None = None
-        """What the services see that the app calls."""
+        """The caller that the services see which this app calls."""
         self.task: asyncio.Task[None] | None = None
-        """The app's task, as long as `InFlight` has it."""
+        """The app's task, as long as `InFlight` lists the request."""
         self.ended = False
         """Whether the app has returned."""
         self.disconnected_at: float | None = None
@@ -48,7 +48,7 @@ class AppRequest(ABC):
     @property
     @abstractmethod
     def url(self) -> str:
-        """The URL of the request, for people to read."""
+        """The URL of the request, for log records and error messages."""
         ...
 
     @abstractmethod
@@ -59,22 +59,22 @@ class AppRequest(ABC):
 
     @abstractmethod
     def disconnect(self) -> None:
-        """Tell the app that the client has gone."""
+        """Tell the app that the client has disconnected."""
 
     @abstractmethod
     def app_returned(self, result: object) -> None:
-        """The app has returned *result*."""
+        """Called when the app has returned *result*."""
 
     @abstractmethod
     def app_failed(self, exc: BaseException) -> None:
-        """The app has raised *exc*."""
+        """Called when the app has raised *exc*."""
 
     @abstractmethod
     def app_interrupted(self, exc: BaseException) -> None:
-        """The app has raised `KeyboardInterrupt` or `SystemExit`, which goes on to the event loop."""
+        """Called when the app has raised `KeyboardInterrupt` or `SystemExit`, which then reaches the event loop."""
 
     def end(self) -> None:
-        """The app has ended, and its client has been told how."""
+        """Called last, when the app has ended and the client has been told how."""
         self.ended = True
         assert self.caller is not None
         self.caller.app_returned()
@@ -85,7 +85,7 @@ if sys.version_info >= (3, 12):
     def _start_task(
         loop: asyncio.AbstractEventLoop, app_run: Coroutine[Any, Any, None], context: Context
     ) -> asyncio.Task[None]:
-        """Run the app; its first step at once, whatever the loop's task factory."""
+        """Run the app. Its first step runs immediately, whatever the loop's task factory is."""
         return asyncio.Task(app_run, loop=loop, context=context, eager_start=True)
 
 else:
@@ -93,22 +93,22 @@ else:
     def _start_task(
         loop: asyncio.AbstractEventLoop, app_run: Coroutine[Any, Any, None], context: Context
     ) -> asyncio.Task[None]:
-        """Run the app from the next turn of the event loop on."""
+        """Run the app from the next iteration of the event loop on."""
         return loop.create_task(app_run, context=context)
 
 
 class InFlight:
-    """The open connections, and the requests whose app has not returned yet."""
+    """The open connections, and the requests whose apps have not returned yet."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.loop = loop
-        # Dicts and not sets, here and elsewhere: the order must not depend on addresses in memory.
+        # Dicts, not sets, here and elsewhere, so that the order does not depend on addresses in memory.
         self.connections: dict[ServerEnd, None] = {}
         self._requests: dict[AppRequest, None] = {}
         self._hurry = asyncio.Event()
 
     def start(self, request: AppRequest, app: ASGIApp, context: Context, caller: Caller | None) -> None:
-        """Run *app* in *context*, called by *caller*. From Python 3.12 on its first step runs before this returns."""
+        """Run *app* in *context*, called by *caller*. From Python 3.12 on, its first step runs before this returns."""
         request.caller = Caller(request, request.mounted.pattern, request.observer, caller)
         context.run(current_caller.set, request.caller)
         task = _start_task(self.loop, self._run(request, app), context)
@@ -122,7 +122,7 @@ class InFlight:
             task.add_done_callback(lambda _: self._task_done(request))
 
     async def _run(self, request: AppRequest, app: ASGIApp) -> None:
-        """The app's task, from its start to its end."""
+        """Call the app and report how it ends. The coroutine of the app's task."""
         discarded = False
         try:
             result = await app(request.scope, request.receive, request.send)
@@ -141,7 +141,7 @@ class InFlight:
                 self._remove(request)
 
     def _task_done(self, request: AppRequest) -> None:
-        """A task that is cancelled before its first step ends without running `_run()`."""
+        """Report a task that was cancelled before its first step. It ends without running `_run()`."""
         if not request.ended:
             request.app_failed(asyncio.CancelledError())
             request.end()
@@ -149,12 +149,12 @@ class InFlight:
 
     def _remove(self, request: AppRequest) -> None:
         if request.task is not None:
-            request.task = None  # or task, context and request would wait for the garbage collector
+            request.task = None  # breaks the reference cycle of task, context and request
             self._requests.pop(request, None)
             request.mounted.end_use(request)
 
     def retire_outdated(self, table: MountTable) -> None:
-        """Retire each connection whose address leads to another app now than when it was made."""
+        """Retire every connection whose address is now served by another app than when it was opened."""
         for connection in tuple(self.connections):
             if table.find(connection.address) is not connection.mounted:
                 connection.retire()
@@ -164,14 +164,14 @@ class InFlight:
         return not self._requests
 
     def hurry(self) -> None:
-        """Cancel immediately the apps that `end_all()` is still waiting for."""
+        """Immediately cancel the apps that `end_all()` still waits for."""
         self._hurry.set()
 
     @contextmanager
     def reporting_delay(self, mounted: MountedApp | None = None) -> Generator[None, None, None]:
-        """Log one warning if the block takes `NOTICEABLE` seconds while an app goes on though its client has left.
+        """Log one warning if, after `NOTICEABLE` seconds in the block, an app still runs though its client has left.
 
-        The app is *mounted*, or any.
+        With *mounted*, only requests of that app count.
         """
         timer = self.loop.call_later(NOTICEABLE, self._report_delay, mounted, context=Context())
         try:
@@ -194,8 +194,9 @@ class InFlight:
     async def end_all(self, timeout: float) -> None:
         """Disconnect every client, and return when the last app has ended.
 
-        An app has *timeout* seconds from when its client left, which may be long ago. Then it is cancelled, with a
-        warning, and has `CANCEL_PATIENCE` to clean up; one that goes on is left alone, with an error in the log.
+        An app has *timeout* seconds, counted from when its client left, which may be long ago. Then it is cancelled,
+        with a warning. After that it has `CANCEL_PATIENCE` seconds to clean up. If it still runs then, an error is
+        logged, and it is not waited for any more.
         """
         for connection in tuple(self.connections):
             connection.close_client()
@@ -204,10 +205,10 @@ class InFlight:
         with self.reporting_delay():
             cancelled = await self._cancel_overdue(timeout)
         if cancelled:
-            _, disobedient = await asyncio.wait(cancelled, timeout=CANCEL_PATIENCE)
-            for task in disobedient:
+            _, still_running = await asyncio.wait(cancelled, timeout=CANCEL_PATIENCE)
+            for task in still_running:
                 described = _describe(cancelled[task])
-                self._remove(cancelled[task])  # as far as we are concerned
+                self._remove(cancelled[task])  # it still runs, but is not waited for any more
                 logger.error("An app went on though it was cancelled: %s, %s", described, where_it_waits(task))
 
     async def _cancel_overdue(self, timeout: float) -> dict[asyncio.Task[None], AppRequest]:
@@ -215,7 +216,7 @@ class InFlight:
         hurry = self.loop.create_task(self._hurry.wait())
         try:
             for request, task in [(request, request.task) for request in sorted(self._requests, key=_left_at)]:
-                assert task is not None  # it is, as soon as the app's first step is over
+                assert task is not None  # it is set when the app's first step is over
                 patience = max(_left_at(request) + timeout - self.loop.time(), 0)
                 await asyncio.wait({task, hurry}, timeout=patience, return_when=asyncio.FIRST_COMPLETED)
                 if not task.done():

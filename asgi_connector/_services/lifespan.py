@@ -1,7 +1,7 @@
-"""ASGI "lifespan": one task for each app, from its startup to its shutdown, and the state that it leaves for requests.
+"""ASGI "lifespan": one task for each app, from its startup to its shutdown, and the state that requests get from it.
 
-See the ASGI spec, *Lifespan Protocol*. Startup and shutdown run in one task, so that task groups and cancel scopes may
-be held from one to the other.
+See the ASGI spec, *Lifespan Protocol*. Startup and shutdown run in one task, so that an app can keep task groups and
+cancel scopes open from one to the other.
 """
 
 import asyncio
@@ -41,19 +41,19 @@ class _State(enum.Enum):
 
 
 class LifespanOwner(Protocol):
-    """The lifespans of a connector, as one of them sees them."""
+    """The part of a connector's `Lifespans` that each `Lifespan` uses."""
 
     loop: asyncio.AbstractEventLoop
     timeout: float
-    """Seconds that a shutdown may take, or a startup that is in the way."""
+    """Seconds that a shutdown may take, or a startup that a shutdown has to wait for."""
     started: "list[Lifespan]"
-    """Those that run now, in the order in which they started."""
+    """The running lifespans, in the order in which they started."""
 
 
 class Lifespan(Startup):
     """The lifespan of one app, however often it is mounted.
 
-    `ready` says whether requests may be sent to the app; it is all that a request looks at.
+    `ready` says whether requests may be sent to the app. Requests check nothing else.
     """
 
     def __init__(self, app: ASGIApp, setting: Setting, name: str, context: Context, owner: LifespanOwner) -> None:
@@ -66,21 +66,21 @@ class Lifespan(Startup):
         self.users = 0  # mounts that need the app
         self._context = context
         self._state = _State.NEW
-        self._caller: Caller | None = None  # what it is to those whom its app calls
+        self._caller: Caller | None = None  # the caller that the services see which the app calls
         self._task: asyncio.Task[None] | None = None
-        self._timer: asyncio.TimerHandle | None = None  # of a failure that was reported, and whose cause may follow
+        self._timer: asyncio.TimerHandle | None = None  # runs after a reported failure, whose cause may follow
         self._waiters = Waiters()  # for the end of the startup
         self._startup_over = asyncio.Event()
-        self._told_to_stop = asyncio.Event()
-        # How far the conversation with the app has come.
+        self._shutdown_requested = asyncio.Event()
+        # The progress of the exchange with the app.
         self._startup_received = False
         self._shutdown_received = False
         self._shutdown_completed = False
-        self._answered_garbage = False
-        self._dismissed = False  # cancelled by us or with the event loop, which is no failure of the app
+        self._sent_unknown_message = False
+        self._cancel_expected = False  # cancelled by us or with the event loop, which is not the app's failure
         self._failure: str | None = None  # the message of startup.failed or shutdown.failed
-        self._died = False  # it failed while it was up, which has been logged
-        self._error: BaseException | None = None  # what the app raised
+        self._failure_reported = False  # it failed while it was running, and that was logged
+        self._error: BaseException | None = None  # the exception that the app raised
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} of {self.name!r}, {self._state.value}>"
@@ -96,16 +96,16 @@ class Lifespan(Startup):
 
     @property
     def over(self) -> bool:
-        """Whether the shutdown has begun, so that the app is of no use any more."""
+        """Whether the shutdown has begun, so that the app can no longer be used."""
         return self._state is _State.STOPPING or self._state is _State.STOPPED
 
     # Startup.
 
     async def wait_started(self) -> None:
-        """Start the app if that has not been done, and return when it has started, or does not support lifespan.
+        """Start the app if necessary, and return when it has started, or does not support lifespan.
 
-        Returns early if `release_waiters()` is called. Raises `LifespanError` if the startup failed, or waits for
-        something that waits for it.
+        Returns early if `release_waiters()` is called. Raises `LifespanError` if the startup failed, or if it waits,
+        directly or not, for the caller.
         """
         if self.ready:
             return
@@ -122,13 +122,13 @@ class Lifespan(Startup):
         context = self._context.copy()
         self._caller = Caller(self, self.name, None, None)
         context.run(current_caller.set, self._caller)
-        # Not by the loop's task factory: an eager task would run before it is known here.
+        # Not the loop's task factory, because an eager task would run before self._task is set.
         self._task = asyncio.Task(self._run(), loop=self.owner.loop, context=context)
         self._task.add_done_callback(self._task_done)
         discard_silently(self._task)
 
-    def _task_done(self, task: "asyncio.Task[None]") -> None:
-        """A task that was cancelled before it called the app has ended without telling."""
+    def _task_done(self, task: asyncio.Task[None]) -> None:
+        """Report a task that was cancelled before it called the app. It ends without running `_run()`."""
         if self._state is _State.STARTING:
             self._failure = "it was cancelled before it began"
             self._end_starting(_State.FAILED)
@@ -153,9 +153,9 @@ class Lifespan(Startup):
         except BaseException as exc:
             if is_discarded(exc, self._task, self.owner.loop):
                 if self._timer is not None:
-                    self._timer.cancel()  # it would keep this lifespan
+                    self._timer.cancel()  # it would keep this lifespan alive
                 return
-            if not (self._dismissed and isinstance(exc, asyncio.CancelledError)):
+            if not (self._cancel_expected and isinstance(exc, asyncio.CancelledError)):
                 if ends_with_loop(exc, self.owner.loop):
                     self._loop_ends()
                 else:
@@ -166,23 +166,23 @@ class Lifespan(Startup):
         assert self._caller is not None
         self._caller.app_returned()
         if self._state is _State.STARTING:
-            unsupported = self._error is None or not self._startup_received or self._answered_garbage
-            if self._failure is None and unsupported and not self._dismissed:
+            unsupported = self._error is None or not self._startup_received or self._sent_unknown_message
+            if self._failure is None and unsupported and not self._cancel_expected:
                 self._unsupported()
             else:
                 self._end_starting(_State.FAILED)
         elif self._state is _State.STARTED and (self._error is not None or self._failure is not None):
-            self._report_death()
+            self._report_failure()
 
     def _loop_ends(self) -> None:
-        """The app is cancelled with all other tasks of the loop: what it makes of that is no failure."""
-        self._dismissed = True
+        """Note that the app was cancelled with all other tasks of the loop. The result is not a failure of the app."""
+        self._cancel_expected = True
         self._failure = "the event loop ends" if self._state is _State.STARTING else None
 
-    def _report_death(self) -> None:
-        """The lifespan has failed while it is up: requests are still served, as by uvicorn, and `stop()` will raise."""
-        if not self._died:
-            self._died = True
+    def _report_failure(self) -> None:
+        """Log that a running lifespan has failed. Requests are still served, as by uvicorn, and `stop()` will raise."""
+        if not self._failure_reported:
+            self._failure_reported = True
             reason = "" if self._error is not None else f": {self._failure or _NO_REASON}"
             how = "with an exception" if self._error is not None else "with a failure"
             logger.error("The lifespan of the app at %r ended %s%s", self.name, how, reason, exc_info=self._error)
@@ -202,10 +202,10 @@ class Lifespan(Startup):
             self._startup_over.set()
             self.release_waiters()
 
-    def _dismiss(self) -> None:
-        """End the app's task, from which nothing more is expected."""
+    def _cancel_task(self) -> None:
+        """Cancel the app's task, because nothing more is expected from it."""
         assert self._task is not None
-        self._dismissed = True
+        self._cancel_expected = True
         self._task.cancel("The lifespan is over")
 
     async def _receive(self) -> Message:
@@ -213,19 +213,19 @@ class Lifespan(Startup):
             self._startup_received = True
             return {"type": "lifespan.startup"}
         if self._failure is None:
-            await self._told_to_stop.wait()
+            await self._shutdown_requested.wait()
         if self._failure is None and not self._shutdown_received:
             self._shutdown_received = True
             return {"type": "lifespan.shutdown"}
-        # The app has said its last word, and asks for more, which will not come.
+        # The app has sent its last message, but waits for another event. There is none.
         self._end_starting(_State.FAILED)
-        self._dismiss()
+        self._cancel_task()
         never: asyncio.Future[Message] = self.owner.loop.create_future()
         return await never
 
     async def _send(self, message: Message) -> None:
         if self.owner.loop.is_closed():
-            return  # a framework that is finalised reports a failure
+            return  # a framework reports a failure while it is finalised
         kind = message["type"]
         if self._failure is None and not self._shutdown_completed:
             if self._state is _State.STARTING and kind == "lifespan.startup.complete":
@@ -235,7 +235,7 @@ class Lifespan(Startup):
                 self._failed(message)
                 return
             if self._state is _State.STARTED and kind == "lifespan.shutdown.failed":
-                self._failed(message)  # it has not been asked to shut down: it fails while it is up
+                self._failed(message)  # not asked to shut down, so the app failed while it was running
                 return
             if self._state is _State.STOPPING and kind == "lifespan.shutdown.complete":
                 self._shutdown_completed = True
@@ -243,7 +243,7 @@ class Lifespan(Startup):
             if self._state is _State.STOPPING and kind == "lifespan.shutdown.failed":
                 self._failure = message.get("message", "")
                 return
-        self._answered_garbage = not str(kind).startswith("lifespan.")
+        self._sent_unknown_message = not str(kind).startswith("lifespan.")
         raise ASGIProtocolError(f"Unexpected ASGI message '{kind}' sent, while the lifespan is {self._state.value}.")
 
     def _started(self) -> None:
@@ -252,24 +252,25 @@ class Lifespan(Startup):
         self._end_starting(_State.STARTED)
 
     def _failed(self, message: Message) -> None:
-        """Frameworks report a failure first and raise its cause after it: what the app raises now is awaited."""
+        """Note a failure, and wait for its cause: frameworks first report a failure, then raise the exception."""
         self._failure = message.get("message", "")
         assert self._task is not None
-        self._timer = timer = self.owner.loop.call_later(self.owner.timeout, self._failed_long_ago)
+        self._timer = timer = self.owner.loop.call_later(self.owner.timeout, self._stop_waiting_for_cause)
         self._task.add_done_callback(lambda _: timer.cancel())
 
-    def _failed_long_ago(self) -> None:
+    def _stop_waiting_for_cause(self) -> None:
         self._end_starting(_State.FAILED)
         if self._state is _State.STARTED:
-            self._report_death()
-        self._dismiss()
+            self._report_failure()
+        self._cancel_task()
 
     # Shutdown.
 
     async def stop(self) -> None:
-        """Shut the app down, if it has started; a startup that is under way is given the time to end.
+        """Shut the app down, if it has started. A startup that is running may end first.
 
-        Each has the owner's timeout, and is cancelled then. Raises `LifespanError` if the shutdown failed.
+        Startup and shutdown each have the owner's timeout, and are cancelled after it. Raises `LifespanError` if the
+        shutdown failed.
         """
         if self._state is _State.STARTING:
             await self._await_startup()
@@ -300,14 +301,14 @@ class Lifespan(Startup):
         self._state = _State.STOPPING
         self.ready = False
         self.owner.started.remove(self)
-        self._told_to_stop.set()
+        self._shutdown_requested.set()
         assert self._task is not None
         done, _ = await asyncio.wait({self._task}, timeout=self.owner.timeout)
         if not done:
             await self._cancel_shutdown()
         self._set_stopped()
         if self._failure is not None or self._error is not None:
-            when = "while it was up" if self._died else "to shut down"
+            when = "while it was up" if self._failure_reported else "to shut down"
             raise LifespanError(self._describe_failure(when)) from self._error
 
     async def _cancel_shutdown(self) -> None:
@@ -316,11 +317,11 @@ class Lifespan(Startup):
         text = f"it did not end within {self.owner.timeout} seconds, and was cancelled {where_it_waits(self._task)}"
         await self._cancel()
         if not reported and not self._shutdown_completed:
-            self._failure = text  # in the place of what the app says of its cancellation
+            self._failure = text  # instead of the app's own message about its cancellation
 
     async def _cancel(self) -> None:
         assert self._task is not None
-        self._dismiss()
+        self._cancel_task()
         await asyncio.wait({self._task}, timeout=CANCEL_PATIENCE)
 
     def _describe_failure(self, when: str) -> str:

@@ -1,4 +1,4 @@
-"""The lifespans of a connector's apps: which app has which one, and in which order they start and stop."""
+"""The lifespans of a connector's apps, and the order in which they start and stop."""
 
 import asyncio
 from collections.abc import Iterable
@@ -12,13 +12,13 @@ from .lifespan import Lifespan, Setting
 
 
 class Lifespans:
-    """The lifespans of a connector's apps: one for each app, from its first mount to the end of its last."""
+    """The lifespans of a connector's apps: one for each app, from its first mount to the end of its last mount."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, timeout: float) -> None:
         self.loop = loop
         self.timeout = timeout
         self.started: list[Lifespan] = []
-        """Those that run now, in the order in which they started."""
+        """The running lifespans, in the order in which they started."""
         self._of_app: dict[object, Lifespan] = {}
 
     def check(self, app: ASGIApp, setting: Setting) -> None:
@@ -43,10 +43,10 @@ class Lifespans:
         return lifespan
 
     async def remove_mount(self, lifespan: Lifespan) -> None:
-        """A mount does not need *lifespan* any more. The last one shuts it down, which may raise `LifespanError`."""
+        """Remove one mount of *lifespan*. After the last one, shut the app down. That may raise `LifespanError`."""
         lifespan.users -= 1
         if lifespan.users == 0:
-            lifespan.release_waiters()  # they look anew for what is mounted
+            lifespan.release_waiters()  # they look up the mounted app again
             try:
                 await lifespan.stop()
             finally:
@@ -58,10 +58,10 @@ class Lifespans:
             del self._of_app[key]
 
     async def start_all(self) -> None:
-        """Start every app, all at the same time.
+        """Start all apps at the same time.
 
-        When one fails, the others have the timeout to end their startup too. Raises `LifespanError`, or an
-        `ExceptionGroup` of several.
+        When one fails, the others have the timeout to end their startup too. Raises the `LifespanError`, or an
+        `ExceptionGroup` if several failed.
         """
         tasks = [self.loop.create_task(lifespan.wait_started()) for lifespan in list(self._of_app.values())]
         if not tasks:
@@ -77,7 +77,7 @@ class Lifespans:
         raise_all("Some apps failed to start", results)
 
     def is_idle(self) -> bool:
-        """Whether no app is running its lifespan."""
+        """Whether no lifespan is running."""
         return all(lifespan.ended for lifespan in self._of_app.values())
 
     def release_waiters(self) -> None:
@@ -85,9 +85,9 @@ class Lifespans:
             lifespan.release_waiters()
 
     async def stop_all(self) -> list[Exception]:
-        """Shut every app down, in the reverse order of their startup; returns what failed."""
+        """Shut all apps down, in the reverse order of their startup. Returns the failures."""
         failures: list[Exception] = []
-        # An app may, while it shuts down, be the first to call another one, which starts then.
+        # An app that shuts down may be the first to call another app, which then starts.
         while lifespan := self._next_to_stop():
             try:
                 await lifespan.stop()
@@ -98,7 +98,7 @@ class Lifespans:
     def _next_to_stop(self) -> Lifespan | None:
         if self.started:
             return self.started[-1]
-        # Those that are over are dropped on the way: to pass them again each time would be quadratic.
+        # Remove those that are over, because skipping them again each time would take quadratic time.
         while self._of_app:
             key, lifespan = self._of_app.popitem()
             if not lifespan.over:
@@ -108,7 +108,7 @@ class Lifespans:
 
 
 def raise_all(message: str, results: Iterable[BaseException | None]) -> None:
-    """Raise the one exception in *results*, or a group of several."""
+    """Raise the one exception in *results*, or a group if there are several."""
     failures = [result for result in results if isinstance(result, Exception)]
     if len(failures) == 1:
         raise failures[0]
@@ -117,7 +117,7 @@ def raise_all(message: str, results: Iterable[BaseException | None]) -> None:
 
 
 def _identity(app: ASGIApp) -> object:
-    """What makes it the same app, also for a bound method, which is a new object each time."""
+    """Return a key that is equal for the same app. A bound method is a new object each time it is accessed."""
     if isinstance(app, MethodType):
         return (id(app.__self__), app.__func__)
     return id(app)

@@ -1,4 +1,4 @@
-"""`Mount`: an app with its own settings, and the checks of these settings."""
+"""`Mount`, which is an app with its own settings, and the checks of these settings."""
 
 from dataclasses import KW_ONLY, dataclass
 from typing import Final, Literal, get_args
@@ -10,13 +10,13 @@ from .lifespan import Setting, check_setting
 
 
 class Inherit:
-    """The type of `INHERIT`: "what the connector says"."""
+    """The type of `INHERIT`, the default of the settings: use the connector's setting."""
 
     def __repr__(self) -> str:
         return "<as the connector>"
 
     def __reduce__(self) -> str:
-        """A copy, also one that was pickled, is `INHERIT` itself: it is found by its name."""
+        """Copy and unpickle to `INHERIT` itself, by its name."""
         return "INHERIT"
 
 
@@ -33,21 +33,20 @@ class Mount:
     Parameters:
         app: the ASGI 3 application, an ``async`` callable of ``(scope, receive, send)``.
         root_path: ``scope["root_path"]`` (`str`), see the ASGI spec, *HTTP connection scope*.
-        client: ``scope["client"]``, a ``(host, port)`` pair, or `None` for "not known".
+        client: ``scope["client"]``, a ``(host, port)`` tuple of `str` and `int`, or `None` for "not known".
         raise_app_exceptions: whether an exception that the app does not handle is raised from the client's call
-            (`True`), or becomes what a real server makes of it (`False`).
-        lifespan: ``"auto"``, ``"on"`` or ``"off"``: whether the app is started and shut down, see
+            (`True`), or is treated as a real server treats it (`False`).
+        lifespan: ``"auto"``, ``"on"`` or ``"off"``: whether the app is started and shut down. See
             `ASGIRoutingConnector`.
         inherit_context: ``"outside"``, ``"always"`` or ``"never"``: which calls run the app in a copy of the caller's
-            `contextvars.Context`, see `ASGIRoutingConnector`.
+            `contextvars.Context`. See `ASGIRoutingConnector`.
 
-    What is left out is as the connector says.
+    The default of each setting is the connector's setting.
 
     Raises:
-        TypeError: for what is no ASGI application, such as a class, a function that makes an app, a coroutine or a
-            WSGI application, or for a setting of the wrong type.
-        ValueError: for a ``root_path`` that does not start with a slash, or an unknown ``lifespan`` or
-            ``inherit_context``.
+        TypeError: *app* is not an ASGI application (for example, it is a class, a function that returns an app, a
+            coroutine or a WSGI application), or a setting has the wrong type.
+        ValueError: ``root_path`` does not start with a slash, or ``lifespan`` or ``inherit_context`` is unknown.
     """
 
     __module__ = "asgi_connector"
@@ -100,7 +99,7 @@ def check_inherit_context(inherit_context: InheritContext) -> None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MountDefaults:
-    """What a `Mount` inherits from its connector."""
+    """The settings that a `Mount` inherits from its connector."""
 
     root_path: str
     client: ClientAddress
@@ -117,7 +116,7 @@ class MountDefaults:
 
 
 def as_mount(pattern: str, app: ASGIApp | Mount) -> Mount:
-    """*app* with its settings; `TypeError`, which begins with the pattern, if it is no app."""
+    """Return *app* as a `Mount`. Raises `TypeError`, with the pattern in its text, if *app* is not an app."""
     if isinstance(app, Mount):
         return app
     try:

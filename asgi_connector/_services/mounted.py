@@ -1,4 +1,4 @@
-"""An app that is mounted: its settings and what is in flight on it."""
+"""A mounted app: its settings, and the connections and requests in flight on it."""
 
 from contextvars import Context, copy_context
 from typing import Any
@@ -12,7 +12,7 @@ from .mount import ClientAddress, Inherit, InheritContext, Mount, MountDefaults
 
 
 class MountedApp:
-    """A mount in use: its settings, with the connector's defaults filled in, and what is in flight on it."""
+    """A mount in use, with the connector's defaults filled in. It tracks connections and requests in flight."""
 
     __slots__ = (
         "_context",
@@ -48,16 +48,16 @@ class MountedApp:
         return f"<{type(self).__name__} {self.app!r} at {self.pattern!r}, {len(self._in_flight)} in flight>"
 
     def context_for(self, caller: Caller | None) -> Context:
-        """The context in which the app answers the call that is being made: a copy of its own, or of the current one.
+        """Return the context in which the app answers the current call: a copy of its own, or of the current one.
 
-        *caller* is the app that makes the call, if it comes from inside of one.
+        *caller* is the request or lifespan that makes the call, if it comes from inside an app.
         """
         if self.inherit_context == "always" or (self.inherit_context == "outside" and caller is None):
             return copy_context()
         return self._context.copy()
 
     def begin_use(self, user: object) -> None:
-        """*user*, a connection or a request, is in flight on this app until `end_use()`."""
+        """Note that *user*, a connection or a request, is in flight on this app until `end_use()`."""
         self._in_flight.add(user)
 
     def end_use(self, user: object) -> None:
@@ -66,7 +66,7 @@ class MountedApp:
             self._unused.wake()
 
     async def wait_until_unused(self) -> None:
-        """Return when nothing is in flight any more. Ask it once nothing new can come."""
+        """Return when nothing is in flight any more. Call it only when nothing new can start."""
         while self._in_flight:
             await self._unused.wait()
 

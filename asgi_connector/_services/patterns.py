@@ -1,8 +1,8 @@
-"""Host patterns: how they are read and normalised, and which addresses they match.
+"""Host patterns: how they are parsed and normalised, and which addresses they match.
 
 A pattern is ``[scheme://]host[:port]``, where host is a name, an IP literal (IPv6 in brackets), ``*.suffix`` or ``*``.
-Patterns and lookups are normalised by the same function, so they can never disagree about a spelling.
-A URL that consists of a scheme, a host, a port and a slash is a pattern too.
+A URL that consists of a scheme, a host, a port and a slash is a pattern too. One function normalises both patterns and
+the hosts of requests, so all spellings of a host match.
 """
 
 import re
@@ -20,12 +20,12 @@ _IPV4_LIKE: Final = re.compile(r"(?:0x[0-9a-f]+|[0-9]+)(?:\.(?:0x[0-9a-f]+|[0-9]
 
 
 class Pattern(NamedTuple):
-    """A normalised host pattern; equal for every spelling of the same one."""
+    """A normalised host pattern. All spellings of a pattern are equal."""
 
     host: str
     port: int | None
     secure: bool | None
-    """Whether ``https`` and ``wss`` are meant (`True`), ``http`` and ``ws`` (`False`), or any scheme (`None`)."""
+    """`True` for ``https`` and ``wss``, `False` for ``http`` and ``ws``, `None` for any scheme."""
 
     def __str__(self) -> str:
         scheme = {None: "", False: "http://", True: "https://"}[self.secure]
@@ -53,11 +53,11 @@ _PATTERN: Final = re.compile(
 
 
 def parse_pattern(pattern: str) -> Pattern:
-    """Read and normalise a host pattern; `ValueError` names the pattern, says what is wrong, and what to write."""
+    """Parse and normalise a host pattern. The `ValueError` names the pattern, the mistake, and what to write."""
     if not isinstance(pattern, str):
         raise TypeError(f"a host pattern must be a str, not {pattern!r}")
     match = _PATTERN.fullmatch(pattern)
-    assert match is not None  # the last group takes whatever the others leave
+    assert match is not None  # the last group matches any rest
     scheme, host, port, rest = match.group("scheme", "host", "port", "rest")
     if rest not in ("", "/"):
         raise ValueError(f"{pattern!r}: {_explain_rest(rest)}")
@@ -106,20 +106,20 @@ def _pattern_host(pattern: str, host: str) -> str:
 
 @lru_cache(maxsize=4096)
 def normalise_host(host: str) -> str:
-    """*host* in lower case, in IDNA form, without a trailing dot, an IP address in its one normal form.
+    """Return *host* in lower case, in IDNA form, without a trailing dot, and an IP address in its normal form.
 
-    The rules are those of `yarl.URL`, which has applied them to the host of most requests already. In addition each
-    spelling of an address that leads a real client to the same machine is the same here: see `_normal_address`.
+    The rules are those of `yarl.URL`, which has already applied them to the host of most requests. In addition, all
+    spellings of an IP address that lead a real client to the same machine are equal. See `_normal_address()`.
     """
     return _normal_address(_normal_name(host))
 
 
 def _normal_address(name: str) -> str:
-    """The one form of an IP address, and any other *name* as it is.
+    """Return the normal form of an IP address, and any other *name* unchanged.
 
-    ``127.1``, ``0x7f.1`` and ``2130706433`` are ``127.0.0.1`` to `socket.inet_aton`, to `socket.getaddrinfo`, and so to
-    aiohttp. What they do not take for an address, such as ``256.1.1.1`` or ``1.2.3.4.5``, is a name. An IPv4 address
-    that is mapped into IPv6 (RFC 4291, 2.5.5.2) is that IPv4 address. A zone follows ``%25`` (RFC 6874) or ``%``.
+    `socket.inet_aton`, `socket.getaddrinfo` and therefore aiohttp read ``127.1``, ``0x7f.1`` and ``2130706433`` as
+    ``127.0.0.1``. A text that they do not accept as an address, such as ``256.1.1.1`` or ``1.2.3.4.5``, is a name. An
+    IPv4 address mapped into IPv6 (RFC 4291, 2.5.5.2) is that IPv4 address. A zone follows ``%25`` (RFC 6874) or ``%``.
     """
     if ":" in name:
         written, percent, zone = name.partition("%")
@@ -127,7 +127,7 @@ def _normal_address(name: str) -> str:
         if not percent:
             return str(address.ipv4_mapped or address)
         zone = zone.removeprefix("25")
-        if not zone:  # which yarl before 1.25 lets through
+        if not zone:  # yarl before 1.25 accepts it
             raise ValueError("the zone is missing")
         return f"{address}%25{zone}"
     if _IPV4_LIKE.fullmatch(name):
@@ -144,7 +144,7 @@ def _normal_name(host: str) -> str:
     if not normal or any(not label for label in normal.split(".")):
         raise ValueError("empty label")
     if normal != name:
-        URL.build(scheme="http", host=normal)  # yarl before 1.25 lets through what becomes 'xn-- -xbb'
+        URL.build(scheme="http", host=normal)  # yarl before 1.25 accepts hosts that become 'xn-- -xbb'
     return normal.lower()
 
 
@@ -156,7 +156,7 @@ def covers(pattern: Pattern, address: Address) -> bool:
 
 
 def overlap(one: Pattern, other: Pattern) -> bool:
-    """Whether there may be an address that both match."""
+    """Whether an address may exist that both patterns match."""
     ports = one.port is None or other.port in (None, one.port)
     schemes = one.secure is None or other.secure in (None, one.secure)
     return ports and schemes and (_reaches(one.host, other.host) or _reaches(other.host, one.host))
@@ -167,13 +167,14 @@ def _reaches(wide: str, narrow: str) -> bool:
 
 
 def names_for(host: str) -> Iterator[str]:
+    """Yield the host parts of all patterns that match *host*, the most specific first."""
     try:
         name = normalise_host(host)
     except ValueError:
-        yield "*"  # no pattern can name this host, and it is below no suffix
+        yield "*"  # no pattern can name this host, and no suffix covers it
         return
     yield name
-    # The zone of an IPv6 address may have dots in it. An IPv4 address has some, but no pattern is for a part of it.
+    # The zone of an IPv6 address may contain dots. An IPv4 address does, but no pattern matches a part of it.
     while ":" not in name and (dot := name.find(".")) >= 0:
         name = name[dot + 1 :]
         yield "*." + name

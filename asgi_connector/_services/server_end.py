@@ -1,6 +1,7 @@
 """A server end: the end of an in-memory connection at which an app answers.
 
-The pool, the journal and the faults know a connection only by `ServerEnd`. There can be several kinds of server ends.
+The pool, the journal and the faults use a connection only through `ServerEnd`. So there can be several kinds of server
+ends.
 """
 
 import asyncio
@@ -21,7 +22,7 @@ _NO_PROTOCOL: Final = asyncio.Protocol()
 
 
 class Origin(NamedTuple):
-    """What a request is to the client."""
+    """The client's view of a request: aiohttp's request object, and the task that made it."""
 
     request: ClientRequest
     task: asyncio.Task[Any] | None
@@ -36,15 +37,15 @@ class ClientCall(NamedTuple):
 
     origin: Origin
     caller: Caller | None
-    """The app that makes the call; `None` for a call from outside every app."""
+    """The request or lifespan whose app makes the call; `None` for a call from outside every app."""
     context: Context
-    """The app runs in it."""
+    """The context in which the app runs."""
     observer: Observer | None
-    """Observes the request, if anything does."""
+    """The observer of the request, if there is one."""
 
 
 class RequestProgress(NamedTuple):
-    """How far the request on a connection has come. It also describes requests that nothing observes."""
+    """The progress of the request on a connection. It is known for requests without an observer too."""
 
     method: str
     path: str
@@ -57,7 +58,7 @@ class RequestProgress(NamedTuple):
 
 
 class ClientEnd(Protocol):
-    """The client's end of the connection, and the ways to let the client's call fail."""
+    """The client's end of the connection, with methods that make the client's call fail."""
 
     @property
     def connected(self) -> bool:
@@ -66,30 +67,30 @@ class ClientEnd(Protocol):
 
     @property
     def in_use(self) -> bool:
-        """Whether the pool has given this connection away, and not got it back."""
+        """Whether a request holds this connection, so that it is not back in the pool."""
         ...
 
     def force_close(self) -> None:
-        """Do not keep this connection in the pool."""
+        """Keep this connection out of the pool from now on."""
 
     def close(self) -> None:
         """Close this end."""
 
     def give_up(self, exc: BaseException) -> None:
-        """Close this end, and let everything that waits for this connection fail with *exc*."""
+        """Close this end, and make every call that waits for this connection fail with *exc*."""
 
     def raise_from_request(self, exc: BaseException, origin: Origin) -> None:
         """Raise *exc* from the call that waits for the head of the response to the request *origin*."""
 
     def raise_from_body(self, exc: BaseException) -> None:
-        """Raise *exc* from reading the body, after everything that was written before."""
+        """Raise *exc* from reading the body, after all bytes that were written before."""
 
     def raise_from_frames(self, exc: BaseException) -> None:
-        """Let a WebSocket's `receive()` return *exc*, after everything that was written before."""
+        """Make a WebSocket's `receive()` return *exc*, after all messages that were written before."""
 
 
 class ServerEnd(asyncio.Protocol):
-    """The server's end of one connection, and its requests, one after another.
+    """The server's end of one connection, which serves one request after another.
 
     `hand_out()` is called before each request is sent. A subclass serves the requests, and clears `_expected` when it
     begins to read one.
@@ -103,45 +104,45 @@ class ServerEnd(asyncio.Protocol):
     def __init__(
         self, client: ClientEnd, mounted: MountedApp, address: Address, connections: "dict[ServerEnd, None]"
     ) -> None:
-        """Belong to *connections* as long as the connection is open."""
+        """*connections* contains this end as long as the connection is open."""
         self.client = client
         self.mounted = mounted
         self.address = address
         self.used = False
         """Whether a request has been sent on this connection."""
         self.retired = False
-        """Whether it takes no further request."""
+        """Whether it accepts no further request."""
         self._connections = connections
-        self._expected: ClientCall | None = None  # it was handed out for this request, of which no byte has been read
+        self._expected: ClientCall | None = None  # handed out for this call, which is not read yet
 
     def hand_out(self, call: ClientCall) -> bool:
-        """Expect *call*, which the client is about to send; `False` if the connection takes no more requests."""
+        """Expect *call*, which the client is about to send. Returns `False` if no further request is accepted."""
         if self.retired or self.transport.is_closing():
             return False
         self.used = True
         self._expected = call
         if not self.mounted.lifespan.ready:
-            self.retire()  # something else answers in place of the app, which the next request is to start
+            self.retire()  # an observer answers in place of the app; the next request shall start the app
         return True
 
     def retire(self) -> None:
-        """Take no request after the current one, or the one that the connection has been handed out for."""
+        """Accept no request after the current one, or after the one that the connection was handed out for."""
         self.retired = True
         self.client.force_close()
-        # What was handed out may have been given back unused.
+        # A connection that was handed out may have been returned unused.
         if not (self._expected is not None and self.client.in_use) and not self.busy:
             self.transport.close()
         elif self.transport.peer_lost:
             self._end_without_client()
 
     def close_client(self) -> None:
-        """Close the client's end, whose calls fail. The app sees a disconnect."""
+        """Close the client's end. The client's calls fail, and the app sees a disconnect."""
         self.client.give_up(ClientConnectionError("Connector is closed"))
         if self.transport.peer_lost:
             self._end_without_client()
 
     def _end_without_client(self) -> None:
-        """The client has left, and this end may never read on to where it would learn of it."""
+        """End this end now. The client has left, and this end may never read far enough to notice it."""
         self.client_left()
         self.transport.abort()
 
@@ -154,21 +155,21 @@ class ServerEnd(asyncio.Protocol):
     @property
     @abstractmethod
     def receiving(self) -> bool:
-        """Whether it is an open WebSocket. Its app receives everything that the client sent before it left."""
+        """Whether it is an open WebSocket. Its app receives all messages that the client sent before it left."""
         ...
 
     @abstractmethod
     def progress(self) -> RequestProgress | None:
-        """How far the current request has come; `None` if the connection is idle."""
+        """Return the progress of the current request; `None` if the connection is idle."""
         ...
 
     @abstractmethod
     def client_left(self) -> None:
-        """The client closes its end in the middle of an exchange. The app may see that before `connection_lost()`."""
+        """Called when the client closes its end during an exchange. The app may see that before `connection_lost()`."""
 
     @abstractmethod
     def failure_undelivered(self, exc: BaseException, *, client_gone: bool) -> None:
-        """No call of the client could raise *exc*, with which the app has ended."""
+        """Called when the app has ended with *exc*, but no call of the client can raise it."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(MemoryTransport, transport)
@@ -179,4 +180,4 @@ class ServerEnd(asyncio.Protocol):
         self._expected = None
         self._connections.pop(self, None)
         self.mounted.end_use(self)
-        self.transport.set_protocol(_NO_PROTOCOL)  # so that a kept transport does not keep the app
+        self.transport.set_protocol(_NO_PROTOCOL)  # so that a reference to the transport does not keep the app alive

@@ -1,4 +1,4 @@
-"""The apps of one connector, from their first mount to the end of the connector, in order."""
+"""The apps of one connector, from their first mount until the connector is closed."""
 
 import asyncio
 from collections.abc import Mapping
@@ -21,7 +21,7 @@ Leaving: TypeAlias = asyncio.Task[LifespanError | None]
 
 
 class Services:
-    """Mounts apps, starts them, lets them go when nothing is in flight on them any more, and closes all of them."""
+    """Mounts, starts, replaces and unmounts apps, and closes all of them in order."""
 
     def __init__(
         self,
@@ -40,15 +40,15 @@ class Services:
         self.table.add_all(apps, copy_context())
 
     def mount(self, pattern: str, app: ASGIApp | Mount) -> None:
-        """Put *app* in the place of what is seen at *pattern*."""
+        """Mount *app* at *pattern*. It replaces the visible app, which is shut down when it is unused."""
         replaced = self.table.mount(pattern, app, copy_context())
         self.in_flight.retire_outdated(self.table)
         if replaced is not None:
             self._shut_down_when_unused(replaced).add_done_callback(_log_failure)
 
     async def unmount(self, pattern: str) -> None:
-        """Take away what is seen at *pattern*, and return when it has shut down; `KeyError` if nothing is."""
-        mounted = self.table.seen_at(pattern)
+        """Unmount the visible app at *pattern*; return when it has shut down. Raises `KeyError` if there is none."""
+        mounted = self.table.visible_at(pattern)
         if mounted is None:
             raise KeyError(f"{pattern!r} is not mounted. {self.table.describe(pattern)}")
         _check_outside(mounted)
@@ -57,13 +57,13 @@ class Services:
         await _wait_for_shutdown(self._shut_down_when_unused(mounted))
 
     def cover(self, pattern: str, app: ASGIApp | Mount) -> tuple[Layer, MountedApp]:
-        """Cover what is seen at *pattern* with *app*, until `uncover()`."""
+        """Mount *app* above the visible app at *pattern*, until `uncover()`."""
         covering = self.table.push(pattern, app, copy_context())
         self.in_flight.retire_outdated(self.table)
         return covering
 
     async def uncover(self, layer: Layer, mounted: MountedApp) -> None:
-        """Take away *layer*, which *mounted* was put on, and return when nothing is in flight there any more."""
+        """Remove *layer*, where *mounted* was mounted, and return when nothing is in flight on it any more."""
         _check_outside(mounted)
         last = self.table.remove(layer)  # another app, if mount() or unmount() was called in between
         self.in_flight.retire_outdated(self.table)
@@ -74,8 +74,8 @@ class Services:
     def _shut_down_when_unused(self, mounted: MountedApp) -> Leaving:
         """Wait until nothing is in flight on *mounted*, which gets no further requests, then shut its app down.
 
-        The app goes on if it is mounted elsewhere. This is a task of its own, because the caller may be cancelled. Its
-        result is the failure of the shutdown.
+        The app is not shut down if it is mounted elsewhere. This is a separate task, because the caller may be
+        cancelled. Its result is the failure of the shutdown, if any.
         """
 
         async def shut_down() -> LifespanError | None:
@@ -93,7 +93,7 @@ class Services:
         return task
 
     async def close(self) -> list[Exception]:
-        """Close all in order: requests, apps that were unmounted, lifespans. Returns what failed."""
+        """End requests first, then unmounted apps, then lifespans. Returns the failures."""
         self.lifespans.release_waiters()
         await self.in_flight.end_all(self._shutdown_timeout)
         await asyncio.gather(*self._leaving)
@@ -102,7 +102,7 @@ class Services:
         return failures
 
     def is_idle(self) -> bool:
-        """Whether no app runs, no lifespan does, and no app is about to be shut down."""
+        """Whether no request and no lifespan runs, and no app waits for its shutdown."""
         return self.in_flight.is_idle() and self.lifespans.is_idle() and not self._leaving
 
     def owns(self, owner: object) -> bool:

@@ -1,20 +1,20 @@
-"""The mounted host that is spelled most like one that is not mounted, for error messages."""
+"""A search for the mounted host whose spelling is closest to an unmounted host, for error messages."""
 
 import difflib
 from collections import Counter, defaultdict
 from itertools import islice
 from typing import Final
 
-_COUNTED: Final = 2000  # hosts that share a piece with the one that is asked for
-_COMPARED: Final = 16  # hosts that are compared in full, which takes far longer than counting one
+_COUNTED: Final = 2000  # hosts that share a piece with the searched host
+_COMPARED: Final = 16  # hosts that are compared in full, which is much slower than counting shared pieces
 _PIECE: Final = 3  # characters
 
 
 class Spellings:
-    """The mounted hosts, by the pieces of three characters that they consist of.
+    """The mounted hosts, indexed by their pieces of three characters.
 
-    A host that is misspelled shares most of its pieces with the one that is meant. A search begins with the pieces that
-    the fewest hosts have, and ends after a fixed number of hosts, so its cost does not grow with the table.
+    A misspelled host shares most of its pieces with the intended host. A search begins with the pieces that the fewest
+    hosts have, and ends after a fixed number of hosts. So its cost does not grow with the table.
     """
 
     def __init__(self) -> None:
@@ -27,7 +27,7 @@ class Spellings:
             self._hosts_with[piece][host] = None
 
     def remove(self, host: str) -> None:
-        """Take away a host that has been added."""
+        """Remove a host that was added."""
         del self._hosts[host]
         for piece in _pieces(host):
             hosts = self._hosts_with[piece]
@@ -36,12 +36,12 @@ class Spellings:
                 del self._hosts_with[piece]
 
     def closest_to(self, host: str) -> str | None:
-        """The host that is most like *host*; `None` if none is much like it."""
+        """Return the host most similar to *host*; `None` if no host is similar enough."""
         found = difflib.get_close_matches(host, self._candidates(host), n=1)
         return found[0] if found else None
 
     def _candidates(self, host: str) -> list[str]:
-        """At most `_COMPARED` hosts: where there are more, those that share the most pieces with *host*."""
+        """Return at most `_COMPARED` hosts. If there are more, return those that share the most pieces with *host*."""
         if len(self._hosts) <= _COMPARED:
             return list(self._hosts)
         shared: Counter[str] = Counter()
@@ -53,5 +53,5 @@ class Spellings:
 
 
 def _pieces(host: str) -> set[str]:
-    marked = f"^{host}$"  # what a host begins and ends with tells it from others
+    marked = f"^{host}$"  # its beginning and its end distinguish a host from others
     return {marked[at : at + _PIECE] for at in range(len(marked) - _PIECE + 1)}

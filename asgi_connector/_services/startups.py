@@ -1,4 +1,4 @@
-"""Startups that wait for other startups, and the circles in which they would wait for each other forever."""
+"""Startups that wait for other startups, and the detection of circular waits, which would never end."""
 
 import asyncio
 from collections.abc import Collection, Generator
@@ -9,19 +9,19 @@ from asgi_connector._exceptions import LifespanError
 
 
 class Startup:
-    """The startup of an app, as far as others wait for it."""
+    """The startup of an app, for which other startups may wait."""
 
     def __init__(self, name: str) -> None:
         self.name = name
         self.predecessor: Startup | None = None
-        """The lifespan of the same app before this one. It must have shut down before this startup begins."""
+        """The previous lifespan of the same app. It must have shut down before this startup begins."""
         self.stopped = asyncio.Event()
-        """Set when the app has shut down, or will not start any more."""
-        self._waits_for: list[Startup] = []  # what code inside of this lifespan waits for
+        """Set when the app has shut down, or will never start."""
+        self._waits_for: list[Startup] = []  # the startups that code inside this lifespan waits for
 
     @contextmanager
     def being_awaited(self) -> Generator[None, None, None]:
-        """The block waits for this startup. Raises `LifespanError` if this startup waits for the current code."""
+        """Note that the block waits for this startup. Raises `LifespanError` if the startup waits for the block."""
         inside = [owner for owner in owners() if isinstance(owner, Startup)]
         if circle := self._find_circle(inside):
             names = " waits for ".join(repr(startup.name) for startup in circle)
@@ -35,7 +35,7 @@ class Startup:
                 startup._waits_for.remove(self)
 
     def _find_circle(self, inside: Collection["Startup"]) -> list["Startup"]:
-        """The way from this startup to one of *inside*, which are about to wait for it; empty if there is none."""
+        """Return the path from this startup to one of *inside*, which will wait for it; empty if there is none."""
         ways: list[list[Startup]] = [[self]]
         seen: set[Startup] = {self}
         while ways:

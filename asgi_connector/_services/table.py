@@ -1,4 +1,4 @@
-"""The table of mounts: which app answers for an address, what is in flight on it, and what is mounted in its place."""
+"""The table of mounts, which finds the app for an address, and mounts apps above others for a while."""
 
 from collections.abc import Iterator, Mapping
 from contextvars import Context
@@ -17,7 +17,7 @@ from .spellings import Spellings
 
 
 class Layer:
-    """One of the mounts that lie over one another at a pattern; only the topmost is seen."""
+    """One layer in the stack of mounts at a pattern. Only the topmost layer is visible."""
 
     __slots__ = ("mounted", "pattern")
 
@@ -29,36 +29,36 @@ class Layer:
 class MountTable:
     """Host patterns and the apps mounted there.
 
-    At each pattern there is a stack of layers: what was mounted for good, and above it one for each block that put
-    something else in its place. A block may end in any order; each takes its own layer with it.
+    Each pattern has a stack of layers: the app that was mounted permanently, and above it one layer for each block that
+    replaces it for a while. Blocks may end in any order. Each removes its own layer.
     """
 
     def __init__(self, defaults: MountDefaults, lifespans: Lifespans) -> None:
         self.defaults = defaults
         self.lifespans = lifespans
         self._layers: dict[Pattern, list[Layer]] = {}
-        # What is seen, by host and then by port and scheme: the cost of a lookup does not depend on the number of
-        # mounts, however they are spread over hosts and ports.
-        self._seen: dict[str, dict[tuple[int | None, bool | None], MountedApp]] = {}
-        self._spellings = Spellings()  # of the hosts in it
-        # What recent lookups found: forgotten when anything changes, and when there are too many.
+        # The visible mounts, by host and then by port and scheme. So the cost of a lookup does not depend on the number
+        # of mounts, however they are spread over hosts and ports.
+        self._visible: dict[str, dict[tuple[int | None, bool | None], MountedApp]] = {}
+        self._spellings = Spellings()  # of the hosts with a visible mount
+        # The results of recent lookups. They are cleared when a mount changes, and when there are too many.
         self._found: dict[Address, MountedApp | None] = {}
 
     def add_all(self, apps: Mapping[str, ASGIApp | Mount], context: Context) -> None:
-        """Mount *apps*, or none of them if one cannot be mounted or two are for the same pattern."""
+        """Mount all *apps*, or none of them if one cannot be mounted or two have the same pattern."""
         if not isinstance(apps, Mapping):
             raise TypeError(f"apps must be a mapping of host patterns to ASGI apps, not {apps!r}")
         try:
             mounts = _parsed(apps)
         except (TypeError, ValueError):
             for app in apps.values():
-                close_coroutine(app)  # there is an error already, and needs no warning for each
+                close_coroutine(app)  # the error is enough, without a warning for each
             raise
         for pattern, key, mount in mounts:
             self._put(pattern, key, mount, context)
 
     def mount(self, pattern: str, app: ASGIApp | Mount, context: Context) -> MountedApp | None:
-        """Put *app* in the place of what is seen at *pattern*, which is returned."""
+        """Replace the visible app at *pattern* by *app*. Returns the replaced app, if there was one."""
         return self._put(pattern, parse_pattern(pattern), as_mount(pattern, app), context)
 
     def _put(self, pattern: str, key: Pattern, mount: Mount, context: Context) -> MountedApp | None:
@@ -71,7 +71,7 @@ class MountTable:
         return replaced
 
     def unmount(self, pattern: str) -> MountedApp:
-        """Take away what is seen at *pattern*; `KeyError` if nothing is."""
+        """Remove the visible app at *pattern*. Raises `KeyError` if there is none."""
         key = parse_pattern(pattern)
         layers = self._layers.get(key, [])
         if not layers or (mounted := layers[-1].mounted) is None:
@@ -81,7 +81,7 @@ class MountTable:
         return mounted
 
     def push(self, pattern: str, app: ASGIApp | Mount, context: Context) -> tuple[Layer, MountedApp]:
-        """Cover what is seen at *pattern* with *app*, until `remove()`."""
+        """Put a layer with *app* on top at *pattern*, until `remove()`."""
         key = parse_pattern(pattern)
         layer = Layer(pattern)
         layer.mounted = mounted = MountedApp(pattern, as_mount(pattern, app), self.defaults, self.lifespans, context)
@@ -90,7 +90,7 @@ class MountTable:
         return layer, mounted
 
     def remove(self, layer: Layer) -> MountedApp | None:
-        """Take away one layer, topmost or not; returns what is mounted on it."""
+        """Remove one layer, topmost or not. Returns the app that is mounted on it, if any."""
         key = parse_pattern(layer.pattern)
         self._layers[key].remove(layer)
         self._show(key)
@@ -99,29 +99,29 @@ class MountTable:
     def _show(self, key: Pattern) -> None:
         self._found.clear()
         layers = self._layers[key]
-        at_host = self._seen.get(key.host)
+        at_host = self._visible.get(key.host)
         mounted = layers[-1].mounted
         if mounted is not None:
             if at_host is None:
-                self._seen[key.host] = at_host = {}
+                self._visible[key.host] = at_host = {}
                 self._spellings.add(key.host)
             at_host[key.port, key.secure] = mounted
             return
         if at_host is not None:
             at_host.pop((key.port, key.secure), None)
             if not at_host:
-                del self._seen[key.host]
+                del self._visible[key.host]
                 self._spellings.remove(key.host)
         if len(layers) == 1:
             del self._layers[key]
 
-    def seen_at(self, pattern: str) -> MountedApp | None:
-        """What is mounted at exactly *pattern*, in whatever spelling."""
+    def visible_at(self, pattern: str) -> MountedApp | None:
+        """Return the visible app at exactly *pattern*, in any spelling."""
         key = parse_pattern(pattern)
-        return self._seen.get(key.host, {}).get((key.port, key.secure))
+        return self._visible.get(key.host, {}).get((key.port, key.secure))
 
     def find(self, address: Address) -> MountedApp | None:
-        """The app that answers for *address*: that of the most specific pattern which matches it."""
+        """Return the app for *address*: the one with the most specific pattern that matches it."""
         try:
             return self._found[address]
         except KeyError:
@@ -132,37 +132,37 @@ class MountTable:
             return found
 
     def _probe(self, address: Address) -> MountedApp | None:
-        """Look an address up.
+        """Look an address up without the cache.
 
-        The order of the probes *is* the precedence: the exact host, then each suffix from the longest to the shortest,
-        then ``*``; for each of them, with port and scheme, with the port, with the scheme, with neither.
+        The order of the lookups *is* the precedence: the exact host, then each suffix from the longest to the shortest,
+        then ``*``. For each of them: with port and scheme, with the port only, with the scheme only, with neither.
         """
-        seen, port, secure = self._seen, address.port, address.secure
+        visible, port, secure = self._visible, address.port, address.secure
         for name in names_for(address.host):
-            if (at_host := seen.get(name)) is not None:
+            if (at_host := visible.get(name)) is not None:
                 for key in ((port, secure), (port, None), (None, secure), (None, None)):
                     if (mounted := at_host.get(key)) is not None:
                         return mounted
         return None
 
     def answers(self, pattern: Pattern) -> bool:
-        """Whether an app is mounted for any of the addresses that *pattern* covers."""
+        """Whether an app is mounted for any address that *pattern* matches."""
         return any(overlap(pattern, parse_pattern(mounted.pattern)) for mounted in self)
 
     def __iter__(self) -> Iterator[MountedApp]:
-        for at_host in self._seen.values():
+        for at_host in self._visible.values():
             yield from at_host.values()
 
     def __len__(self) -> int:
-        return sum(map(len, self._seen.values()))
+        return sum(map(len, self._visible.values()))
 
     def describe(self, host: str) -> str:
-        """For an error message: what is mounted, and which of it is spelled most like *host*."""
+        """Return a text for error messages: the mounted patterns, and the one spelled most like *host*."""
         number = len(self)
         if not number:
             return "Nothing is mounted."
         closest = self._spellings.closest_to(host)
-        hint = "" if closest is None else f"Did you mean {next(iter(self._seen[closest].values())).pattern!r}? "
+        hint = "" if closest is None else f"Did you mean {next(iter(self._visible[closest].values())).pattern!r}? "
         shown = ", ".join(repr(mounted.pattern) for mounted in islice(self, _NAMES_SHOWN))
         more = f" and {number - _NAMES_SHOWN} more" if number > _NAMES_SHOWN else ""
         return f"{hint}Mounted: {shown}{more}."
@@ -173,7 +173,7 @@ _NAMES_SHOWN: Final = 5
 
 
 def _parsed(apps: Mapping[str, ASGIApp | Mount]) -> list[tuple[str, Pattern, Mount]]:
-    """What is to be mounted where; raises for what cannot be, and for two patterns that are the same."""
+    """Parse *apps*. Raises for an app or a pattern that is not valid, and for two patterns that are the same."""
     spellings: dict[Pattern, str] = {}
     mounts = [(pattern, parse_pattern(pattern), as_mount(pattern, app)) for pattern, app in apps.items()]
     for pattern, key, _ in mounts:
@@ -183,9 +183,9 @@ def _parsed(apps: Mapping[str, ASGIApp | Mount]) -> list[tuple[str, Pattern, Mou
 
 
 class Mounts(Mapping[str, Mount]):
-    """A read-only, live view of what is mounted: pattern, as it was written, to `Mount`.
+    """A read-only, live mapping of the visible patterns, as they were written, to `Mount`.
 
-    A pattern is found in any of its spellings.
+    A pattern is found by any of its spellings.
     """
 
     def __init__(self, table: MountTable) -> None:
@@ -193,7 +193,7 @@ class Mounts(Mapping[str, Mount]):
 
     def __getitem__(self, pattern: str) -> Mount:
         try:
-            mounted = self._table.seen_at(pattern)
+            mounted = self._table.visible_at(pattern)
         except (TypeError, ValueError):
             mounted = None
         if mounted is None:

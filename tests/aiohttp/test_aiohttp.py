@@ -7,7 +7,7 @@ import pytest
 from aiohttp.client_proto import ResponseHandler
 
 from asgi_connector._aiohttp.frames import run_at_once
-from asgi_connector._aiohttp.requests import _REPLAYED_METHODS, failure_of, let_fail_again
+from asgi_connector._aiohttp.requests import _REPLAYED_METHODS, failure_of, set_failure
 from tests.conftest import session_to
 from tests.support.raw import request_for
 from tests.support.service import Service
@@ -61,7 +61,7 @@ async def test_a_request_keeps_what_is_noted_on_it() -> None:
         request = await request_for(session)
         assert failure_of(request) is None
         exc = LookupError()
-        let_fail_again(request, exc)
+        set_failure(request, exc)
         assert failure_of(request) is exc
 
 

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from asgi_connector._aiohttp.close_frames import CloseFrameFinder
+from tests.support.effort import examples
 
 
 def frame(opcode: int, payload: bytes) -> bytes:
@@ -24,7 +25,7 @@ FRAMES = st.tuples(st.sampled_from([0, 1, 2, 9, 10]), PAYLOADS).map(lambda each:
 CLOSES = st.sampled_from([(b"", 1005), (b"\x0f\xa5", 4005), (b"\x03\xe8bye", 1000), (b"\x03\xe9" + b"x" * 123, 1001)])
 
 
-@settings(max_examples=200, deadline=None, database=None)
+@settings(max_examples=examples(200), deadline=None, database=None)
 @given(st.lists(FRAMES, max_size=4), CLOSES, st.lists(FRAMES, max_size=2), st.lists(st.integers(0, 10_000)))
 def test_the_first_close_frame_is_found_when_its_last_byte_has_come(
     before: list[bytes], close: tuple[bytes, int], after: list[bytes], cuts: list[int]

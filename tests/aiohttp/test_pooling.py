@@ -31,6 +31,8 @@ from asgi_connector._types import Receive, Scope, Send
 from tests.conftest import AIOHTTP, session_to
 from tests.support.raw import request_for
 from tests.support.service import PIECE, Service
+from tests.support.sessions import fetch
+from tests.support.waiting import settle
 
 
 @dataclass
@@ -101,11 +103,6 @@ async def world(request: pytest.FixtureRequest) -> AsyncIterator[World]:
         yield world
 
 
-async def fetch(session: ClientSession, url: str = "/", **options: Any) -> bytes:
-    async with session.get(url, **options) as response:
-        return await response.read()
-
-
 def pool_of(session: ClientSession) -> BaseConnector:
     assert session.connector is not None
     return session.connector
@@ -117,11 +114,6 @@ def pooled(session: ClientSession) -> list[ResponseHandler]:
 
 def has_connection(response: aiohttp.ClientResponse) -> bool:
     return response.connection is not None
-
-
-async def some_turns() -> None:
-    for _ in range(20):
-        await asyncio.sleep(0)
 
 
 # One connection after another.
@@ -223,7 +215,7 @@ async def test_no_more_connections_than_the_limit_are_in_use(world: World, setti
         requests = [asyncio.create_task(fetch(session, "/held")) for _ in range(6)]
         for _ in range(2):
             await world.service.held.get()
-        await some_turns()
+        await settle()
         assert world.service.arrived == 2
         assert len(pool_of(session)._acquired) == 2
         assert Counter(world.events) == {"create": 2, "queued": 4}
@@ -241,7 +233,7 @@ async def test_a_limit_is_for_all_hosts_and_a_limit_per_host_for_each(world: Wor
         ]
         for _ in range(3):
             await world.service.held.get()
-        await some_turns()
+        await settle()
         assert Counter(world.events) == {"create": 3, "queued": 5}
         assert sorted(map(len, pool_of(session)._acquired_per_host.values())) == [1, 2]
         world.service.may_answer.set()
@@ -266,7 +258,7 @@ async def test_a_failed_request_makes_room_for_the_next(world: World) -> None:
         request = asyncio.create_task(fetch(session, "/held"))
         await world.service.held.get()
         waiting = asyncio.create_task(fetch(session))
-        await some_turns()
+        await settle()
         request.cancel()
         assert await waiting == b"done"
         with pytest.raises(asyncio.CancelledError):
@@ -596,7 +588,7 @@ async def test_a_request_that_is_cancelled_while_a_trace_has_the_word_leaves_no_
             await halted.wait()
             request.cancel()
             await asyncio.wait({request})
-            await some_turns()
+            await settle()
             assert not pool_of(session)._acquired
             assert open_connections() == len(pooled(session))
 

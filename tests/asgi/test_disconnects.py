@@ -4,7 +4,7 @@ import asyncio
 import io
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Annotated, Any, TypeVar, cast
+from typing import Annotated, Any, TypeVar
 
 import aiohttp
 import pytest
@@ -20,6 +20,9 @@ from starlette.routing import Route
 
 from asgi_connector._types import ASGIApp, Message, Receive, Scope, Send
 from tests.conftest import session_to
+from tests.support.reports import collect_reports
+from tests.support.sessions import fetch
+from tests.support.waiting import at_once, run_turns, settle
 
 DISCONNECT = {"type": "http.disconnect"}
 START = {"type": "http.response.start", "status": 200, "headers": []}
@@ -154,30 +157,10 @@ before_and_after_the_head = pytest.mark.parametrize(
 )
 
 
-async def fetch(session: ClientSession, url: str, **settings: Any) -> bytes:
-    async with session.request(settings.pop("method", "GET"), url, **settings) as response:
-        return await response.read()
-
-
 async def cancel(task: "asyncio.Task[Any]") -> None:
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
-
-
-def at_once(awaitable: Awaitable[T]) -> T:
-    """What it returns, without suspending."""
-    steps = awaitable.__await__()
-    try:
-        next(steps)
-    except StopIteration as stop:
-        return cast(T, stop.value)
-    raise AssertionError("it suspended")
-
-
-async def turns(count: int = 20) -> None:
-    for _ in range(count):
-        await asyncio.sleep(0)
 
 
 class Connections:
@@ -195,13 +178,6 @@ class Connections:
 
     async def _reuse(self, *_: object) -> None:
         self.reused += 1
-
-
-def collect_reports() -> list[dict[str, Any]]:
-    """What the loop's exception handler is told from now on."""
-    reports: list[dict[str, Any]] = []
-    asyncio.get_running_loop().set_exception_handler(lambda _, report: reports.append(report))
-    return reports
 
 
 def own(caplog: pytest.LogCaptureFixture) -> list[logging.LogRecord]:
@@ -251,7 +227,7 @@ async def test_every_receive_that_waits_is_woken() -> None:
         await receive()
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(_awaited(receive())) for _ in range(3)]
-            await turns()
+            await run_turns(20)
             waiting.set()
         messages.extend(task.result() for task in tasks)
         ended.set()
@@ -278,7 +254,7 @@ async def test_an_app_that_asks_only_later_is_told_at_once() -> None:
 
     async with session_to(app) as session:
         await cancelled_before_the_head(session, started)
-        await turns()
+        await settle()
         go.set()
         await ended.wait()
     assert messages == [DISCONNECT] * 2  # not the request: the app has read nothing of it
@@ -366,7 +342,7 @@ async def test_an_app_that_sends_in_the_turn_in_which_its_client_leaves_gives_wa
     async with session_to(app) as session:
         task = asyncio.create_task(fetch(session, "/"))
         await started.wait()
-        await turns()
+        await settle()
         task.cancel()  # the client's next step comes first, and the app's right after it
         go.set()
         with pytest.raises(asyncio.CancelledError):
@@ -406,7 +382,7 @@ async def test_a_commit_and_a_clean_up_run_after_the_client_has_gone() -> None:
 
     async with session_to(app) as session:
         await cancelled_before_the_head(session, started)
-        await turns()
+        await settle()
         go.set()
         await ended.wait()
     assert journal == ["begin", "work", "commit", "clean up"]
@@ -429,7 +405,7 @@ async def test_an_app_that_takes_no_notice_is_not_cancelled(leave: Leave, caplog
     async with session_to(app) as session:
         await leave(session, app.started)
         await app.told.wait()
-        await turns(200)
+        await settle()
         assert not app.ended.is_set()
         go.set()
         await ended.wait()
@@ -455,7 +431,7 @@ async def test_what_an_app_raises_after_its_client_has_gone_is_logged_and_goes_n
     async with session_to(app, raise_app_exceptions=raise_app_exceptions) as session:
         await leave(session, app.started)
         await app.ended.wait()
-        await turns()
+        await settle()
         assert await fetch(session, "/next") == b"last"
     [record] = own(caplog)
     assert record.levelno == logging.ERROR
@@ -484,12 +460,12 @@ async def test_what_an_app_raises_in_the_turn_in_which_its_client_leaves_is_logg
     async with session_to(app, raise_app_exceptions=raise_app_exceptions) as session:
         task = asyncio.create_task(fetch(session, "/"))
         await started.wait()
-        await turns()
+        await settle()
         task.cancel()  # the client's next step comes first, and the app's right after it
         go.set()
         with pytest.raises(asyncio.CancelledError):
             await task
-        await turns()
+        await settle()
     [record] = own(caplog)
     assert record.exc_info is not None
     assert record.exc_info[1] is error
@@ -512,12 +488,12 @@ async def test_an_app_that_just_returns_in_the_turn_in_which_its_client_leaves_h
     async with session_to(app) as session:
         task = asyncio.create_task(fetch(session, "/"))
         await started.wait()
-        await turns()
+        await settle()
         task.cancel()  # the client's next step comes first, and the app's right after it
         go.set()
         with pytest.raises(asyncio.CancelledError):
             await task
-        await turns()
+        await settle()
     assert own(caplog) == []
     assert reports == []
 
@@ -558,10 +534,10 @@ async def test_a_client_may_leave_while_a_503_is_held_back_for_an_exception(
     reports = collect_reports()
     async with session_to(app) as session:
         await cancelled_before_the_head(session, started)
-        await turns()
+        await settle()
         go.set()
         await ended.wait()
-        await turns(300)  # longer than anything is held back
+        await settle()  # longer than anything is held back
         assert await fetch(session, "/next") == b"last"
     assert [record.exc_info[1] for record in own(caplog) if record.exc_info] == ([error] if fails else [])
     assert reports == []
@@ -737,9 +713,9 @@ async def test_a_client_may_leave_an_upload_that_its_app_does_not_read(make: Cal
     async with session_to(app) as session:
         task = asyncio.create_task(fetch(session, "/", method="POST", data=make()))
         await started.wait()
-        await turns(100)  # until the client can write no more
+        await settle()  # until the client can write no more
         await cancel(task)
-        await turns()
+        await settle()
         go.set()
         await ended.wait()
     assert messages == [DISCONNECT]  # and not the part of the body that has arrived
@@ -761,7 +737,7 @@ async def test_a_session_can_close_in_the_middle_of_an_upload_that_its_app_does_
     async with session_to(app, shutdown_timeout=0) as session:
         task = asyncio.create_task(fetch(session, "/", method="POST", data=make()))
         await started.wait()
-        await turns(100)
+        await settle()
     with pytest.raises(aiohttp.ClientError):
         await task
 
@@ -780,9 +756,9 @@ async def test_a_client_may_close_a_response_while_its_upload_is_not_read() -> N
 
     async with session_to(app) as session:
         response = await session.post("/", data=endless())
-        await turns(100)
+        await settle()
         response.close()
-        await turns()
+        await settle()
         go.set()
         await ended.wait()
 
@@ -846,10 +822,10 @@ async def test_a_framework_that_reads_an_upload_that_is_cut_off_gets_its_own_exc
     async with session_to(starlette(upload, middleware)) as session:
         task = asyncio.create_task(fetch(session, "/", method="POST", data=half()))
         await started.wait()
-        await turns()
+        await settle()
         await cancel(task)
         await ended.wait()
-        await turns()
+        await settle()
     assert len(raised) == 1
     assert [record.exc_info[1] for record in own(caplog) if record.exc_info] == raised
     assert reports == []
@@ -869,7 +845,7 @@ async def test_a_client_may_leave_while_it_waits_to_be_told_to_continue() -> Non
         task = asyncio.create_task(fetch(session, "/", method="POST", data=b"x", expect100=True))
         await started.wait()
         await cancel(task)
-        await turns()
+        await settle()
         go.set()
         await ended.wait()
     assert messages == [DISCONNECT]
@@ -900,7 +876,7 @@ async def test_a_client_that_leaves_disturbs_no_other_on_the_same_session() -> N
         tasks = [asyncio.create_task(fetch(session, f"/{number}")) for number in range(100)]
         for number, task in enumerate(tasks):
             if number % 3 == 0:
-                await turns(number % 5)
+                await run_turns(number % 5)
                 task.cancel()
         results = await asyncio.gather(*tasks, return_exceptions=True)
         for number, result in enumerate(results):
@@ -908,7 +884,7 @@ async def test_a_client_that_leaves_disturbs_no_other_on_the_same_session() -> N
                 assert isinstance(result, asyncio.CancelledError)
             else:
                 assert result == b"chunk" * (number % 7) + b"%d" % number
-        await turns()
+        await settle()
     leavers = {number for number in started if number % 3 == 0}
     assert leavers
     assert set(told) == leavers

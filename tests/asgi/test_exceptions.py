@@ -20,18 +20,13 @@ from fastapi.responses import JSONResponse, StreamingResponse
 from asgi_connector import ASGIConnectorError, ASGIProtocolError, ASGIRoutingConnector
 from asgi_connector._types import Message, Receive, Scope, Send
 from tests.conftest import LOOPS, session_to
+from tests.support.failures import OfTheApp, a_turn_later, base_group, cancel_itself, group, raise_cancelled
+from tests.support.messages import body, start
 from tests.support.raw import raw_connection
 from tests.support.reports import Reports, assert_logged, records
+from tests.support.waiting import run_turns, until
 
 LENGTH_3 = [(b"content-length", b"3")]
-
-
-def start(status: Any = 200, headers: Any = ()) -> Message:
-    return {"type": "http.response.start", "status": status, "headers": headers}
-
-
-def body(data: Any = b"", *, more: bool = False) -> Message:
-    return {"type": "http.response.body", "body": data, "more_body": more}
 
 
 async def answer_ok(send: Send) -> None:
@@ -64,18 +59,6 @@ class Failing:
 
     def raise_it(self) -> None:
         raise self.exc
-
-
-class OfTheApp(Exception):
-    """An exception that nobody else raises."""
-
-
-def group() -> BaseException:
-    return ExceptionGroup("two", [ValueError("one"), OfTheApp("two")])
-
-
-def base_group() -> BaseException:
-    return BaseExceptionGroup("two", [ValueError("one"), pytest.fail.Exception("two")])
 
 
 # Whatever reads a body takes these for its end.
@@ -130,10 +113,6 @@ async def at_once(receive: Receive, send: Send) -> None:
     pass
 
 
-async def a_turn_later(receive: Receive, send: Send) -> None:
-    await asyncio.sleep(0)
-
-
 async def after_reading(receive: Receive, send: Send) -> None:
     while (await receive())["more_body"]:
         pass
@@ -156,8 +135,7 @@ async def after_a_500(receive: Receive, send: Send) -> None:
 
 async def after_a_500_and_some_turns(receive: Receive, send: Send) -> None:
     await after_a_500(receive, send)
-    for _ in range(102):
-        await asyncio.sleep(0)
+    await run_turns(102)
 
 
 async def amid_a_500(receive: Receive, send: Send) -> None:
@@ -266,17 +244,6 @@ async def test_an_exception_passes_through_a_chain_of_services() -> None:
         with pytest.raises(OfTheApp) as caught:
             await session.get("http://3.internal/")
         assert caught.value is exc
-
-
-async def raise_cancelled() -> None:
-    raise asyncio.CancelledError("of the app's own")
-
-
-async def cancel_itself() -> None:
-    task = asyncio.current_task()
-    assert task is not None
-    task.cancel("of the app's own")
-    await asyncio.sleep(0)
 
 
 async def await_something_cancelled() -> None:
@@ -624,8 +591,7 @@ async def test_an_exception_in_mid_stream_comes_out_of_reading_the_body(
                     asyncio.get_running_loop().call_soon(app.gate.set)
                 else:
                     app.gate.set()
-                    while response.content.exception() is None:  # noqa: ASYNC110
-                        await asyncio.sleep(0)
+                    await until(lambda: response.content.exception() is not None)
                 with pytest.raises(OfTheApp) as caught:
                     await reader(response)
                 assert caught.value is exc
@@ -920,8 +886,7 @@ async def test_an_exception_comes_out_of_a_request_that_is_still_being_sent(
     async def read_some(receive: Receive, send: Send) -> None:
         for _ in range(3):
             assert (await receive())["more_body"]
-        for _ in range(turns):
-            await asyncio.sleep(0)
+        await run_turns(turns)
 
     app = Failing(exc, read_some)
     async with session_to(app) as session:
@@ -1475,8 +1440,7 @@ async def test_an_exception_while_a_5xx_is_held_back_replaces_it(
         await asyncio.sleep(0)
         await send(start(503, LENGTH_3))
         await send(body(b"abc" if complete else b"a", more=not complete))
-        for _ in range(turns):
-            await asyncio.sleep(0)
+        await run_turns(turns)
 
     exc = OfTheApp()
     async with session_to(Failing(exc, answer)) as session:
@@ -1494,8 +1458,7 @@ async def test_an_exception_after_a_5xx_has_left_does_not_change_it(
     async def answer(receive: Receive, send: Send) -> None:
         await send(start(503, LENGTH_3))
         await send(body(b"abc"))
-        for _ in range(300):
-            await asyncio.sleep(0)
+        await run_turns(300)
 
     exc = OfTheApp()
     async with session_to(Failing(exc, answer)) as session:
@@ -1558,8 +1521,7 @@ async def test_a_500_is_held_back_also_behind_a_100_continue_that_has_not_left()
         # In the turn in which receive() has asked for the body.
         await send(start(500, LENGTH_3))
         await send(body(b"abc"))
-        for _ in range(10):
-            await asyncio.sleep(0)
+        await run_turns(10)
         await listener
 
     async with session_to(Failing(exc, answer)) as session:

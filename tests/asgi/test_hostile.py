@@ -25,8 +25,11 @@ from asgi_connector import ASGIConnectorError, ASGIProtocolError, ASGIRoutingCon
 from asgi_connector._network.transport import MemoryTransport
 from asgi_connector._types import Message, Receive, Scope, Send, is_bytes
 from tests.conftest import AIOHTTP, LOOPS, session_to
+from tests.support.effort import examples
+from tests.support.flow import content
+from tests.support.waiting import run_turns, settle
 
-MAX_EXAMPLES: Final = 300
+MAX_EXAMPLES: Final = examples(300)
 MAX_TURNS: Final = 5000
 """After so many turns, every exchange is over if neither its app nor its client waits."""
 STUCK_TURNS: Final = 40
@@ -243,12 +246,6 @@ class Exchange:
         return head, body, complete
 
 
-def content(number: int, size: int) -> bytes:
-    """A body that is no other exchange's."""
-    word = b"%d;" % number
-    return (word * (size // len(word) + 1))[:size]
-
-
 class Programmed:
     """The app. It runs the program of the exchange that the path names, or answers a plain request normally."""
 
@@ -411,8 +408,7 @@ async def talk(session: aiohttp.ClientSession, exchange: Exchange, client: Talk,
                 case "ping":
                     await websocket.ping(word[:125])
                 case "turns":
-                    for _ in range(count):
-                        await asyncio.sleep(0)
+                    await run_turns(count)
                 case "receive":
                     await listen(websocket, exchange, closing)
         if client.ending == "read":
@@ -661,8 +657,7 @@ async def run_scenario(scenario: Scenario) -> None:
     closing = asyncio.Event()
 
     async def close_early(turns: int) -> None:
-        for _ in range(turns):
-            await asyncio.sleep(0)
+        await run_turns(turns)
         closing.set()
         await session.close()
 
@@ -708,8 +703,7 @@ async def check_that_nothing_is_left(
     for exchange in exchanges:
         for child in exchange.children:
             assert child.exception() is None
-    for _ in range(3):
-        await asyncio.sleep(0)
+    await settle()
     tasks = asyncio.all_tasks() - {asyncio.current_task()}
     assert not tasks, tasks
     assert connector._services.in_flight.is_idle()

@@ -15,10 +15,11 @@ from hypothesis import strategies as st
 from asgi_connector import ASGIRoutingConnector, UnmountedHostError
 from asgi_connector._types import Receive, Scope, Send
 from tests.conftest import LOOPS
+from tests.support.effort import examples
+from tests.support.waiting import settle
 
-MAX_EXAMPLES: Final = 150
+MAX_EXAMPLES: Final = examples(150)
 SOON: Final = 10.0
-TURNS: Final = 60
 """After so many turns of the event loop all has happened that waits for nothing."""
 
 PATTERNS: Final = ["a.internal", "*.internal", "*"]
@@ -174,8 +175,7 @@ class World:
         await self.settle()
 
     async def settle(self) -> None:
-        for _ in range(TURNS):
-            await asyncio.sleep(0)
+        await settle()
         self.model.settle()
         self.compare()
 
@@ -286,8 +286,7 @@ class World:
     async def close(self) -> None:
         flights = list(self.model.flights)
         closing = asyncio.ensure_future(self.connector.close())
-        for _ in range(TURNS):
-            await asyncio.sleep(0)
+        await settle()
         assert closing.done() is (not flights or self.model.closed)
         for flight in flights:
             flight.may_answer.set()  # no client reads the answer

@@ -12,10 +12,13 @@ import aiohttp
 import pytest
 from aiohttp import ClientOSError, ClientSession, ServerDisconnectedError
 
-from asgi_connector import ASGIRoutingConnector, Mount
+from asgi_connector import Mount
 from asgi_connector._callers import Caller, current_caller
 from asgi_connector._types import ASGIApp, Receive, Scope, Send
 from tests.conftest import session_to
+from tests.support.messages import respond
+from tests.support.sessions import connector_of
+from tests.support.waiting import settle
 
 Ref = weakref.ref[Any]
 
@@ -24,24 +27,9 @@ class Marker:
     """An object that can be referred to weakly."""
 
 
-def connector_of(session: ClientSession) -> ASGIRoutingConnector:
-    assert isinstance(session.connector, ASGIRoutingConnector)
-    return session.connector
-
-
-async def respond(send: Send) -> None:
-    await send({"type": "http.response.start", "status": 200, "headers": []})
-    await send({"type": "http.response.body", "body": b"ok"})
-
-
 async def fetch(session: ClientSession, url: str = "/") -> None:
     async with session.get(url) as response:
         assert await response.read() == b"ok"
-
-
-async def some_turns() -> None:
-    for _ in range(20):
-        await asyncio.sleep(0)
 
 
 def alive(refs: list[Ref]) -> int:
@@ -73,7 +61,7 @@ async def test_a_request_is_not_kept_by_a_task_or_a_context_that_was_made_inside
         await fetch(session)
         async with session.ws_connect("/"):
             pass
-        await some_turns()
+        await settle()
         assert len(refs) == 2
         assert alive(refs) == 0
         over.set()
@@ -94,7 +82,7 @@ async def test_a_request_that_fails_is_not_kept_either(failing: type[Exception])
     async with session_to(app) as session:
         with suppress(failing):
             await fetch(session)
-        await some_turns()
+        await settle()
         assert len(refs) == 1
         assert alive(refs) == 0
         over.set()
@@ -149,7 +137,7 @@ async def test_a_chain_of_calls_between_services_stays_short(returns_first: bool
         connector_of(session).mount("app.internal", chain)
         await fetch(session)
         await chain.over.wait()
-        await some_turns()
+        await settle()
         assert len(chain.callers) == LINKS
         assert 0 < chain.most < 50  # those whose responses have not arrived
         assert alive(chain.scopes) == 0
@@ -228,10 +216,10 @@ async def test_an_exception_that_aiohttp_may_repeat_is_not_kept_when_the_call_is
     app = Failing(make)
     async with session_to(app, session_timeout=aiohttp.ClientTimeout(total=total)) as session:
         await app.fail(session, method)
-        await some_turns()  # the connection ends
+        await settle()  # the connection ends
         assert alive(app.refs) == 0  # of this task
         await asyncio.gather(*[app.fail(session, method) for _ in range(50)])
-        await some_turns()
+        await settle()
         assert len(app.refs) == 51
         assert alive(app.refs) == 0
         assert not connector_of(session)._retries._failed
@@ -400,7 +388,7 @@ async def test_an_app_is_freed_when_another_one_has_taken_its_place(use: Use, li
         del app
         kept = await use(session)
         connector_of(session).mount("app.internal", App())
-        await some_turns()  # its lifespan shuts down
+        await settle()  # its lifespan shuts down
         gc.collect()
         assert ref() is None
         del kept

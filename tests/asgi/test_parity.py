@@ -6,7 +6,7 @@ import logging
 import random
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, suppress
-from typing import Any, Final
+from typing import Final
 
 import aiohttp
 import pytest
@@ -16,8 +16,9 @@ from yarl import URL
 
 from asgi_connector._types import Message, Receive, Scope, Send
 from tests.support.differences import Expected, check_that_each_row_was_looked_up
+from tests.support.messages import body
 from tests.support.raw import RawConnection, raw_connection
-from tests.support.servers import HTTP_WAYS, App, DidNotStartError, Part, Serve, serving, waits
+from tests.support.servers import HTTP_WAYS, App, DidNotStartError, Serve, waits
 
 KIB: Final = 1024
 MIB: Final = 1024 * KIB
@@ -30,31 +31,12 @@ def way(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
-@pytest.fixture
-def expected(request: pytest.FixtureRequest, way: str) -> Expected:
-    return Expected(way, request.node.originalname)
-
-
-@pytest.fixture
-def serve(way: str) -> Serve:
-    """Serve an app in the way of this test."""
-
-    def serve(app: Part, **settings: Any) -> AbstractAsyncContextManager[ClientSession]:
-        return serving(way, app, **settings)
-
-    return serve
-
-
 def noise(size: int) -> bytes:
     return random.Random(size).randbytes(size)
 
 
 def start(status: int = 200, *headers: tuple[bytes, bytes]) -> Message:
     return {"type": "http.response.start", "status": status, "headers": list(headers)}
-
-
-def body(data: bytes = b"", *, more: bool = False) -> Message:
-    return {"type": "http.response.body", "body": data, "more_body": more}
 
 
 async def body_of(receive: Receive) -> bytes:

@@ -17,15 +17,11 @@ from hypothesis import strategies as st
 
 from asgi_connector._types import Message, Receive, Scope, Send
 from tests.conftest import session_to
+from tests.support.effort import examples
+from tests.support.messages import respond
 from tests.support.raw import raw_connection
 
 MIB = 1024 * 1024
-
-
-async def respond(send: Send, body: bytes = b"ok", status: int = 200) -> None:
-    headers = [(b"content-length", str(len(body)).encode())]
-    await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": body})
 
 
 class Recorder:
@@ -138,7 +134,7 @@ async def test_an_async_generator_is_uploaded_in_chunks() -> None:
 
 
 @given(st.lists(st.binary(max_size=200), max_size=8), st.booleans())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 async def test_any_bytes_in_any_pieces_arrive_intact(pieces: list[bytes], length_known: bool) -> None:
     app = Recorder()
     body = b"".join(pieces)
@@ -150,7 +146,7 @@ async def test_any_bytes_in_any_pieces_arrive_intact(pieces: list[bytes], length
 
 
 @given(st.data(), st.lists(st.binary(min_size=1, max_size=50), max_size=4), st.booleans())
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 async def test_a_request_is_read_the_same_wherever_the_connection_cuts_it(
     data: st.DataObject, chunks: list[bytes], chunked: bool
 ) -> None:

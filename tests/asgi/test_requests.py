@@ -17,13 +17,8 @@ from asgi_connector._http1.request import MAX_HEAD, MAX_LINE
 from asgi_connector._network.transport import SLICE
 from asgi_connector._types import ASGIApp, Receive, Scope, Send
 from tests.conftest import session_to
+from tests.support.messages import respond
 from tests.support.raw import raw_connection
-
-
-async def respond(send: Send, body: bytes = b"ok", status: int = 200) -> None:
-    headers = [(b"content-length", str(len(body)).encode())]
-    await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": body})
 
 
 class Recorder:

@@ -15,20 +15,13 @@ from aiohttp import HttpVersion10, HttpVersion11
 from asgi_connector import ASGIProtocolError, ASGIRoutingConnector
 from asgi_connector._types import ASGIApp, Message, Receive, Scope, Send
 from tests.conftest import session_to
+from tests.support.messages import body, start
 
 TOKEN = b"!#$%&'*+-.^_`|~0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 VALUE = bytes([0x09, *range(0x20, 0x7F), *range(0x80, 0x100)])
 
 CHUNKED = (b"transfer-encoding", b"chunked")
 CLOSE = (b"connection", b"close")
-
-
-def start(status: Any = 200, headers: Any = ()) -> Message:
-    return {"type": "http.response.start", "status": status, "headers": headers}
-
-
-def body(data: Any = b"", *, more: bool = False) -> Message:
-    return {"type": "http.response.body", "body": data, "more_body": more}
 
 
 def app_that_sends(*messages: Message) -> ASGIApp:

@@ -2,7 +2,7 @@
 
 import asyncio
 import zlib
-from contextlib import AbstractAsyncContextManager, AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Final, Self
 
 import pytest
@@ -21,7 +21,7 @@ from asgi_connector._types import Message, Receive, Scope, Send
 from tests.conftest import session_to
 from tests.support.differences import CODES, Expected, check_that_each_row_was_looked_up
 from tests.support.raw import raw_connection
-from tests.support.servers import WEBSOCKET_WAYS, App, Part, Serve, serving, waits
+from tests.support.servers import WEBSOCKET_WAYS, App, Part, Serve, waits
 
 CONNECT: Final = {"type": "websocket.connect"}
 ACCEPT: Final = {"type": "websocket.accept"}
@@ -46,21 +46,6 @@ def disconnect(code: int, reason: str | None = "") -> Message:
 @pytest.fixture(params=WEBSOCKET_WAYS)
 def way(request: pytest.FixtureRequest) -> str:
     return str(request.param)
-
-
-@pytest.fixture
-def expected(request: pytest.FixtureRequest, way: str) -> Expected:
-    return Expected(way, request.node.originalname)
-
-
-@pytest.fixture
-def serve(way: str) -> Serve:
-    """Serve an app in the way of this test."""
-
-    def serve(app: Part, **settings: Any) -> AbstractAsyncContextManager[ClientSession]:
-        return serving(way, app, **settings)
-
-    return serve
 
 
 async def open_to(receive: Receive, send: Send, **fields: Any) -> None:

@@ -32,8 +32,10 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 from asgi_connector import ASGIConnectorError, ASGIProtocolError, ASGIRoutingConnector, Mount, UnmountedHostError
 from asgi_connector._types import Message, Receive, Scope, Send
 from tests.conftest import LOOPS, session_to
+from tests.support.failures import OfTheApp, a_turn_later, base_group, cancel_itself, group, raise_cancelled
 from tests.support.raw import raw_connection
 from tests.support.reports import Reports, assert_logged, records
+from tests.support.waiting import run_turns, settle
 
 MIB = 1024 * 1024
 
@@ -74,12 +76,6 @@ def deny(status: Any = 403, headers: Any = ()) -> Message:
 
 def denial(body: Any = b"", *, more: bool = False) -> Message:
     return {"type": "websocket.http.response.body", "body": body, "more_body": more}
-
-
-async def some_turns() -> None:
-    """Give whatever could happen without us the chance to."""
-    for _ in range(20):
-        await asyncio.sleep(0)
 
 
 async def echo(receive: Receive, send: Send) -> Message:
@@ -123,18 +119,6 @@ class Failing:
 
     def raise_it(self) -> None:
         raise self.exc
-
-
-class OfTheApp(Exception):
-    """An exception that nobody else raises."""
-
-
-def group() -> BaseException:
-    return ExceptionGroup("two", [ValueError("one"), OfTheApp("two")])
-
-
-def base_group() -> BaseException:
-    return BaseExceptionGroup("two", [ValueError("one"), pytest.fail.Exception("two")])
 
 
 def unmounted() -> BaseException:
@@ -200,17 +184,13 @@ async def at_once(receive: Receive, send: Send) -> None:
     pass
 
 
-async def a_turn_later(receive: Receive, send: Send) -> None:
-    await asyncio.sleep(0)
-
-
 async def when_connected(receive: Receive, send: Send) -> None:
     assert await receive() == {"type": "websocket.connect"}
 
 
 async def when_connected_and_some_turns_later(receive: Receive, send: Send) -> None:
     await when_connected(receive, send)
-    await some_turns()
+    await run_turns(20)
 
 
 async def with_a_denial_on_its_way(receive: Receive, send: Send) -> None:
@@ -304,17 +284,6 @@ async def test_an_exception_that_looks_like_a_broken_connection_runs_the_app_onc
         await assert_goes_on(session)
     assert app.runs == 2
     assert_unseen(reports, caplog)
-
-
-async def raise_cancelled() -> None:
-    raise asyncio.CancelledError("of the app's own")
-
-
-async def cancel_itself() -> None:
-    task = asyncio.current_task()
-    assert task is not None
-    task.cancel("of the app's own")
-    await asyncio.sleep(0)
 
 
 @pytest.mark.parametrize("cancelled", [raise_cancelled, cancel_itself])
@@ -439,7 +408,7 @@ async def test_it_is_received_also_by_a_client_that_reads_long_afterwards(
     async with session_to(Failing(exc, Sending(contents, [0, 0, 0]))) as session:
         ws = await session.ws_connect("wss://app.internal/")
         assert (await reports.one())["exception"] is exc
-        await some_turns()
+        await settle()
         assert not ws.closed
         received, raised = await until_it_fails(ws)
         assert received == contents
@@ -540,7 +509,7 @@ async def test_it_wakes_a_client_that_is_blocked_in_receive(
     async with session_to(app) as session:
         ws = await session.ws_connect("/", **settings)
         receiving = asyncio.create_task(until_it_fails(ws))
-        await some_turns()
+        await settle()
         assert not receiving.done()
         app.gate.set()
         assert await receiving == ([], exc)
@@ -594,7 +563,7 @@ async def blocked(count: Callable[[], int]) -> int:
     last = -1
     while (now := count()) != last:
         last = now
-        await some_turns()
+        await settle()
     return last
 
 
@@ -611,7 +580,7 @@ async def test_a_client_that_did_not_read_receives_what_an_app_sent_until_it_fai
         exc = (await reports.one())["exception"]
         assert isinstance(exc, ExceptionGroup)
         assert exc.exceptions == (app.exc,)
-        await some_turns()
+        await settle()
         contents, raised = await until_it_fails(ws)
         assert raised is exc
         # What was written when the flood was cancelled has been sent whole. What waited for space has not.
@@ -762,7 +731,7 @@ async def test_closing_while_another_task_receives_finds_the_exception(
     async with session_to(app) as session:
         ws = await session.ws_connect("/")
         receiving = asyncio.create_task(ws.receive())
-        await some_turns()
+        await settle()
         app.gate.set()
         async with asyncio.timeout(5):
             await ws.close()
@@ -945,7 +914,7 @@ async def test_what_an_app_raises_after_its_client_has_gone_is_an_ordinary_end(
         await go(session, ws)
         app.gate.set()
         await app.over.wait()
-        await some_turns()
+        await settle()
         assert app.disconnect == {"type": "websocket.disconnect", "code": code, "reason": reason}
         await ws.close()
     assert_unseen(reports, caplog)
@@ -983,11 +952,11 @@ async def test_it_is_one_also_when_a_background_task_of_an_earlier_request_has_e
             assert journal[1].reused
             may_end.set()
             await ended.wait()
-            await some_turns()
+            await settle()
             await drop_it(session, ws)
             websocket.gate.set()
             await websocket.over.wait()
-            await some_turns()
+            await settle()
             assert websocket.disconnect == {"type": "websocket.disconnect", "code": 1006, "reason": ""}
             await ws.close()
     assert_unseen(reports, caplog)
@@ -1041,7 +1010,7 @@ async def test_what_the_client_leaves_first_is_not_reported_though_the_app_fails
         ws = await session.ws_connect("/")
         ws._response.close()
         app.gate.set()
-        await some_turns()
+        await settle()
         assert (await ws.receive()).type is WSMsgType.CLOSED
     assert_unseen(reports, caplog)
 
@@ -1053,7 +1022,7 @@ async def test_an_app_that_fails_first_is_reported_though_the_client_closes_in_t
     app = Gated(exc)
     async with session_to(app) as session:
         ws = await session.ws_connect("/")
-        await some_turns()
+        await settle()
         app.gate.set()
         async with asyncio.timeout(5):
             await ws.close()
@@ -1113,7 +1082,7 @@ async def test_the_disconnect_that_a_starlette_endpoint_does_not_handle_is_no_er
 
     async with session_to(Starlette(routes=[WebSocketRoute("/", endpoint)])) as session:
         ws = await session.ws_connect("/")
-        await some_turns()
+        await settle()
         await go(session, ws)
         async with asyncio.timeout(5):
             assert type(await raised) is WebSocketDisconnect
@@ -1144,8 +1113,7 @@ async def test_an_exception_after_the_apps_own_close_is_reported_and_changes_not
 ) -> None:
     async def wait_and_see(receive: Receive, send: Send) -> None:
         await before(receive, send)
-        for _ in range(turns):
-            await asyncio.sleep(0)
+        await run_turns(turns)
 
     exc = OfTheApp()
     async with session_to(Failing(exc, wait_and_see), raise_app_exceptions=raising) as session:
@@ -1153,7 +1121,7 @@ async def test_an_exception_after_the_apps_own_close_is_reported_and_changes_not
         assert await ws.receive_str() == "text"
         received = await ws.receive()
         assert (received.type, received.data, received.extra) == (WSMsgType.CLOSE, 4000, "bye")
-        await some_turns()
+        await settle()
         assert ws.exception() is None
         assert ws.close_code == 4000
         await assert_goes_on(session)
@@ -1183,8 +1151,7 @@ async def test_an_exception_after_a_denial_is_reported_and_changes_nothing(
 ) -> None:
     async def wait_and_see(receive: Receive, send: Send) -> None:
         await before(receive, send)
-        for _ in range(turns):
-            await asyncio.sleep(0)
+        await run_turns(turns)
 
     exc = OfTheApp()
     app = Failing(exc, wait_and_see)
@@ -1192,7 +1159,7 @@ async def test_an_exception_after_a_denial_is_reported_and_changes_nothing(
         with pytest.raises(WSServerHandshakeError) as caught:
             await session.ws_connect("/")
         assert caught.value.status == 403
-        await some_turns()
+        await settle()
         await assert_goes_on(session)
     assert app.runs == 1
     if raising:
@@ -2032,8 +1999,7 @@ async def test_a_long_denial_waits_for_a_client_that_does_not_read_it() -> None:
     async with session_to(app) as session, raw_connection(session) as connection:
         await connection.send(UPGRADE)
         _, _, body = await connection.head()
-        for _ in range(100):
-            await asyncio.sleep(0)
+        await settle()
         assert 0 < sent < pieces
         assert await body.read() == piece * pieces
         await connection.end()

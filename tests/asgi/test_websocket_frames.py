@@ -15,7 +15,8 @@ from asgi_connector._asgi import frames as _frames
 from asgi_connector._network.transport import MemoryTransport
 from asgi_connector._types import Message, Receive, Scope, Send
 from tests.conftest import AIOHTTP, session_to
-from tests.support.flow import BOUND, KIB, MIB, new_piece, peak_memory, until_it_stops
+from tests.support.effort import at_most, examples
+from tests.support.flow import BOUND, KIB, MIB, new_piece, until_it_stops
 from tests.support.frames import (
     ACCEPT,
     BINARY,
@@ -40,6 +41,7 @@ from tests.support.frames import (
 )
 from tests.support.leaks import no_task_and_no_timer_is_left
 from tests.support.programs import run_python
+from tests.support.waiting import run_turns
 
 MAX_MESSAGE = 16 * MIB
 
@@ -805,8 +807,7 @@ async def test_a_receive_that_is_cancelled_loses_no_message(turns: int) -> None:
         await send(ACCEPT)
         while len(received) < 200:
             receiving = asyncio.ensure_future(receive())
-            for _ in range(turns):
-                await asyncio.sleep(0)
+            await run_turns(turns)
             receiving.cancel()
             try:
                 received.append((await receiving)["text"])
@@ -865,8 +866,7 @@ async def test_a_send_that_is_cancelled_while_it_compresses_leaves_the_stream_us
         await send(ACCEPT)
         for number in range(5):
             send_it = asyncio.ensure_future(send(sending(b"%d" % number + body)))
-            for _ in range(turns):
-                await asyncio.sleep(0)
+            await run_turns(turns)
             send_it.cancel()
             await asyncio.wait([send_it])
             outcomes.append(send_it.cancelled())
@@ -1009,7 +1009,7 @@ client_steps = st.lists(
     st.lists(st.integers(min_value=0), max_size=8),
     st.booleans() if AIOHTTP >= (3, 14, 4) else st.just(False),
 )
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 async def test_whatever_frames_a_client_writes_its_messages_are_received(
     steps: list[tuple[str, str | bytes, list[int], bool]], cuts: list[int], interleave: bool
 ) -> None:
@@ -1048,7 +1048,7 @@ async def test_whatever_frames_a_client_writes_its_messages_are_received(
 
 
 @given(st.lists(st.text(max_size=40) | payloads, max_size=15), st.sampled_from([0, 9, 15]), st.booleans())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 async def test_whatever_an_app_sends_its_client_receives(
     contents: list[str | bytes], compress: int, at_once: bool
 ) -> None:
@@ -1144,18 +1144,8 @@ async def upload(size: int) -> int:
     return received
 
 
-def print_growth(transfer: str) -> None:
-    """By how much a large transfer raises the peak of memory above that of a small one."""
-    run = {"download": download, "upload": upload}[transfer]
-    assert asyncio.run(run(16 * MIB)) == 16 * MIB
-    before = peak_memory()
-    assert asyncio.run(run(200 * MIB)) == 200 * MIB
-    print(peak_memory() - before)
-
-
 @pytest.mark.parametrize("transfer", ["download", "upload"])
-def test_200_mebibytes_run_in_a_few_mebibytes_of_memory(transfer: str) -> None:
-    growth = int(
-        run_python("-c", f"from tests.asgi.test_websocket_frames import print_growth; print_growth({transfer!r})")
-    )
+def test_a_large_transfer_runs_in_a_few_mebibytes_of_memory(transfer: str) -> None:
+    size = at_most(64 * MIB, 200 * MIB)
+    growth = int(run_python("-m", "tests.support.flow", f"tests.asgi.test_websocket_frames:{transfer}", str(size)))
     assert growth < 16 * MIB

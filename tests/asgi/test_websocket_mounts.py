@@ -29,6 +29,10 @@ from asgi_connector import ASGIRoutingConnector, LifespanError, Mount, Unmounted
 from asgi_connector._types import Message, Receive, Scope, Send
 from tests.conftest import session_to
 from tests.support.leaks import no_task_and_no_timer_is_left
+from tests.support.messages import respond
+from tests.support.reports import logged
+from tests.support.sessions import connector_of
+from tests.support.waiting import run_turns, settle, soon, until
 
 MIB = 1024 * 1024
 
@@ -41,27 +45,6 @@ NO_TIMEOUT = ClientTimeout()
 GONE = {"type": "websocket.disconnect", "code": 1006, "reason": ""}
 
 Close = Callable[[ClientWebSocketResponse], Awaitable[None]]
-
-
-def connector_of(session: ClientSession) -> ASGIRoutingConnector:
-    assert isinstance(session.connector, ASGIRoutingConnector)
-    return session.connector
-
-
-async def some_turns() -> None:
-    """Give whatever could happen without us the chance to."""
-    for _ in range(20):
-        await asyncio.sleep(0)
-
-
-async def soon(it: Awaitable[object]) -> None:
-    async with asyncio.timeout(10):
-        await it
-
-
-async def answer(send: Send, body: bytes = b"") -> None:
-    await send({"type": "http.response.start", "status": 200, "headers": []})
-    await send({"type": "http.response.body", "body": body})
 
 
 class Named:
@@ -81,7 +64,7 @@ class Named:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         self.scopes.append(scope)
         if scope["type"] == "http":
-            await answer(send, self.name.encode())
+            await respond(send, self.name.encode())
             return
         assert scope["type"] == "websocket"
         assert await receive() == {"type": "websocket.connect"}
@@ -393,7 +376,7 @@ async def test_a_pooled_connection_is_taken_for_the_upgrade_and_never_again(end:
         assert traced.take()[1] == "reused"
         await end(ws)
         await end(other)
-        await some_turns()
+        await settle()
         assert not connector_of(session)._conns
         await assert_answers(session)
         assert traced.take()[1] == "created"
@@ -423,7 +406,7 @@ tenant: contextvars.ContextVar[str] = contextvars.ContextVar("tenant")
 async def test_the_callers_context_variables_are_visible_in_the_app(pooled: bool) -> None:
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
-            await answer(send, b"app")
+            await respond(send, b"app")
             return
         await receive()
         await send({"type": "websocket.accept"})
@@ -457,7 +440,7 @@ class Relay:
         async with self.session.ws_connect(f"ws://{self.number - 1}.internal/") as ws:
             if scope["type"] == "http":
                 await ws.send_str(str(self.number))
-                await answer(send, (await ws.receive_str()).encode())
+                await respond(send, (await ws.receive_str()).encode())
                 return
             await receive()
             await send({"type": "websocket.accept"})
@@ -534,7 +517,7 @@ async def test_a_socket_takes_one_of_a_limited_number_of_connections_until_it_en
         ws = await opened(session)
         plain = asyncio.create_task(assert_answers(session))
         socket = asyncio.create_task(opened(session))
-        await some_turns()
+        await settle()
         assert not plain.done()
         assert not socket.done()
         await assert_echoes(ws)
@@ -569,7 +552,7 @@ async def test_unmount_waits_for_an_open_socket(end: Close) -> None:
     async with session_to(Named()) as session:
         ws = await opened(session)
         unmounting = asyncio.create_task(connector_of(session).unmount("app.internal"))
-        await some_turns()
+        await settle()
         assert not unmounting.done()
         await assert_echoes(ws)
         with pytest.raises(UnmountedHostError):
@@ -594,7 +577,7 @@ async def test_the_end_of_a_mounted_block_waits_for_an_open_socket(end: Close) -
         await begun.wait()
         fake = await opened(session, name="fake")
         may_end.set()
-        await some_turns()
+        await settle()
         assert not block.done()
         await assert_echoes(fake)
         await assert_echoes(real)
@@ -610,7 +593,7 @@ async def test_the_lifespan_of_a_replaced_app_shuts_down_when_its_last_socket_ha
     async with session_to(app, lifespan="auto") as session:
         ws = await opened(session)
         connector_of(session).mount("app.internal", Named("new"))
-        await some_turns()
+        await settle()
         assert app.log == ["starts", "started"]
         await assert_echoes(ws)
         await ws.close()
@@ -664,7 +647,7 @@ class WithLifespan:
             return
         await receive()
         self.log.append("starts")
-        await some_turns()
+        await run_turns(20)
         if self.problem is not None:
             raise self.problem
         scope["state"].update(shared=self.shared, number=1)
@@ -728,15 +711,6 @@ def assert_nothing_is_left(connector: ASGIRoutingConnector) -> None:
         assert [timer for timer in timers if not timer.cancelled()] == []
 
 
-def logged(caplog: pytest.LogCaptureFixture) -> list[tuple[int, str]]:
-    """Whatever the package logged that anybody should see."""
-    return [
-        (record.levelno, record.getMessage())
-        for record in caplog.records
-        if record.name == "asgi_connector" and record.levelno > logging.DEBUG
-    ]
-
-
 class Socket:
     """An app that accepts and then does what its test says. It keeps how that ended."""
 
@@ -777,7 +751,7 @@ async def just_close(receive: Receive, send: Send) -> object:
 
 async def close_and_wait(receive: Receive, send: Send) -> object:
     await just_close(receive, send)
-    await some_turns()
+    await run_turns(20)
     return await receive()
 
 
@@ -806,7 +780,7 @@ async def test_closing_the_session_wakes_a_client_that_is_blocked_in_receive() -
         connector = connector_of(session)
         ws = await session.ws_connect("/", heartbeat=NEVER)
         receiving = asyncio.create_task(ws.receive())
-        await some_turns()
+        await settle()
         await soon(session.close())
         assert (await receiving).type is WSMsgType.CLOSED
         assert ws.closed
@@ -822,7 +796,7 @@ async def test_closing_the_session_ends_an_app_that_is_blocked_in_send(caplog: p
     async with session_to(app, shutdown_timeout=NEVER, session_timeout=NO_TIMEOUT) as session:
         connector = connector_of(session)
         ws = await session.ws_connect("/")
-        await some_turns()
+        await settle()
         await soon(session.close())
         assert isinstance(app.result, ConnectionResetError)
         assert_nothing_is_left(connector)
@@ -870,8 +844,7 @@ async def test_closing_the_session_ends_a_socket_that_only_its_app_has_closed(
     async with session_to(app, shutdown_timeout=NEVER, session_timeout=NO_TIMEOUT) as session:
         connector = connector_of(session)
         ws = await session.ws_connect("/")
-        while app.result is None:  # noqa: ASYNC110 (nothing tells)
-            await asyncio.sleep(0)
+        await until(lambda: app.result is not None)
         await soon(session.close())
         expected = {"type": "websocket.disconnect", "code": 4000, "reason": "bye"}
         assert app.result == ("closed" if then is just_close else expected)
@@ -887,8 +860,7 @@ async def test_closing_the_session_ends_a_socket_whose_app_has_failed() -> None:
     async with session_to(app, shutdown_timeout=NEVER, session_timeout=NO_TIMEOUT) as session:
         connector = connector_of(session)
         ws = await session.ws_connect("/")
-        while not reports:  # noqa: ASYNC110 (nothing tells)
-            await asyncio.sleep(0)
+        await until(lambda: reports)
         await soon(session.close())
         assert_nothing_is_left(connector)
         await ws.close()
@@ -916,7 +888,7 @@ async def test_close_from_inside_an_app_starts_the_closing_and_does_not_wait_for
         connector = connector_of(session)
 
         async def close_it(receive: Receive, send: Send) -> object:
-            await some_turns()
+            await run_turns(20)
             async with asyncio.timeout(5):
                 await connector.close()
             return await receive()
@@ -970,7 +942,7 @@ async def the_app_refuses(session: ClientSession) -> None:
 
 async def the_client_does_not_wait(session: ClientSession) -> None:
     connecting = asyncio.ensure_future(session.ws_connect("/slow"))
-    await some_turns()
+    await settle()
     connecting.cancel()
     await asyncio.wait({connecting})
 
@@ -1014,7 +986,7 @@ async def test_nothing_of_a_socket_is_kept_when_it_is_over(
     async with session_to(app) as session:
         for _ in range(3):
             await use(session)
-        await some_turns()
+        await settle()
         gc.collect()
         assert len(things) == 3
         assert [thing() for thing in things] == [None] * 3
@@ -1083,13 +1055,11 @@ async def test_a_close_frame_that_is_found_after_the_connection_was_lost_leaves_
         for _ in range(90):
             await ws.send_bytes(bytes(1000))
         close = asyncio.ensure_future(ws.close(code=4000, message=b"bye"))
-        for _ in range(5):
-            await asyncio.sleep(0)
+        await settle()
         close.cancel()
         with pytest.raises(asyncio.CancelledError):
             await close
-        for _ in range(5):
-            await asyncio.sleep(0)
+        await settle()
         may_receive.set()
         await ended.wait()
         assert received[90:] == [{"type": "websocket.disconnect", "code": 4000, "reason": "bye"}]

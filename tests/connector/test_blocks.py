@@ -12,7 +12,7 @@ import pytest
 from asgi_connector import ASGIRoutingConnector, faults
 from asgi_connector._injection.injections import Injection
 from asgi_connector._types import Receive, Scope, Send
-from tests.support.programs import try_python
+from tests.support.programs import pytest_arguments, try_python
 
 Call = Callable[[ASGIRoutingConnector], object]
 
@@ -149,7 +149,7 @@ def test_pytest_shows_the_warning_and_fails_where_warnings_are_errors(
 ) -> None:
     (tmp_path / "test_it.py").write_text(TEST)
     (tmp_path / "pytest.ini").write_text("[pytest]\nasyncio_default_fixture_loop_scope = function\n")
-    finished = try_python("-m", "pytest", *options, "-p", "no:cacheprovider", tmp_path)
+    finished = try_python(*pytest_arguments(tmp_path, *options, tmp_path))
     assert ("1 passed" in finished.stdout) is passes
     assert ("1 failed" in finished.stdout) is not passes
     place = tmp_path / "test_it.py"

@@ -16,6 +16,9 @@ from asgi_connector import ASGIApplicationConnector, ASGIConnectorError, ASGIRou
 from asgi_connector._types import Message, Receive, Scope, Send
 from tests.conftest import LOOPS, session_to
 from tests.support.raw import request_for
+from tests.support.reports import logged
+from tests.support.sessions import connector_of, fetch
+from tests.support.waiting import run_turns, settle
 
 ENOUGH = 10.0
 """A `shutdown_timeout` for apps that end by themselves. A test that waits for it sees its app cancelled."""
@@ -58,11 +61,6 @@ class Lingering:
             self.ended.set()
 
 
-async def fetch(session: ClientSession, url: str = "/", method: str = "GET") -> bytes:
-    async with session.request(method, url) as response:
-        return await response.read()
-
-
 async def in_flight(session: ClientSession, app: Lingering, url: str = "/") -> "asyncio.Task[bytes]":
     """A request whose app has started. Some tests do not check how it ends."""
     task = asyncio.create_task(fetch(session, url))
@@ -76,32 +74,12 @@ def closing(it: ClientSession | ASGIRoutingConnector) -> "asyncio.Future[None]":
     return asyncio.ensure_future(it.close())
 
 
-def connector_of(session: ClientSession) -> ASGIRoutingConnector:
-    assert isinstance(session.connector, ASGIRoutingConnector)
-    return session.connector
-
-
 def is_closed(it: ClientSession | ASGIRoutingConnector) -> bool:
     return it.closed
 
 
-async def some_turns() -> None:
-    """Give whatever could happen without us the chance to."""
-    for _ in range(20):
-        await asyncio.sleep(0)
-
-
 def others() -> set["asyncio.Task[Any]"]:
     return {task for task in asyncio.all_tasks() if task is not asyncio.current_task()}
-
-
-def logged(caplog: pytest.LogCaptureFixture) -> list[tuple[int, str]]:
-    """Whatever the package logged that anybody should see."""
-    return [
-        (record.levelno, record.getMessage())
-        for record in caplog.records
-        if record.name == "asgi_connector" and record.levelno > logging.DEBUG
-    ]
 
 
 # What a running app sees, and what its client gets.
@@ -115,7 +93,7 @@ async def test_a_running_app_sees_the_disconnect_and_ends_by_itself(caplog: pyte
         await receive()
         started.set()
         steps.append(await receive())
-        await some_turns()
+        await run_turns(20)
         await answer(send, b"to nobody")
         steps.append("committed")
 
@@ -141,7 +119,7 @@ async def test_an_app_that_is_blocked_in_send_wakes_up() -> None:
 
     async with session_to(app, shutdown_timeout=ENOUGH) as session, session.get("/"):
         await blocked.wait()
-        await some_turns()
+        await settle()
         assert sent == []
         await session.close()
         assert sent == ["the rest"]
@@ -171,7 +149,7 @@ async def test_a_client_that_reads_the_body_gets_an_error(headers: list[tuple[by
         assert await response.content.read(4) == b"part"
         if reads == "already":
             reading = asyncio.create_task(response.read())
-            await some_turns()
+            await settle()
             await session.close()
         else:
             await session.close()
@@ -259,7 +237,7 @@ async def test_an_app_whose_client_left_before_has_as_long() -> None:
         request.cancel()
         await asyncio.wait({request})
         close = closing(session)
-        await some_turns()
+        await settle()
         assert not close.done()
         app.may_end.set()
         await close
@@ -294,7 +272,7 @@ def test_shutdown_timeout_counts_from_when_the_client_left(caplog: pytest.LogCap
             close = closing(session)
             await overdue.ended.wait()
             assert overdue.was_cancelled
-            await some_turns()
+            await settle()
             assert not close.done()
             in_time.may_end.set()
             await close
@@ -318,7 +296,7 @@ async def test_apps_may_end_in_any_order_while_they_are_waited_for(
         requests = [await in_flight(session, app, f"http://{n}.internal/") for n, app in enumerate(apps)]
         close = closing(session)
         for n in order:
-            await some_turns()
+            await settle()
             assert not close.done()
             apps[n].may_end.set()
             await apps[n].ended.wait()
@@ -357,7 +335,7 @@ async def test_a_cancelled_app_is_waited_for_while_it_cleans_up() -> None:
         try:
             await asyncio.Event().wait()
         finally:
-            await some_turns()
+            await run_turns(20)
             cleaned_up.append("rolled back")
 
     async with session_to(app, shutdown_timeout=0) as session:
@@ -418,7 +396,7 @@ async def test_an_app_that_goes_on_though_it_was_cancelled_does_not_hold_up_clos
             may_end.set()
         await ended.wait()
         await asyncio.wait({request})
-        await some_turns()
+        await settle()
 
 
 # Background tasks, after a complete response.
@@ -429,7 +407,7 @@ async def test_closing_waits_for_background_tasks_of_answered_requests(caplog: p
     async with session_to(app, shutdown_timeout=ENOUGH) as session:
         assert await fetch(session) == b"done"
         close = closing(session)
-        await some_turns()
+        await settle()
         assert not close.done()
         app.may_end.set()
         await close
@@ -465,7 +443,7 @@ async def test_a_background_task_on_a_connection_that_serves_the_next_request_is
         close = closing(session)
         apps[1].may_end.set()
         await apps[1].ended.wait()
-        await some_turns()
+        await settle()
         assert not close.done()
         apps[0].may_end.set()
         await close
@@ -493,7 +471,7 @@ async def test_concurrent_calls_of_close_all_wait_for_the_running_app() -> None:
         connector = connector_of(session)
         request = await in_flight(session, app)
         closes = [closing(session), closing(connector), closing(connector)]
-        await some_turns()
+        await settle()
         assert [close.done() for close in closes] == [False] * 3
         assert not is_closed(connector)
         app.may_end.set()
@@ -512,7 +490,7 @@ async def test_a_cancelled_close_cancels_the_apps_at_once_and_closes_all_the_sam
         connector = connector_of(session)
         requests = [await in_flight(session, app, f"http://{n}.internal/") for n, app in enumerate(apps)]
         close = closing(session)
-        await some_turns()
+        await settle()
         close.cancel()
         with pytest.raises(asyncio.CancelledError):
             await close
@@ -541,7 +519,7 @@ async def test_cancelling_one_of_two_concurrent_closes_ends_the_other_too() -> N
         connector = connector_of(session)
         request = await in_flight(session, app)
         first, second = closing(connector), closing(connector)
-        await some_turns()
+        await settle()
         first.cancel()
         with pytest.raises(asyncio.CancelledError):
             await first
@@ -605,7 +583,7 @@ async def test_close_from_inside_an_app_starts_the_closing_and_does_not_wait_for
         await close(connector, session)
         steps.append("went on")
         steps.append(await receive())
-        await some_turns()
+        await run_turns(20)
         steps.append("ended")
 
     async with session_to(app, shutdown_timeout=ENOUGH) as session:
@@ -631,7 +609,7 @@ async def test_close_from_an_app_that_another_app_has_called_waits_for_neither(
 
     async def inner(scope: Scope, receive: Receive, send: Send) -> None:
         await close(connector, session)
-        await some_turns()
+        await run_turns(20)
         steps.append("inner ended")
 
     async with session_to({"app.internal": outer, "inner.internal": inner}, shutdown_timeout=ENOUGH) as session:
@@ -690,7 +668,7 @@ def test_close_in_the_first_step_of_an_app_works_with_eager_tasks_too() -> None:
     async def main() -> None:
         async def app(scope: Scope, receive: Receive, send: Send) -> None:
             await connector.close()
-            await some_turns()
+            await run_turns(20)
             steps.append(await receive())
 
         async with session_to(app, shutdown_timeout=ENOUGH) as session:
@@ -862,10 +840,10 @@ async def test_the_finalisers_close_in_the_middle_of_a_closing_is_harmless() -> 
         connector = connector_of(session)
         request = await in_flight(session, app)
         close = closing(session)
-        await some_turns()
+        await settle()
         connector._close()
         assert is_closed(connector)
-        await some_turns()
+        await settle()
         assert not close.done()
         app.may_end.set()
         await close
@@ -997,7 +975,7 @@ async def test_nothing_connects_while_the_connector_closes() -> None:
             await fetch(session, "http://hello.internal/")
         with pytest.raises(ClientConnectionError, match="Connector is closed"):
             connector.mount("late.internal", hello)
-        await some_turns()
+        await settle()
         with pytest.raises(ClientConnectionError, match="Connector is closed"):
             await fetch(session, "http://hello.internal/")
         app.may_end.set()
@@ -1043,7 +1021,7 @@ async def test_a_request_that_is_connecting_when_the_closing_begins_is_refused(h
             request = asyncio.create_task(traced.request(method, "http://app.internal/refused"))
             await halt.reached.wait()
             close = closing(session)
-            await some_turns()
+            await settle()
             halt.may_go_on.set()
             with pytest.raises(ClientConnectionError):
                 await request
@@ -1143,7 +1121,7 @@ async def test_a_close_that_is_cancelled_when_all_is_closed_is_cancelled() -> No
         close = closing(connector)
         assert connector._closing.task is not None
         connector._closing.task.add_done_callback(lambda _: close.cancel())
-        await some_turns()
+        await settle()
         app.may_end.set()
         with pytest.raises(asyncio.CancelledError):
             await close
@@ -1162,8 +1140,7 @@ async def test_clients_that_have_just_been_told_to_continue_get_a_connection_err
 
     async with session_to(app) as session:
         requests = [asyncio.create_task(fetch_expecting_to_continue(session)) for _ in range(6)]
-        for _ in range(turns):
-            await asyncio.sleep(0)
+        await run_turns(turns)
         await session.close()
         for result in await asyncio.gather(*requests, return_exceptions=True):
             assert isinstance(result, ClientConnectionError) or str(result) == "Session is closed"

@@ -24,6 +24,8 @@ from aiohttp import (
 from asgi_connector import ASGIRoutingConnector, UnmountedHostError
 from asgi_connector._types import Receive, Scope, Send
 from tests.conftest import session_to
+from tests.support.sessions import connector_of, fetch
+from tests.support.waiting import settle
 
 
 @dataclass
@@ -136,23 +138,8 @@ class App:
         await send({"type": "http.response.body", "body": b"app " + scope["path"].encode()})
 
 
-async def fetch(session: ClientSession, url: str, timeout: ClientTimeout | None = None) -> bytes:
-    async with session.get(url, timeout=timeout or ClientTimeout(10)) as response:
-        return await response.read()
-
-
-def connector_of(session: ClientSession) -> ASGIRoutingConnector:
-    assert isinstance(session.connector, ASGIRoutingConnector)
-    return session.connector
-
-
 def is_closed(connector: BaseConnector) -> bool:
     return connector.closed
-
-
-async def some_turns() -> None:
-    for _ in range(20):
-        await asyncio.sleep(0)
 
 
 def pooled_hosts(connector: BaseConnector) -> list[str]:
@@ -298,7 +285,7 @@ async def test_the_limits_of_the_fallback_hold_there_and_not_here(
         requests = [asyncio.create_task(fetch(session, f"{fallback.origin}/held/{n}")) for n in range(3)]
         assert await fallback.service.held.get() == "/held/0"
         with pytest.raises(ConnectionTimeoutError):
-            await fetch(session, f"{fallback.origin}/", ClientTimeout(connect=0.01))
+            await fetch(session, f"{fallback.origin}/", timeout=ClientTimeout(connect=0.01))
         assert await asyncio.gather(*(fetch(session, "/") for _ in range(5))) == [b"app /"] * 5
         assert fallback.service.requests == ["/held/0"]
         fallback.service.may_answer.set()
@@ -400,7 +387,7 @@ async def test_nothing_goes_to_a_fallback_that_stays_open_once_we_are_closing(
         request = asyncio.create_task(fetch(session, "/held"))
         await here.held.get()
         closing = asyncio.ensure_future(connector.close())
-        await some_turns()
+        await settle()
         with pytest.raises(ClientConnectionError, match="Connector is closed"):
             await fetch(session, f"{fallback.origin}/")
         assert fallback.service.requests == []
@@ -426,7 +413,7 @@ async def test_the_fallback_is_closed_last_so_that_an_app_can_finish_what_it_get
         request = asyncio.create_task(fetch(session, "/"))
         await fallback.service.held.get()
         closing = asyncio.create_task(session.close())
-        await some_turns()
+        await settle()
         assert not is_closed(fallback.connector)
         fallback.service.may_answer.set()
         await closing
@@ -463,7 +450,7 @@ async def test_a_close_that_is_cancelled_closes_the_fallback_too(kind: str, tmp_
         request = asyncio.create_task(fetch(session, "/held"))
         await here.held.get()
         closing = asyncio.create_task(session.close())
-        await some_turns()
+        await settle()
         closing.cancel()
         with pytest.raises(asyncio.CancelledError):
             await closing

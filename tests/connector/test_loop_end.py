@@ -20,6 +20,8 @@ from asgi_connector._types import Receive, Scope, Send
 from tests.conftest import LOOPS, session_to
 from tests.support.programs import run_until_interrupted
 from tests.support.reports import Reports, records
+from tests.support.sessions import fetch
+from tests.support.waiting import settle
 
 every_loop = pytest.mark.parametrize("new_loop", LOOPS.values(), ids=LOOPS)
 
@@ -64,30 +66,27 @@ async def raw(scope: Scope, receive: Receive, send: Send) -> None:
     await asyncio.Event().wait()
 
 
-async def get(session: aiohttp.ClientSession, url: str) -> bytes:
-    async with session.get(url) as response:
-        return await response.read()
-
-
 async def open_much(**settings: Any) -> list[Any]:
     """A session that is not closed, with requests of many kinds in flight."""
     connector = ASGIRoutingConnector({"raw.internal": raw, "framework.internal": framework()}, **settings)
     session = aiohttp.ClientSession(connector=connector)
-    opened: list[Any] = [session, await get(session, "http://raw.internal/background")]
+    opened: list[Any] = [session, await fetch(session, "http://raw.internal/background")]
     for host in ("raw.internal", "framework.internal"):
         opened.append(await session.ws_connect(f"http://{host}/chat"))
-        opened.append(asyncio.create_task(get(session, f"http://{host}/hang")))
+        opened.append(asyncio.create_task(fetch(session, f"http://{host}/hang")))
     opened.append(await session.get("http://raw.internal/body"))
     opened.append(asyncio.create_task((await session.ws_connect("http://raw.internal/chat")).receive()))
-    for _ in range(20):
-        await asyncio.sleep(0)
+    await settle()
     return opened
 
 
 def assert_only_the_session_is_reported(caplog: pytest.LogCaptureFixture) -> None:
     assert records(caplog) == []
     messages = [record.getMessage().splitlines()[0] for record in caplog.records if record.levelno > logging.INFO]
-    assert set(messages) <= {f"Unclosed {what}" for what in ("client session", "connector", "connection")}, messages
+    left = ["client session", "connector", "connection"]
+    if sys.flags.dev_mode:
+        left.append("response")  # aiohttp reports it in the debug mode of the loop
+    assert set(messages) <= {f"Unclosed {what}" for what in left}, messages
     assert messages, "that the session was not closed has to be said"
     assert messages.count("Unclosed client session") <= 1, messages  # none if the connector is collected first
 
@@ -168,15 +167,14 @@ def test_cleaning_up_while_the_loop_ends_reports_nothing(caplog: pytest.LogCaptu
         connector = ASGIRoutingConnector({"framework.internal": framework(), "raw.internal": raw})
         async with connector, aiohttp.ClientSession(connector=connector) as session:
             started.set()
-            await get(session, "http://raw.internal/polite")
+            await fetch(session, "http://raw.internal/polite")
 
     async def main() -> None:
         started = asyncio.Event()
         task = asyncio.create_task(worker(started))
         task.add_done_callback(ends.append)
         await started.wait()
-        for _ in range(20):
-            await asyncio.sleep(0)
+        await settle()
 
     for _ in range(10):  # the order in which tasks are cancelled varies
         asyncio.run(main())
@@ -193,7 +191,7 @@ def test_a_request_that_is_made_while_the_loop_ends_is_answered() -> None:
         try:
             await asyncio.Event().wait()
         finally:
-            calls = [get(session, "http://raw.internal/late") for _ in range(2)]
+            calls = [fetch(session, "http://raw.internal/late") for _ in range(2)]
             results.extend(await asyncio.gather(*calls, return_exceptions=True))
 
     async def late(scope: Scope, receive: Receive, send: Send) -> None:
@@ -225,18 +223,17 @@ def test_a_startup_that_the_end_of_the_loop_cancels_is_no_failure_of_the_app(cap
         await asyncio.Event().wait()
 
     async def worker(session: aiohttp.ClientSession) -> None:
-        starting = asyncio.ensure_future(get(session, "http://app.internal/"))
+        starting = asyncio.ensure_future(fetch(session, "http://app.internal/"))
         try:
             await asyncio.Event().wait()
         finally:
-            ends = await asyncio.gather(starting, get(session, "http://app.internal/"), return_exceptions=True)
+            ends = await asyncio.gather(starting, fetch(session, "http://app.internal/"), return_exceptions=True)
             results.extend(map(repr, ends))  # their tracebacks would keep the session
 
     async def main() -> list[Any]:
         session = aiohttp.ClientSession(connector=ASGIRoutingConnector({"app.internal": starts_slowly}))
         task = asyncio.create_task(worker(session))
-        for _ in range(20):
-            await asyncio.sleep(0)
+        await settle()
         return [session, task]
 
     run_and_forget(lambda: asyncio.run(main()))
@@ -315,13 +312,13 @@ async def closes_its_session() -> None:
     connector = ASGIRoutingConnector({"framework.internal": framework(), "raw.internal": raw})
     async with connector, aiohttp.ClientSession(connector=connector) as session:
         asyncio.get_running_loop().call_later(0.05, lambda: INTERRUPT)
-        await get(session, "http://raw.internal/polite")
+        await fetch(session, "http://raw.internal/polite")
 
 
 async def is_interrupted_twice() -> None:
     connector = ASGIRoutingConnector({"raw.internal": raw}, shutdown_timeout=60)
     async with connector, aiohttp.ClientSession(connector=connector) as session:
-        await get(session, "http://raw.internal/background")
+        await fetch(session, "http://raw.internal/background")
         asyncio.get_running_loop().call_later(0.05, lambda: INTERRUPT)
         asyncio.get_running_loop().call_later(0.15, lambda: INTERRUPT)
         await asyncio.Event().wait()

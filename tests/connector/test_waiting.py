@@ -19,6 +19,7 @@ from asgi_connector._tasks import where_it_waits
 from asgi_connector._types import Receive, Scope, Send
 from tests.conftest import session_to
 from tests.support.reports import records
+from tests.support.waiting import until
 
 NEVER = 3600.0
 
@@ -32,8 +33,7 @@ def soon(monkeypatch: pytest.MonkeyPatch) -> None:
 async def warned(caplog: pytest.LogCaptureFixture) -> str:
     """Wait for a warning, and return its text."""
     async with asyncio.timeout(5):
-        while not records(caplog):  # noqa: ASYNC110 (nothing tells of a record)
-            await asyncio.sleep(0)
+        await until(lambda: records(caplog))
     (record,) = records(caplog)
     assert record.levelno == logging.WARNING
     return record.getMessage()

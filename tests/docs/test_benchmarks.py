@@ -10,6 +10,8 @@ from tests.benchmarks.contenders import CONTENDERS
 from tests.benchmarks.scenarios import SCENARIOS
 from tests.support.programs import run_python
 
+pytestmark = pytest.mark.docs
+
 ROW = re.compile(r"\| (?P<title>[^|]+) \| [\d.]+ \| (?P<ratio>[\d.]+|-) \| [^|]+ \|")
 
 

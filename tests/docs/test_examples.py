@@ -7,6 +7,8 @@ import pytest
 
 from tests.support.programs import ROOT, run_python
 
+pytestmark = pytest.mark.docs
+
 # What each example is to print, in this order: regular expressions, each of which is found in a line of its own.
 TELLING_LINES = {
     "single_app.py": [

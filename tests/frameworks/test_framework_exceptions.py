@@ -40,6 +40,8 @@ from tests.conftest import session_to
 from tests.support.django_project import django_app_of
 from tests.support.reports import Reports
 
+pytestmark = pytest.mark.frameworks
+
 ERROR = LookupError("no such user")
 
 

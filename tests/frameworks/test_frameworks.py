@@ -23,6 +23,8 @@ from asgi_connector import LifespanError
 from tests.conftest import session_to
 from tests.support.django_project import django_app_of
 
+pytestmark = pytest.mark.frameworks
+
 Log = list[str]
 
 

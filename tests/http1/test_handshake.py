@@ -16,6 +16,7 @@ from asgi_connector._http1.request import BadRequest, Fields, RequestLine, parse
 from asgi_connector._http1.response import build_upgrade_head
 from asgi_connector._types import Message, Receive, Scope, Send
 from tests.conftest import session_to
+from tests.support.effort import examples
 from tests.support.flow import KIB, MIB, until_it_stops
 from tests.support.frames import (
     ACCEPT,
@@ -582,7 +583,7 @@ pieces = st.sampled_from(
 
 
 @given(st.lists(pieces | st.binary(max_size=8), max_size=30).map(b"".join), st.sampled_from(["GET", "POST", "HEAD"]))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 def test_no_bytes_make_anything_but_a_handshake_or_a_refusal(block: bytes, method: str) -> None:
     try:
         handshake = read_handshake(RequestLine(method, b"/", "1.1"), parse_fields(block))
@@ -606,7 +607,7 @@ def test_no_bytes_make_anything_but_a_handshake_or_a_refusal(block: bytes, metho
         max_size=3,
     )
 )
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 def test_no_offer_of_extensions_keeps_a_handshake_from_being_answered(values: list[bytes]) -> None:
     handshake = offered(*values)
     head = accept_head(handshake, None, [])

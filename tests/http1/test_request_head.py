@@ -20,6 +20,7 @@ from asgi_connector._http1.request import (
     parse_fields,
     parse_request_line,
 )
+from tests.support.effort import examples
 
 TOKEN_BYTES = frozenset(b"!#$%&'*+-.^_`|~0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz")
 EVERY_BYTE = [bytes([value]) for value in range(256)]
@@ -464,7 +465,7 @@ def cut_up(draw: st.DrawFn, data: bytes) -> list[bytes]:
 
 
 @given(st.data(), st.lists(st.binary(min_size=1, max_size=40), max_size=5), st.binary(max_size=20))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 def test_chunks_are_decoded_wherever_they_are_cut(data: st.DataObject, chunks: list[bytes], follower: bytes) -> None:
     reader = ChunkedReader()
     pieces = data.draw(cut_up(in_chunks(*chunks) + follower))
@@ -473,7 +474,7 @@ def test_chunks_are_decoded_wherever_they_are_cut(data: st.DataObject, chunks: l
 
 
 @given(st.data(), st.binary(min_size=1, max_size=80), st.binary(max_size=20))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 def test_a_known_length_is_counted_wherever_the_bytes_are_cut(
     data: st.DataObject, body: bytes, follower: bytes
 ) -> None:
@@ -483,7 +484,7 @@ def test_a_known_length_is_counted_wherever_the_bytes_are_cut(
 
 
 @given(st.data(), st.binary(max_size=60))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 def test_what_is_refused_does_not_depend_on_where_it_is_cut(data: st.DataObject, noise: bytes) -> None:
     wire = data.draw(st.sampled_from([b"", b"1\r\na", b"1\r\na\r\n", b"0\r\n"])) + noise
 
@@ -624,7 +625,7 @@ def well_formed(draw: st.DrawFn) -> bytes:
 
 
 @given(well_formed())
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 async def test_what_aiohttp_writes_is_read_as_aiohttp_reads_it(data: bytes) -> None:
     assert compare(data + NEXT_REQUEST) == NEXT_REQUEST
 
@@ -714,7 +715,7 @@ def hostile(draw: st.DrawFn) -> bytes:
 
 
 @given(hostile(), st.sampled_from([b"", NEXT_REQUEST]))
-@settings(max_examples=600, deadline=None)
+@settings(max_examples=examples(600), deadline=None)
 @example(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", b"")
 @example(b"MADE-UP / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n", NEXT_REQUEST)
 @example(b"GET / HTTP/1.0\r\n\r\n", b"")

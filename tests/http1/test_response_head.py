@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from asgi_connector import ASGIProtocolError
 from asgi_connector._http1.response import Framing, build_head, plain_response
+from tests.support.effort import examples
 
 TOKEN = b"!#$%&'*+-.^_`|~0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 VALUE = bytes([0x09, *range(0x20, 0x7F), *range(0x80, 0x100)])
@@ -325,7 +326,7 @@ values = st.one_of(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 @given(
     headers=st.lists(st.tuples(names, values), max_size=5),
     method=st.sampled_from(["GET", "HEAD"]),

@@ -41,6 +41,7 @@ from asgi_connector._network.transport import MemoryTransport
 from asgi_connector._types import Message, Receive, Scope, Send
 from tests.conftest import session_to
 from tests.support.servers import HYPERCORN, IN_PROCESS, App, serving, waits
+from tests.support.waiting import until
 
 if sys.platform == "linux":
     from tests.support.relay import LOCALHOST, Relay, never_accepting, refusing
@@ -325,11 +326,6 @@ async def test_a_reset_under_a_client_that_goes_on_writing_is_what_it_is_on_a_re
     assert 0 < real <= in_process  # a server may lose bytes that it has read ahead
     assert outcomes[0] == outcomes[1]
     assert outcomes[0]._replace(text="") == (RESET, "", b"", 1)
-
-
-async def until(holds: Callable[[], bool]) -> None:
-    while not holds():  # noqa: ASYNC110 (nothing tells; it is the next turn, and then the first byte's time)
-        await asyncio.sleep(0)
 
 
 def server_end(session: aiohttp.ClientSession) -> MemoryTransport:

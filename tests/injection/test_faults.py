@@ -7,7 +7,7 @@ import functools
 import random
 import socket
 from collections.abc import AsyncIterator, Callable, Coroutine
-from typing import Any, ParamSpec, cast
+from typing import Any, ParamSpec
 
 import aiohttp
 import looptime
@@ -20,6 +20,7 @@ from asgi_connector._types import Message, Receive, Scope, Send
 from tests.conftest import session_to
 from tests.support.flow import BOUND, KIB, new_piece, until_it_stops
 from tests.support.leaks import no_task_and_no_timer_is_left
+from tests.support.sessions import connector_of, fetch
 
 P = ParamSpec("P")
 
@@ -115,10 +116,6 @@ class App:
                 await send({"type": "websocket.send", "text": message["text"]})
 
 
-def connector_of(session: ClientSession) -> ASGIRoutingConnector:
-    return cast(ASGIRoutingConnector, session.connector)
-
-
 def inject(session: ClientSession, fault: faults.Fault, **settings: Any) -> Any:
     return connector_of(session).inject("app.internal", fault, **settings)
 
@@ -131,11 +128,6 @@ def transports(of: ClientSession | ASGIRoutingConnector) -> list[MemoryTransport
         if connection.client.connected:
             found += [connection.transport.peer, connection.transport]
     return found
-
-
-async def get(session: ClientSession, url: str = "/", **settings: Any) -> bytes:
-    async with session.get(url, **settings) as response:
-        return await response.read()
 
 
 async def post(session: ClientSession, data: Any = b"abcdef", **settings: Any) -> bytes:
@@ -164,7 +156,7 @@ async def test_a_connection_is_refused(method: str, pooled: bool) -> None:
     app = App()
     async with session_to(app) as session:
         if pooled:
-            await get(session)
+            await fetch(session)
         with (
             connector_of(session).record() as journal,
             inject(session, faults.Refuse()) as block,
@@ -195,7 +187,7 @@ async def test_there_is_no_such_host() -> None:
             inject(session, faults.Unresolvable()),
             pytest.raises(aiohttp.ClientConnectorDNSError) as caught,
         ):
-            await get(session)
+            await fetch(session)
         error = caught.value
         assert isinstance(error.os_error, socket.gaierror)
         assert error.os_error.errno == socket.EAI_NONAME
@@ -223,17 +215,17 @@ NO_CONNECTION = [faults.Refuse(), faults.Unresolvable(), faults.Hang(on="connect
 @pytest.mark.parametrize("fault", NO_CONNECTION, ids=repr)
 async def test_idle_connections_end_when_no_new_one_can_be_had(fault: faults.Fault) -> None:
     async with session_to({"app.internal": App(), "other.internal": App()}) as session:
-        await get(session)
-        await get(session, "http://other.internal/")
+        await fetch(session)
+        await fetch(session, "http://other.internal/")
         connector = connector_of(session)
         with connector.inject("app.internal", fault, allow_unused=True), connector.record() as inside:
             await asyncio.sleep(0)
             assert [connection.address.host for connection in connector._services.in_flight.connections] == [
                 "other.internal"
             ]
-            await get(session, "http://other.internal/")
+            await fetch(session, "http://other.internal/")
         with connector.record() as after:
-            await get(session)
+            await fetch(session)
         assert [exchange.reused for exchange in inside] == [True]
         assert [exchange.reused for exchange in after] == [False]
 
@@ -294,7 +286,7 @@ async def test_an_app_is_not_started_for_an_answer_that_is_not_its_own() -> None
             async with session.get("/") as response:
                 assert response.status == 503
         assert events == []
-        assert await get(session) == BODY
+        assert await fetch(session) == BODY
         assert events == ["lifespan", "http"]
 
 
@@ -307,7 +299,7 @@ async def test_an_app_is_not_started_where_there_is_no_connection(fault: faults.
 
     async with session_to(app, lifespan="auto") as session:
         with inject(session, fault), pytest.raises(aiohttp.ClientConnectorError):
-            await get(session)
+            await fetch(session)
         assert events == []
 
 
@@ -491,7 +483,7 @@ async def test_so_much_of_a_body_arrives_and_then_it_fails(
         else:
             assert isinstance(error, aiohttp.ClientPayloadError | aiohttp.ClientOSError)
             assert (exchange.state, exchange.error) == ("failed", error)
-        assert await get(session) == BODY
+        assert await fetch(session) == BODY
 
 
 @pytest.mark.parametrize("fault", CUT)
@@ -516,7 +508,7 @@ async def test_what_is_struck_once_before_the_response_is_healed_unseen_on_a_poo
 ) -> None:
     app = App()
     async with session_to(app) as session:
-        await get(session)
+        await fetch(session)
         with connector_of(session).record() as journal, inject(session, fault(on), times=1) as block:
             async with session.request(method, "/") as response:
                 assert response.status == 200
@@ -662,7 +654,7 @@ async def test_a_client_that_has_given_up_meanwhile_has_still_sent_its_request()
         assert app.body == b"abcdef"
         assert journal[0].state == "abandoned"
         assert isinstance(journal[0].error, aiohttp.SocketTimeoutError)
-        assert await get(session) == BODY
+        assert await fetch(session) == BODY
 
 
 @in_virtual_time
@@ -676,7 +668,7 @@ async def test_an_app_whose_answer_hangs_is_not_told_that_its_client_has_given_u
                     pass
             await app.gone.wait()
             assert now() == 2
-        assert await get(session) == BODY
+        assert await fetch(session) == BODY
 
 
 @in_virtual_time
@@ -724,7 +716,7 @@ async def test_a_connection_that_is_not_answered_times_out(
 async def test_a_connection_that_is_not_answered_is_when_the_block_ends() -> None:
     app = App()
     async with session_to(app) as session:
-        await get(session)
+        await fetch(session)
         with connector_of(session).record() as journal:
             with inject(session, faults.Hang(on="connect")):
                 request = asyncio.create_task(post(session))
@@ -847,7 +839,7 @@ async def test_latency_is_late_and_not_slow() -> None:
 
     async with session_to(app) as session:
         with inject(session, faults.Latency(1)):
-            assert len(await get(session)) == size
+            assert len(await fetch(session)) == size
         assert now() == 1
 
 
@@ -1025,7 +1017,7 @@ async def test_a_stream_that_is_open_is_cut_at_once(fault: type[Any]) -> None:
         assert (block.matched, block.affected) == (1, 1)
         assert (journal[0].state, journal[0].fault) == ("failed", fault())
         app.may_go_on.set()
-        assert await get(session) == BODY
+        assert await fetch(session) == BODY
 
 
 async def test_a_stream_that_is_open_hangs_until_the_block_ends() -> None:
@@ -1200,7 +1192,7 @@ async def test_of_two_cuts_the_nearer_one_is_what_happens(
 async def test_an_idle_connection_is_cut_and_is_not_a_request(fault: type[Any]) -> None:
     app = App()
     async with session_to(app) as session:
-        await get(session)
+        await fetch(session)
         with pytest.raises(AssertionError, match="has affected no request"), inject(session, fault()):
             pass
         await asyncio.sleep(0)
@@ -1213,7 +1205,7 @@ async def test_an_idle_connection_is_cut_and_is_not_a_request(fault: type[Any]) 
 @pytest.mark.parametrize("fault", [faults.Hang(), faults.Latency(1), faults.Throttle(1)], ids=repr)
 async def test_an_idle_connection_stays_where_nothing_is_cut(fault: faults.Fault) -> None:
     async with session_to(App()) as session:
-        await get(session)
+        await fetch(session)
         with inject(session, fault, allow_unused=True):
             pass
         with connector_of(session).record() as journal:
@@ -1405,7 +1397,7 @@ async def test_a_request_that_does_not_match_is_unharmed_on_the_connection_of_on
     async with session_to(app) as session:
         with connector_of(session).record() as journal, inject(session, faults.Throttle(1e9), method="POST"):
             assert await post(session) == BODY
-            assert await get(session) == BODY
+            assert await fetch(session) == BODY
             assert all(transport.medium is None for transport in transports(session))
         assert [exchange.fault for exchange in journal] == [faults.Throttle(1e9), None]
         assert [exchange.reused for exchange in journal] == [False, True]
@@ -1526,14 +1518,14 @@ async def test_what_is_drawn_for_a_request_depends_on_its_start_and_not_on_when_
             latency = faults.Latency(1, jitter=1)
             with connector_of(session).record() as journal, inject(session, latency, probability=0.5, seed=3):
                 with inject(session, faults.Hang(on="connect"), path="/0") as hang:
-                    first = asyncio.create_task(get(session, "/0"))
+                    first = asyncio.create_task(fetch(session, "/0"))
                     await until_it_stops(lambda: hang.affected)
                     if waits:
                         for number in range(1, 10):
-                            await get(session, f"/{number}")
+                            await fetch(session, f"/{number}")
                 if not waits:
                     for number in range(1, 10):
-                        await get(session, f"/{number}")
+                        await fetch(session, f"/{number}")
                 assert await first == BODY
         assert [exchange.path for exchange in journal] == [f"/{number}" for number in range(10)]
         found.append([(each.fault is latency, round(each.duration, 4)) for each in journal[1:]])

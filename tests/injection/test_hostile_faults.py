@@ -26,8 +26,11 @@ from asgi_connector._network.flow import HIGH_WATER
 from asgi_connector._network.transport import MemoryTransport
 from asgi_connector._types import Message, Receive, Scope, Send
 from tests.conftest import LOOPS
+from tests.support.effort import examples
+from tests.support.flow import content
+from tests.support.waiting import settle
 
-MAX_EXAMPLES: Final = 200
+MAX_EXAMPLES: Final = examples(200)
 UNIT: Final = 0.001
 """The unit of times: a millisecond, for loops whose clock does not jump."""
 SOON: Final = 30.0
@@ -200,12 +203,6 @@ class Result:
     def response_body(self) -> bytes:
         assert isinstance(self.case.app, Answer)
         return content(self.number + 100, sum(self.case.app.pieces))
-
-
-def content(number: int, size: int) -> bytes:
-    """A body that is no other one's."""
-    word = b"%d;" % number
-    return (word * (size // len(word) + 1))[:size]
 
 
 class Programmed:
@@ -639,8 +636,7 @@ async def check_that_all_is_well(
 
 
 async def check_that_nothing_is_left(connector: WatchedConnector) -> None:
-    for _ in range(4):
-        await asyncio.sleep(0)
+    await settle()
     tasks = asyncio.all_tasks() - {asyncio.current_task()}
     assert not tasks, tasks
     assert connector._services.in_flight.is_idle()

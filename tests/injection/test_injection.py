@@ -8,7 +8,7 @@ import random
 import re
 from decimal import Decimal
 from fractions import Fraction
-from typing import Any, cast, get_args
+from typing import Any, get_args
 
 import aiohttp
 import pytest
@@ -20,6 +20,7 @@ from tests.conftest import session_to
 from tests.support.flow import until_it_stops
 from tests.support.outside import Elsewhere, tcp_server
 from tests.support.programs import run_python
+from tests.support.sessions import connector_of
 
 # What a fault is.
 
@@ -224,10 +225,6 @@ class Gateway(Service):
 
 
 TEAPOT = faults.Respond(418)
-
-
-def connector_of(session: ClientSession) -> ASGIRoutingConnector:
-    return cast(ASGIRoutingConnector, session.connector)
 
 
 async def statuses(session: ClientSession, *urls: str, method: str = "GET") -> list[int]:

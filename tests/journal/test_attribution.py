@@ -34,6 +34,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 from asgi_connector import ASGIApplicationConnector, ASGIRoutingConnector, Exchange, Journal, faults
 from asgi_connector._types import ASGIApp, Receive, Scope, Send
 from tests.conftest import session_to
+from tests.support.waiting import run_turns
 
 T = TypeVar("T")
 Work = Callable[[], Coroutine[Any, Any, None]]
@@ -1209,11 +1210,6 @@ async def test_a_connection_that_was_recorded_before_does_not_lend_its_parent() 
 # Many calls at the same time.
 
 
-async def take_turns(turns: int) -> None:
-    for _ in range(turns):
-        await asyncio.sleep(0)
-
-
 class Tree:
     """Three services, and a fourth that is called after the response. Each request has an id in a header."""
 
@@ -1224,7 +1220,7 @@ class Tree:
         self.most = 0
 
     async def get(self, host: str, path: str, headers: dict[str, str]) -> None:
-        await take_turns(self.random.randrange(8))
+        await run_turns(self.random.randrange(8))
         async with self.session.get(f"http://{host}.internal{path}", headers=headers) as response:
             assert await response.text() == headers["x-id"]
 
@@ -1238,7 +1234,7 @@ class Tree:
             self.now -= 1
         elif service == "middle":
             await self.get("back", path, headers)
-        await take_turns(self.random.randrange(8))
+        await run_turns(self.random.randrange(8))
         await respond(send, headers["x-id"].encode())
         if service == "front":
             await self.get("audit", path, headers)
@@ -1302,7 +1298,7 @@ async def test_chains_are_the_same_where_services_fail_and_clients_leave() -> No
         host = dict(scope["headers"])[b"host"].decode()
         await receive()
         following = {"front.internal": "middle.internal", "middle.internal": "back.internal"}.get(host)
-        await take_turns(turns.randrange(8))
+        await run_turns(turns.randrange(8))
         if following is not None:
             call = asyncio.create_task(fetch(number, following))
             gone = asyncio.ensure_future(receive())

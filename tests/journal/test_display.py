@@ -14,17 +14,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from yarl import URL
 
-from asgi_connector import ASGIConnectorError, ASGIRoutingConnector, Journal, faults
+from asgi_connector import ASGIConnectorError, Journal, faults
 from asgi_connector._display import printable, repr_of, text_of
 from asgi_connector._types import ASGIApp, Receive, Scope, Send
 from tests.conftest import session_to
+from tests.support.effort import examples
+from tests.support.sessions import connector_of
 
 ODD = "\x1b[31mred\x1b[0m \x07\x9b\u202eevil\u2066\u200e\u2028\x85\ud800"
-
-
-def connector_of(session: aiohttp.ClientSession) -> ASGIRoutingConnector:
-    assert isinstance(session.connector, ASGIRoutingConnector)
-    return session.connector
 
 
 def is_plain(text: str) -> bool:
@@ -47,7 +44,7 @@ def test_what_a_terminal_could_obey_is_escaped(text: str, shown: str) -> None:
     assert printable(text) == shown
 
 
-@settings(max_examples=100, deadline=None, database=None)
+@settings(max_examples=examples(100), deadline=None, database=None)
 @given(st.text())
 def test_any_text_is_printable_then(text: str) -> None:
     assert printable(text).isprintable()

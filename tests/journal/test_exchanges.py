@@ -33,11 +33,14 @@ from asgi_connector import (
     UnmountedHostError,
     faults,
 )
-from asgi_connector._types import ASGIApp, Bytes, Message, Receive, Scope, Send
+from asgi_connector._types import ASGIApp, Message, Receive, Scope, Send
 from tests.conftest import session_to
 from tests.support.frames import ACCEPT, CONNECT
+from tests.support.messages import body, read_body
 from tests.support.outside import Elsewhere, tcp_server
 from tests.support.reports import Reports
+from tests.support.sessions import connector_of
+from tests.support.waiting import run_turns, settle, until
 
 T = TypeVar("T")
 
@@ -46,12 +49,6 @@ KIB = 1024
 
 class Boom(Exception):
     """An exception of an app."""
-
-
-def connector_of(session: aiohttp.ClientSession) -> ASGIRoutingConnector:
-    connector = session.connector
-    assert isinstance(connector, ASGIRoutingConnector)
-    return connector
 
 
 Recorded = tuple[aiohttp.ClientSession, Journal]
@@ -67,33 +64,14 @@ async def recording(
             yield session, journal
 
 
-async def read_body(receive: Receive) -> bytes:
-    body = bytearray()
-    while True:
-        message = await receive()
-        body += message["body"]
-        if not message["more_body"]:
-            return bytes(body)
-
-
 def start(status: int = 200, *headers: tuple[bytes, bytes]) -> Message:
     return {"type": "http.response.start", "status": status, "headers": headers}
-
-
-def body(data: Bytes = b"", *, more: bool = False) -> Message:
-    return {"type": "http.response.body", "body": data, "more_body": more}
 
 
 async def echo(scope: Scope, receive: Receive, send: Send) -> None:
     data = await read_body(receive)
     await send(start(201, (b"content-length", b"%d" % len(data)), (b"x-app", b"echo"), (b"x-app", b"twice")))
     await send(body(data))
-
-
-async def turn() -> None:
-    """Let everything happen that is due."""
-    for _ in range(20):
-        await asyncio.sleep(0)
 
 
 def ending(exchange: Exchange) -> tuple[str, int | None, BaseException | None]:
@@ -163,7 +141,7 @@ async def test_a_body_is_kept_up_to_its_bound(room: int, kept: int) -> None:
     async def pieces() -> AsyncIterator[bytes]:
         for piece in (b"0123", b"4567", b"89"):
             yield piece
-            await turn()
+            await settle()
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         await read_body(receive)
@@ -376,7 +354,7 @@ def test_time_is_that_of_the_loop_and_the_wall_clock_is_read_once() -> None:
             await send(start())
             loop.now += 0.25
             await send(body(b"x", more=True))
-            await turn()
+            await run_turns(20)
             loop.now += 10
             await send(body())
 
@@ -430,7 +408,7 @@ async def test_status_and_headers_are_there_before_the_end() -> None:
 
     async with recording(app, bodies=True) as (session, journal):
         asking = asyncio.create_task(session.request("GET", "/"))
-        await turn()
+        await settle()
         (exchange,) = journal
         assert ending(exchange) == ("running", None, None)
         assert not exchange.ended
@@ -572,7 +550,7 @@ async def test_what_an_app_raises_after_its_response_is_not_told() -> None:
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         await send(start())
         await send(body(b"done"))
-        await turn()
+        await run_turns(20)
         raise Boom
 
     loop = asyncio.get_running_loop()
@@ -581,8 +559,7 @@ async def test_what_an_app_raises_after_its_response_is_not_told() -> None:
     async with recording(app) as (session, journal):
         async with session.get("/") as response:
             await response.read()
-        while not reports:
-            await turn()
+        await until(lambda: reports)
         assert ending(journal[0]) == DONE
     loop.set_exception_handler(None)
 
@@ -622,7 +599,7 @@ async def test_a_body_that_ends_with_its_connection_is_told(fails: bool) -> None
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         await send(start())
         await send(body(b"half", more=True))
-        await turn()
+        await run_turns(20)
         if fails:
             raise problem
         await send(body(b"whole"))
@@ -654,7 +631,7 @@ async def test_a_response_before_the_end_of_the_upload_is_done() -> None:
     async with recording(app, bodies=True) as (session, journal):
         async with session.post("/", data=upload()) as response:
             assert response.status == 413
-        await turn()
+        await settle()
         assert ending(journal[0]) == ("done", 413, None)
         assert journal[0].request.body == b"half"
 
@@ -743,7 +720,7 @@ async def test_a_call_that_is_cancelled_is_abandoned(path: str, status: int | No
 
         asking = asyncio.create_task(ask())
         await app.arrived.wait()
-        await turn()
+        await settle()
         asking.cancel()
         with pytest.raises(asyncio.CancelledError):
             await asking
@@ -766,7 +743,7 @@ def test_a_call_that_takes_too_long_is_abandoned(limit: str, path: str, status: 
 
             asking = asyncio.create_task(ask())
             await app.arrived.wait()
-            await turn()
+            await settle()
             loop.now += 30
             with pytest.raises(TimeoutError) as caught:
                 await asking
@@ -790,7 +767,7 @@ async def test_a_call_whose_session_closes_is_abandoned(path: str, status: int |
 
         asking = asyncio.create_task(ask())
         await app.arrived.wait()
-        await turn()
+        await settle()
         await session.close()
         with pytest.raises(aiohttp.ClientError):
             await asking
@@ -949,7 +926,7 @@ async def test_a_call_that_is_cancelled_while_it_waits_for_a_connection_is_aband
     async with recording(app, limit=1) as (session, journal):
         async with session.get("/"):
             asking = asyncio.create_task(session.request("GET", "/"))
-            await turn()
+            await settle()
             assert [exchange.state for exchange in journal] == ["running", "running"]
             assert journal[1].reused is None
             asking.cancel()
@@ -1378,7 +1355,7 @@ async def test_a_websocket_whose_client_finds_a_fault_is_done_with_its_code() ->
         async with session.ws_connect("/", max_msg_size=4) as ws:
             assert (await ws.receive()).type is WSMsgType.ERROR
             assert ws.close_code == 1009
-        await turn()
+        await settle()
         assert journal[0].close_code == 1009
 
 
@@ -1500,7 +1477,7 @@ async def test_an_exchange_that_has_ended_keeps_nothing_of_the_client(
             async with aiohttp.ClientSession(tcp.url, connector=connector, middlewares=(note,)) as session:
                 await ask(session)
                 assert journal[0].ended
-                await turn()
+                await settle()
                 gc.collect()
                 assert [ref() for ref in gone] == [None, None]
     assert journal[0].status == 200
@@ -1512,7 +1489,7 @@ async def test_a_closed_connector_is_not_kept_by_its_journal() -> None:
             await ask_and_read(session)
         gone = weakref.ref(connector_of(session))
     del session
-    await turn()
+    await settle()
     gc.collect()
     assert gone() is None
     assert journal[0].state == "done"
@@ -1525,8 +1502,7 @@ class Losing(aiohttp.TCPConnector):
         connection = await super().connect(*args)
         protocol: Any = connection.protocol
         protocol.transport.abort()
-        while protocol.transport is not None:
-            await turn()
+        await until(lambda: protocol.transport is None)
         return connection
 
 
@@ -1573,7 +1549,7 @@ async def test_what_an_app_raises_when_the_exchange_has_ended_is_not_told() -> N
             await asyncio.wait([request])
             assert ending(journal[0]) == ("abandoned", None, None)
             fail.set()
-            await turn()
+            await settle()
         assert ending(journal[0]) == ("abandoned", None, None)
 
 
@@ -1595,7 +1571,7 @@ async def test_what_an_app_sends_too_much_is_not_told_of_the_request_after_its_o
     async with recording(app, bodies=True) as (session, journal):
         assert await post("/1") == b"ok"
         request = asyncio.create_task(post("/2"))
-        await turn()
+        await settle()
         assert not request.done()
         may_send.set()
         assert await request == b"ok"
@@ -1644,7 +1620,7 @@ async def test_a_connector_behind_another_one_hears_of_a_cut_as_the_other_does()
             async with session.get("http://x.internal/") as response:
                 assert ending(inner_journal[0]) == ending(outer_journal[0]) == ("running", 200, None)
                 with inner.inject("x.internal", faults.Reset()) as injected:
-                    await turn()
+                    await settle()
                     error = response.content.exception()  # which the client has not seen yet
                     assert isinstance(error, aiohttp.ClientPayloadError)
                     assert ending(inner_journal[0]) == ending(outer_journal[0]) == ("failed", 200, error)
@@ -1664,7 +1640,7 @@ async def test_a_service_that_is_unmounted_while_a_request_waits_has_not_answere
         connector = connector_of(session)
         with connector.inject("app.internal", faults.Hang(on="connect")):
             request = asyncio.create_task(session.get("http://app.internal/"))
-            await turn()
+            await settle()
             await connector.unmount("app.internal")
             if mounted_then is not None:
                 connector.mount(mounted_then, echo)
@@ -1746,15 +1722,15 @@ async def test_whoever_waits_looks_at_each_ended_exchange_once() -> None:
 
     async with recording(echo) as (session, journal):
         waiting = asyncio.create_task(journal.wait_for(where=is_meant, times=4, timeout=5))
-        await turn()
+        await settle()
         for number in range(4):
             async with session.get(f"/{number}"):
                 pass
-            await turn()
+            await settle()
             assert looked_at == list(range(number + 1))
         with connector_of(session).inject("app.internal", faults.Hang()):
             running = asyncio.create_task(session.get("/4"))
-            await turn()
+            await settle()
             assert looked_at == [0, 1, 2, 3]
         assert (await running).status == 201
         assert [exchange.number for exchange in await waiting] == [1, 2, 3, 4]
@@ -1818,7 +1794,7 @@ async def test_the_close_frame_of_an_app_counts_when_it_has_arrived(fault: type[
                 assert is_cut(exchange)
                 assert exchange.outcome.startswith("101 failed (Connection")
         await ws.close()
-        await turn()
+        await settle()
 
 
 @pytest.mark.parametrize("fault", CUTS)
@@ -1838,7 +1814,7 @@ async def test_a_client_whose_close_is_not_answered_has_failed(fault: type[Any],
             await ws.close(code=4000)
             assert ws.close_code == 1006
             assert is_cut(journal[0])
-        await turn()
+        await settle()
     assert codes == [1006 if on == "request" else 4000]
 
 
@@ -1848,7 +1824,7 @@ async def test_a_close_frame_that_hangs_until_the_client_leaves_has_not_arrived(
         with connector_of(session).inject("app.internal", faults.Hang(after=7)):
             ws = await greeted(session)
             await ws.send_str("go")
-            await turn()
+            await settle()
             (exchange,) = journal
             assert exchange.state == "running"
             if leave == "timeout and close":
@@ -1866,7 +1842,7 @@ async def test_a_close_frame_that_hangs_until_the_client_leaves_has_not_arrived(
                 assert ws.close_code == 1006
             assert ended(exchange) == ("abandoned", 101, 1006, None)
         await ws.close()
-        await turn()
+        await settle()
 
 
 @pytest.mark.parametrize("fault", [faults.Hang(after=7), faults.Latency(0.01), faults.Throttle(2000)])
@@ -1875,7 +1851,7 @@ async def test_a_close_frame_that_is_late_arrives(fault: faults.Fault) -> None:
         with connector_of(session).inject("app.internal", fault):
             ws = await greeted(session)
             await ws.send_str("go")
-            await turn()
+            await settle()
         message = await ws.receive()
         assert (message.type, message.data) == (WSMsgType.CLOSE, 4005)
         assert ended(journal[0]) == ("done", 101, 4005, None)
@@ -1890,7 +1866,7 @@ async def test_a_close_frame_that_the_client_has_not_read_yet_has_arrived() -> N
 
     async with recording(app) as (session, journal):
         ws = await greeted(session, autoclose=False)
-        await turn()
+        await settle()
         await session.close()
         assert ended(journal[0]) == ("done", 101, 4005, None)
         await ws.close()
@@ -1912,7 +1888,7 @@ async def test_an_app_that_closes_after_its_client_has_left_changes_nothing() ->
             await ws.close()
             assert ended(journal[0]) == ("abandoned", 101, 1006, None)
             may_close.set()
-            await turn()
+            await settle()
             assert ended(journal[0]) == ("abandoned", 101, 1006, None)
 
 
@@ -1943,7 +1919,7 @@ async def test_an_app_that_has_failed_is_told_by_its_close_frame_only_if_it_arri
                 assert ws.close_code == code
                 assert ended(journal[-1]) == ("failed", 101, code, problem)
             await ws.close()
-            await turn()
+            await settle()
 
 
 # Responses of the server itself.
@@ -2043,7 +2019,7 @@ async def test_an_idle_connection_of_the_fallback_may_be_reset(requests: int, re
         assert closed is not None
         server.reset()
         await asyncio.wait([closed])
-        await turn()
+        await settle()
         async with session.get(server.url) as response:  # for which the pool lets go of the connection that is lost
             await response.read()
         # asyncio reports an exception that was not retrieved when its future is freed.
@@ -2071,7 +2047,7 @@ async def test_a_connection_of_the_fallback_may_be_reset_in_a_request(when: str,
                     with pytest.raises(aiohttp.ClientError):
                         await response.read()
                 del response
-            await turn()
+            await settle()
             assert journal[0].state == "failed"
         gc.collect()
     assert reports.all == []

@@ -19,11 +19,14 @@ from hypothesis import strategies as st
 from jsonschema import Draft6Validator
 from yarl import URL
 
-from asgi_connector import ASGIRoutingConnector, Journal, faults
+from asgi_connector import Journal, faults
 from asgi_connector._journal.forms import read_form
 from asgi_connector._types import ASGIApp, Receive, Scope, Send
 from tests.conftest import session_to
+from tests.support.effort import examples
+from tests.support.messages import read_body
 from tests.support.outside import Elsewhere, tcp_server
+from tests.support.sessions import connector_of
 
 SCHEMA: Final = json.loads((Path(__file__).parent / "har-1.2.schema.json").read_text(encoding="utf-8"))
 VALIDATOR: Final = Draft6Validator(SCHEMA, format_checker=Draft6Validator.FORMAT_CHECKER)
@@ -50,21 +53,6 @@ def entry_of(journal: Journal, *, sensitive: bool = False) -> Entry:
 
 def header(part: Entry, name: str) -> list[str]:
     return [each["value"] for each in part["headers"] if each["name"].lower() == name]
-
-
-def connector_of(session: aiohttp.ClientSession) -> ASGIRoutingConnector:
-    assert isinstance(session.connector, ASGIRoutingConnector)
-    return session.connector
-
-
-async def read_body(receive: Receive) -> bytes:
-    body = b""
-    more = True
-    while more:
-        message = await receive()
-        body += message.get("body", b"")
-        more = message.get("more_body", False)
-    return body
 
 
 def answering(status: int = 200, headers: Headers = (), body: bytes = b"") -> ASGIApp:
@@ -834,7 +822,7 @@ async def test_a_malformed_form_is_read_as_well_as_possible(
         assert text == body
 
 
-@settings(max_examples=200, deadline=None, database=None)
+@settings(max_examples=examples(200), deadline=None, database=None)
 @given(
     content_type=st.sampled_from(
         [
@@ -947,7 +935,7 @@ def test_an_archive_is_valid_whatever_urls_and_headers_have_in_them(
 ) -> None:
     cases = 0
 
-    @settings(max_examples=200, deadline=None, database=None)
+    @settings(max_examples=examples(200), deadline=None, database=None)
     @given(
         host=st.sampled_from(["app.internal", "no.internal", "b\u00fccher.internal", "[::1]"]) | TEXT,
         path=TEXT,
@@ -979,7 +967,7 @@ def test_an_archive_is_valid_whatever_urls_and_headers_have_in_them(
                 cases += len(entries_of(journal, sensitive=sensitive))
 
     run()
-    assert cases > 100
+    assert cases > examples(200) // 4
     record_property("hostile cases", cases)
 
 
@@ -988,7 +976,7 @@ def test_a_secret_parameter_is_redacted_whatever_stands_around_it(
 ) -> None:
     cases = 0
 
-    @settings(max_examples=100, deadline=None, database=None)
+    @settings(max_examples=examples(100), deadline=None, database=None)
     @given(before=TEXT, after=TEXT, name=st.sampled_from(["token", "KEY", "client_secret", "%74oken"]))
     def run(before: str, after: str, name: str) -> None:
         nonlocal cases
@@ -1003,7 +991,7 @@ def test_a_secret_parameter_is_redacted_whatever_stands_around_it(
                 cases += len(journal)
 
     run()
-    assert cases > 100
+    assert cases > examples(100)
     record_property("hostile cases", cases)
 
 

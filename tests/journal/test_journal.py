@@ -10,10 +10,12 @@ import pytest
 import pytest_asyncio
 from yarl import URL
 
-from asgi_connector import ASGIRoutingConnector, Exchange, Journal, faults
+from asgi_connector import Exchange, Journal, faults
 from asgi_connector._types import Receive, Scope, Send
 from tests.conftest import session_to
 from tests.connector.test_loops import in_another_loop
+from tests.support.sessions import connector_of
+from tests.support.waiting import settle, until
 
 
 async def answer(send: Send, status: int = 200, body: bytes = b"") -> None:
@@ -42,22 +44,10 @@ class Held:
         await answer(send)
 
 
-def connector_of(session: aiohttp.ClientSession) -> ASGIRoutingConnector:
-    connector = session.connector
-    assert isinstance(connector, ASGIRoutingConnector)
-    return connector
-
-
 async def ask(session: aiohttp.ClientSession, url: str = "/", method: str = "GET") -> int:
     async with session.request(method, url) as response:
         await response.read()
         return response.status
-
-
-async def turn() -> None:
-    """Let everything happen that is due."""
-    for _ in range(20):
-        await asyncio.sleep(0)
 
 
 # Which calls are selected.
@@ -592,7 +582,7 @@ async def test_a_call_made_after_the_response_is_waited_for() -> None:
             await ask(session)
             waiting = asyncio.create_task(journal.wait_for("mail.internal", path="/send", timeout=None))
             await mail.arrived.get()
-            await turn()
+            await settle()
             assert not waiting.done()  # it has arrived, and not ended
             assert len(journal.assert_called("mail.internal", path="/send", times=1)) == 1
             mail.let_go("/send")
@@ -605,7 +595,7 @@ async def test_a_call_that_fails_has_ended_too() -> None:
     async with session_to(app) as session:
         with connector_of(session).record() as journal:
             waiting = asyncio.create_task(journal.wait_for("elsewhere.internal", timeout=None))
-            await turn()
+            await settle()
             with pytest.raises(aiohttp.ClientConnectorError) as caught:
                 await ask(session, "http://elsewhere.internal/")
             (refused,) = await waiting
@@ -623,7 +613,7 @@ async def test_as_many_calls_as_asked_for_are_waited_for() -> None:
             for count, path in enumerate(("/2", "/0", "/1")):
                 assert [each.done() for each in waiting] == [at < count for at in range(3)]
                 held.let_go(path)
-                await turn()
+                await settle()
             assert [[each.path for each in await found] for found in waiting] == [
                 ["/2"],
                 ["/0", "/2"],
@@ -637,7 +627,7 @@ async def test_what_is_not_selected_does_not_end_a_wait() -> None:
         with connector_of(session).record() as journal:
             waiting = asyncio.create_task(journal.wait_for(status=404, timeout=None))
             await ask(session)
-            await turn()
+            await settle()
             assert not waiting.done()
             await ask(session, "/missing")
             assert numbers(await waiting) == [1]
@@ -667,8 +657,7 @@ async def test_a_wait_that_is_too_long_shows_the_calls_there_were() -> None:
 async def test_a_wait_that_is_cancelled_is_forgotten() -> None:
     journal = Journal()
     waiting = asyncio.create_task(journal.wait_for(timeout=None))
-    await turn()
-    assert len(journal._waiters._futures) == 1
+    await until(lambda: len(journal._waiters._futures) == 1)
     waiting.cancel()
     with pytest.raises(asyncio.CancelledError):
         await waiting
@@ -689,7 +678,7 @@ async def test_a_selection_waits_for_what_it_has() -> None:
             await held.arrived.get()
             selections = [journal.select("app.internal"), journal[:]]
             waiting = [asyncio.create_task(each.wait_for(timeout=None)) for each in selections]
-            await turn()
+            await settle()
             held.let_go("/0")
             assert [numbers(each) for each in await asyncio.gather(*waiting)] == [[0], [0]]
             await asking
@@ -707,7 +696,7 @@ async def test_what_runs_at_the_end_of_the_block_may_be_waited_for() -> None:
             asking = asyncio.create_task(ask(session, "/0"))
             await held.arrived.get()
         waiting = asyncio.create_task(journal.wait_for(timeout=None))
-        await turn()
+        await settle()
         assert not waiting.done()
         assert journal[0].state == "running"
         held.let_go("/0")

@@ -1,7 +1,7 @@
 """The journal as a diagram: its exact text, and how Mermaid parses it.
 
-The second part needs node and the npm package mermaid. Run ``npm install --prefix tests/journal/mermaid``, or set the
-environment variable ``MERMAID_NODE_MODULES`` to the ``node_modules`` that contains it.
+The second part needs node and the npm package mermaid. ``tox run -e mermaid`` installs it beside this file; the
+environment variable ``MERMAID_NODE_MODULES`` names another directory ``node_modules`` that has it.
 """
 
 import asyncio
@@ -23,10 +23,12 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from yarl import URL
 
-from asgi_connector import ASGIRoutingConnector, Journal, faults
+from asgi_connector import Journal, faults
 from asgi_connector._types import ASGIApp, Receive, Scope, Send
 from tests.conftest import session_to
+from tests.support.effort import examples
 from tests.support.outside import Elsewhere, tcp_server
+from tests.support.sessions import connector_of
 
 SCRIPT: Final = Path(__file__).parent / "mermaid" / "read.mjs"
 NODE_MODULES: Final = Path(os.environ.get("MERMAID_NODE_MODULES", SCRIPT.parent / "node_modules"))
@@ -61,11 +63,6 @@ async def get(session: aiohttp.ClientSession, url: str | URL, method: str = "GET
     async with session.request(method, url, **settings) as response:
         await response.read()
         return response.status
-
-
-def connector_of(session: aiohttp.ClientSession) -> ASGIRoutingConnector:
-    assert isinstance(session.connector, ASGIRoutingConnector)
-    return session.connector
 
 
 def diagram(*lines: str) -> str:
@@ -318,7 +315,7 @@ def mermaid() -> Iterator[Mermaid]:
     if not (NODE_MODULES / "mermaid").is_dir():
         if "MERMAID_NODE_MODULES" in os.environ:
             pytest.fail(f"there is no mermaid in {NODE_MODULES}, which MERMAID_NODE_MODULES names")
-        pytest.skip("Mermaid is not here: npm install --prefix tests/journal/mermaid")
+        pytest.skip("Mermaid is not installed: tox run -e mermaid")
     if NODE is None:
         pytest.skip("node is not here, which Mermaid needs")
     with subprocess.Popen(
@@ -433,7 +430,7 @@ def test_mermaid_gives_back_every_label_whatever_is_in_urls_and_host_names(
 ) -> None:
     cases: Counter[str] = Counter()
 
-    @settings(max_examples=80, deadline=None, database=None)
+    @settings(max_examples=examples(80), deadline=None, database=None)
     @given(st.lists(CALLS, min_size=1, max_size=8), st.booleans())
     @example([("GET", "a.internal", None, piece, True) for piece in PIECES], False)
     @example([("GET", "a.internal", None, piece, False) for piece in PIECES], False)
@@ -456,7 +453,7 @@ def test_mermaid_gives_back_every_label_whatever_is_in_urls_and_host_names(
         assert len(read["messages"]) == 2 * len(journal)
 
     run()
-    assert cases["run"] > 150
+    assert cases["run"] > 2 * examples(80)
     record_property("hostile cases", cases["run"])
 
 

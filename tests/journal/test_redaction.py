@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from yarl import URL
 
 from asgi_connector._journal.redaction import is_secret, redact_form, redact_header, redact_text, redact_url
+from tests.support.effort import examples
 
 SECRET = "sesame"
 MARK = "%5Bredacted%5D"
@@ -133,7 +134,7 @@ ODD = st.sampled_from(
 TEXT = st.lists(ODD | st.text(max_size=3), max_size=8).map("".join)
 
 
-@settings(max_examples=300, deadline=None, database=None)
+@settings(max_examples=examples(300), deadline=None, database=None)
 @given(before=TEXT, after=TEXT, name=st.sampled_from(["token", "user[password]", "%74oken"]), again=st.integers(0, 2))
 @example(before="", after="", name="token", again=0)
 @example(before="", after="%26", name="token", again=1)
@@ -146,7 +147,7 @@ def test_a_secret_is_found_whatever_stands_around_it(before: str, after: str, na
     assert SECRET not in redact_text(text)
 
 
-@settings(max_examples=200, deadline=None, database=None)
+@settings(max_examples=examples(200), deadline=None, database=None)
 @given(query=st.dictionaries(st.sampled_from(["a", "monkey", "b[c]", "page"]), st.text(max_size=10), max_size=4))
 def test_a_url_without_secrets_stays_as_it_is(query: dict[str, str]) -> None:
     plain = {name: value.translate({ord(each): "" for each in "&#;,?/=@:"}) for name, value in query.items()}

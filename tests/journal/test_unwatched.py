@@ -9,43 +9,19 @@ import aiohttp
 import pytest
 from aiohttp import ClientSession
 
-from asgi_connector import ASGIRoutingConnector, Journal, faults
+from asgi_connector import Journal, faults
 from asgi_connector._types import Receive, Scope, Send
 from tests.conftest import session_to
 from tests.support.flow import MIB
+from tests.support.messages import read_body, respond
+from tests.support.sessions import connector_of
+from tests.support.waiting import settle
 
 LIMIT = 5
 
 
-def connector_of(session: ClientSession) -> ASGIRoutingConnector:
-    assert isinstance(session.connector, ASGIRoutingConnector)
-    return session.connector
-
-
 def recording(session: ClientSession, recorded: bool) -> contextlib.AbstractContextManager[Journal | None]:
     return connector_of(session).record() if recorded else contextlib.nullcontext()
-
-
-async def turn() -> None:
-    """Let everything happen that is due."""
-    for _ in range(50):
-        await asyncio.sleep(0)
-
-
-async def read_body(receive: Receive) -> bytes:
-    body = b""
-    more = True
-    while more:
-        message = await receive()
-        body += message.get("body", b"")
-        more = message.get("more_body", False)
-    return body
-
-
-async def answer(send: Send, body: bytes = b"ok") -> None:
-    length = (b"content-length", b"%d" % len(body))
-    await send({"type": "http.response.start", "status": 200, "headers": [length]})
-    await send({"type": "http.response.body", "body": body})
 
 
 async def outcome(request: Awaitable[Any]) -> Any:
@@ -81,7 +57,7 @@ async def test_a_request_that_has_sent_nothing_yet_is_not_the_one_before_it(
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         bodies.append((scope["path"], await read_body(receive)))
-        await answer(send)
+        await respond(send)
 
     async def upload() -> AsyncIterator[bytes]:
         begun.set()
@@ -130,11 +106,11 @@ async def test_a_request_that_waits_for_the_app_of_the_one_before_it_is_cut_when
         with recording(session, recorded):
             assert await post("/1") == b"ok"
             request = asyncio.create_task(post("/2"))
-            await turn()
+            await settle()
             assert calls == ["/1"]
             with connector_of(session).inject("*", faults.Reset(), path=path, allow_unused=True) as injected:
                 assert (injected.matched, injected.affected) == (struck, struck)
-                await turn()
+                await settle()
                 assert (calls, request.done()) == (["/1"], False)
                 may_end.set()
                 assert await outcome(request) == (aiohttp.ClientOSError if struck else b"ok")
@@ -155,7 +131,7 @@ async def test_an_answer_that_is_still_being_read_has_the_caller_that_made_the_c
     size = 3 * MIB
 
     async def down(scope: Scope, receive: Receive, send: Send) -> None:
-        await answer(send, b"x" * size)
+        await respond(send, b"x" * size)
         answered.set()
 
     async def orders(scope: Scope, receive: Receive, send: Send) -> None:
@@ -165,7 +141,7 @@ async def test_an_answer_that_is_still_being_read_has_the_caller_that_made_the_c
                 text = str(len(await response.read()))
             except aiohttp.ClientPayloadError as exc:
                 text = type(exc).__name__
-        await answer(send, text.encode())
+        await respond(send, text.encode())
 
     async def call() -> bytes:
         async with session.get("http://orders.internal/") as response:
@@ -175,7 +151,7 @@ async def test_an_answer_that_is_still_being_read_has_the_caller_that_made_the_c
     async with session_to(apps, session_read_bufsize=4096) as session:
         request = asyncio.create_task(call())
         await answered.wait()
-        await turn()
+        await settle()
         fault = faults.Reset()
         with connector_of(session).inject("down.internal", fault, caller=caller, allow_unused=True) as injected:
             assert (injected.matched, injected.affected) == (struck, struck)
@@ -190,11 +166,11 @@ async def test_a_call_from_outside_has_no_caller(called: bool) -> None:
 
     async def down(scope: Scope, receive: Receive, send: Send) -> None:
         await read_body(receive)
-        await answer(send)
+        await respond(send)
 
     async def orders(scope: Scope, receive: Receive, send: Send) -> None:
         async with session.get("http://down.internal/") as response:
-            await answer(send, await response.read())
+            await respond(send, await response.read())
 
     async def upload() -> AsyncIterator[bytes]:
         if called:
@@ -212,7 +188,7 @@ async def test_a_call_from_outside_has_no_caller(called: bool) -> None:
             assert await response.read() == b"ok"
         request = asyncio.create_task(post())
         await begun.wait()
-        await turn()
+        await settle()
         inject: Callable[..., faults.Injection] = connector_of(session).inject
         with inject("down.internal", faults.Latency(0), caller="orders.internal", allow_unused=True) as not_meant:
             assert not_meant.matched == 0
@@ -236,7 +212,7 @@ async def test_a_websocket_whose_app_is_done_has_the_caller_that_opened_it(calle
         opened.set()
         await may_close.wait()
         await websocket.close()
-        await answer(send)
+        await respond(send)
 
     async def call() -> bytes:
         async with session.get("http://orders.internal/") as response:
@@ -245,7 +221,7 @@ async def test_a_websocket_whose_app_is_done_has_the_caller_that_opened_it(calle
     async with session_to({"down.internal": down, "orders.internal": orders}) as session:
         request = asyncio.create_task(call())
         await opened.wait()
-        await turn()
+        await settle()
         fault = faults.Latency(0)
         with connector_of(session).inject("down.internal", fault, caller=caller, allow_unused=True) as injected:
             assert (injected.matched, injected.affected) == (struck, struck)

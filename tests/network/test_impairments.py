@@ -23,6 +23,7 @@ from asgi_connector._network.impairments import (
     ThrottleStage,
 )
 from asgi_connector._network.transport import Medium, MemoryTransport
+from tests.support.effort import examples
 
 HEAD = b"HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\n"
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
@@ -464,7 +465,7 @@ def act(way: Way, actions: list[tuple[str, Any]]) -> bytes:
     return written
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 @given(st.lists(LETTING, max_size=4), ACTIONS, st.booleans())
 def test_whatever_is_written_arrives_whole_and_in_order_when_all_is_over(
     stages: list[Callable[[Way], Stage]], actions: list[tuple[str, Any]], ends: bool
@@ -482,7 +483,7 @@ def test_whatever_is_written_arrives_whole_and_in_order_when_all_is_over(
     assert way.clock.pending == 0
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 @given(st.lists(LETTING, max_size=3), PIECES, AFTER, st.booleans())
 def test_what_is_cut_is_cut_at_its_place_whatever_delays_it(
     stages: list[Callable[[Way], Stage]], pieces: list[bytes], after: int | None, head_passed: bool
@@ -506,7 +507,7 @@ def test_what_is_cut_is_cut_at_its_place_whatever_delays_it(
     assert way.clock.pending == 0
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 @given(st.lists(LETTING, max_size=4), ACTIONS, st.sampled_from(["drop", "remove"]), PIECES)
 def test_a_line_may_be_dropped_or_removed_at_any_time(
     stages: list[Callable[[Way], Stage]], actions: list[tuple[str, Any]], what: str, more: list[bytes]
@@ -531,7 +532,7 @@ def test_a_line_may_be_dropped_or_removed_at_any_time(
     assert way.clock.pending == 0
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 @given(st.lists(st.binary(min_size=1, max_size=200), min_size=1, max_size=8), st.sampled_from([0.5, 20, 33, 4000]))
 def test_no_byte_of_a_slow_link_comes_sooner_than_its_rate_allows(pieces: list[bytes], rate: float) -> None:
     way = Way(throttle(rate))

@@ -23,6 +23,9 @@ from hypothesis import strategies as st
 
 from asgi_connector._network.flow import HIGH_WATER
 from asgi_connector._network.transport import SLICE, MemoryTransport, connect_pair
+from tests.support.effort import examples
+from tests.support.reports import collect_reports
+from tests.support.waiting import settle, until
 
 KIB = 1024
 MIB = 1024 * 1024
@@ -150,7 +153,7 @@ async def end_all(*ends: Recorder) -> None:
             end.transport.abort()
     for end in ends:
         await end.until_called("lost")
-    await turns()
+    await settle()
     for end in ends:
         end.check()
 
@@ -165,12 +168,6 @@ async def pair(request: pytest.FixtureRequest) -> AsyncIterator[Pair]:
 async def memory() -> AsyncIterator[Pair]:
     async with connected("memory") as made:
         yield made
-
-
-async def turns(count: int = 10) -> None:
-    """Let the event loop turn: enough for whatever is under way to arrive, for a socket pair is as quick as memory."""
-    for _ in range(count):
-        await asyncio.sleep(0)
 
 
 def end_of(transport: asyncio.BaseTransport) -> MemoryTransport:
@@ -195,13 +192,6 @@ def fill(end: Recorder) -> int:
 def pattern(size: int, *, seed: int = 0) -> bytes:
     """Bytes in which no part repeats."""
     return random.Random(seed).randbytes(size)
-
-
-def collect_reports() -> list[dict[str, Any]]:
-    """What the loop's exception handler is told from now on."""
-    reports: list[dict[str, Any]] = []
-    asyncio.get_running_loop().set_exception_handler(lambda _, report: reports.append(report))
-    return reports
 
 
 # Ordering.
@@ -266,7 +256,7 @@ async def test_an_empty_write_is_not_delivered(pair: Pair) -> None:
     pair.a.transport.writelines([])
     if pair.in_memory:  # CPython's own asserts that there are bytes
         pair.a.transport.writelines([b"", b""])
-    await turns()
+    await settle()
     assert pair.b.calls == ["made"]
 
 
@@ -275,7 +265,7 @@ async def test_only_bytes_can_be_written(pair: Pair, data: Any) -> None:
     asyncio_sockets_only(pair.in_memory, "its write(None) does nothing")
     with pytest.raises(TypeError):
         pair.a.transport.write(data)
-    await turns()
+    await settle()
     assert pair.b.calls == ["made"]
     assert not pair.a.transport.is_closing()
 
@@ -351,8 +341,7 @@ async def test_other_callbacks_run_between_two_slices(memory: Pair) -> None:
     memory.b.reactions["data"] = delivered
     memory.a.transport.write(bytes(3 * SLICE))
     await memory.b.until_received(3 * SLICE)
-    await turns()
-    assert journal == ["slice", "other"] * 3
+    await until(lambda: journal == ["slice", "other"] * 3)
 
 
 # Flow control.
@@ -415,10 +404,10 @@ async def test_the_high_mark_itself_is_not_above_the_high_mark(pair: Pair) -> No
 async def test_a_reader_that_is_paused_gets_nothing_until_it_resumes(pair: Pair) -> None:
     pair.b.transport.pause_reading()
     pair.a.transport.write(b"one")
-    await turns()
+    await settle()
     pair.a.transport.write(b"two")
     pair.a.transport.write_eof()
-    await turns()
+    await settle()
     assert pair.b.calls == ["made"]
     pair.b.transport.resume_reading()
     assert pair.b.calls == ["made"]
@@ -430,7 +419,7 @@ async def test_a_reader_that_is_paused_gets_nothing_until_it_resumes(pair: Pair)
 async def test_a_reader_that_pauses_while_bytes_are_under_way_does_not_get_them(memory: Pair) -> None:
     memory.a.transport.write(b"x")
     memory.b.transport.pause_reading()
-    await turns()
+    await settle()
     assert memory.b.calls == ["made"]
     memory.b.transport.resume_reading()
     await memory.b.until_received(1)
@@ -442,12 +431,12 @@ async def test_a_reader_that_pauses_in_data_received_gets_no_more_of_it(pair: Pa
     pair.a.transport.write(bytes(size))
     pair.a.transport.write_eof()
     await pair.b.until_received(1)
-    await turns()
+    await settle()
     assert pair.b.calls == ["made", "data"]
     assert len(pair.b.pieces) == 1
     while not pair.b.transport.is_closing():
         pair.b.transport.resume_reading()
-        await turns()
+        await settle()
     assert pair.b.received == bytes(size)
     assert pair.b.story == ["made", "data", "eof", "lost"]
 
@@ -458,12 +447,12 @@ async def test_pausing_and_resuming_twice_is_once(pair: Pair) -> None:
     reader.pause_reading()
     reader.pause_reading()
     pair.a.transport.write(b"x")
-    await turns()
+    await settle()
     assert pair.b.pieces == []
     reader.resume_reading()
     reader.resume_reading()
     await pair.b.until_received(1)
-    await turns()
+    await settle()
     assert pair.b.pieces == [b"x"]
 
 
@@ -560,7 +549,7 @@ async def test_writing_resumes_at_the_low_mark_and_not_above_it(memory: Pair, le
     memory.a.transport.write(bytes(SLICE))
     memory.a.transport.write(bytes(left))
     await memory.b.until_received(SLICE)
-    await turns()
+    await settle()
     assert memory.a.transport.get_write_buffer_size() == left
     assert memory.a.flow == flow
 
@@ -574,7 +563,7 @@ async def test_nothing_is_paused_or_resumed_after_the_connection_is_lost(pair: P
     pair.a.transport.set_write_buffer_limits(high=0)
     pair.a.transport.write(bytes(MIB))
     pair.b.transport.resume_reading()
-    await turns()
+    await settle()
     assert pair.a.calls == ["made", "pause", "lost"]
 
 
@@ -598,7 +587,7 @@ async def test_an_end_that_has_written_its_last_can_still_read(pair: Pair) -> No
     pair.a.transport.write(b"question")
     pair.a.transport.write_eof()
     await pair.b.until_called("eof")
-    await turns()
+    await settle()
     assert pair.b.calls == ["made", "data", "eof"]
     assert pair.b.received == b"question"
     answer = pattern(600 * KIB)
@@ -650,7 +639,7 @@ async def test_both_ends_can_half_close_and_stay_open(pair: Pair) -> None:
         end.transport.write_eof()
     await pair.a.until_called("eof")
     await pair.b.until_called("eof")
-    await turns()
+    await settle()
     assert pair.a.calls == pair.b.calls == ["made", "eof"]
     pair.a.transport.close()
     await pair.a.until_called("lost")
@@ -674,7 +663,7 @@ async def test_a_second_eof_is_none(pair: Pair) -> None:
     pair.a.transport.write_eof()
     await pair.b.until_called("eof")
     pair.a.transport.write_eof()
-    await turns()
+    await settle()
     assert pair.b.calls == ["made", "eof"]
 
 
@@ -718,7 +707,7 @@ async def test_a_close_waits_for_a_paused_reader_to_take_what_was_written(pair: 
     pair.b.transport.pause_reading()
     pair.a.transport.write(data)
     pair.a.transport.close()
-    await turns()
+    await settle()
     assert pair.a.story == ["made"]
     pair.b.transport.resume_reading()
     await pair.b.until_called("lost")
@@ -732,7 +721,7 @@ async def test_only_in_memory_a_close_waits_for_a_paused_reader_however_little_w
     pair.b.transport.pause_reading()
     pair.a.transport.write(b"x")
     pair.a.transport.close()
-    await turns()
+    await settle()
     assert pair.a.calls == (["made"] if pair.in_memory else ["made", "lost"])
     assert pair.b.calls == ["made"]
     pair.b.transport.resume_reading()
@@ -767,7 +756,7 @@ async def test_closing_twice_is_closing_once(pair: Pair) -> None:
     await pair.a.until_called("lost")
     pair.a.transport.close()
     await pair.b.until_called("lost")
-    await turns()
+    await settle()
     assert pair.a.calls == ["made", "lost"]
     assert pair.b.calls == ["made", "eof", "lost"]
 
@@ -858,7 +847,7 @@ async def test_only_in_memory_an_end_is_closing_as_soon_as_it_has_nothing_left_t
     pair.a.reactions["data"] = lambda: closing.append(pair.a.transport.is_closing())
     if paused:
         pair.a.transport.pause_reading()
-        await turns()
+        await settle()
     assert not pair.a.transport.is_closing()
     pair.a.transport.resume_reading()
     await pair.a.until_received(1)
@@ -881,7 +870,7 @@ async def test_only_in_memory_a_close_ends_both_directions_for_an_end_that_would
     pair.b.reactions["eof"] = lambda: True
     pair.a.transport.close()
     await pair.b.until_called("eof")
-    await turns()
+    await settle()
     assert pair.b.calls == (["made", "eof", "lost"] if pair.in_memory else ["made", "eof"])
     assert pair.b.exc is None
 
@@ -922,7 +911,7 @@ async def test_an_abort_ends_a_close_that_is_still_delivering(pair: Pair) -> Non
     pair.b.transport.pause_reading()
     fill(pair.a)
     pair.a.transport.close()
-    await turns()
+    await settle()
     assert pair.a.story == ["made"]
     pair.a.transport.abort()
     await pair.a.until_called("lost")
@@ -948,7 +937,7 @@ async def test_what_follows_an_abort_changes_nothing(pair: Pair, then: str) -> N
     await pair.a.until_called("lost")
     getattr(pair.a.transport, then)()
     await pair.b.until_called("lost")
-    await turns()
+    await settle()
     assert pair.a.calls == ["made", "lost"]
 
 
@@ -972,7 +961,7 @@ async def test_only_in_memory_an_abort_reaches_an_end_that_is_paused(pair: Pair)
     pair.a.transport.abort()
     assert pair.b.transport.is_closing() is pair.in_memory
     await pair.a.until_called("lost")
-    await turns()
+    await settle()
     assert pair.b.calls == (["made", "lost"] if pair.in_memory else ["made"])
 
 
@@ -981,7 +970,7 @@ async def test_an_abort_loses_both_ends_in_the_next_turn(memory: Pair) -> None:
         end.transport.pause_reading()
         fill(end)
     memory.a.transport.abort()
-    await turns(1)
+    await asyncio.sleep(0)
     for end in (memory.a, memory.b):
         assert end.calls == ["made", "pause", "lost"]
         assert end.pieces == []
@@ -1035,7 +1024,7 @@ async def test_an_answer_and_a_close_from_within_data_received_are_both_delivere
 async def test_a_resume_never_delivers_from_within_itself(pair: Pair) -> None:
     pair.b.transport.pause_reading()
     pair.a.transport.write(b"x")
-    await turns()
+    await settle()
 
     def pause_and_resume() -> None:
         pair.b.transport.pause_reading()
@@ -1072,7 +1061,7 @@ async def test_a_connection_is_lost_for_the_protocol_that_it_has_by_then(pair: P
     pair.a.transport.close()
     pair.a.transport.set_protocol(new)
     await pair.b.until_called("lost")
-    await turns()
+    await settle()
     told = [pair.a.calls.copy(), new.calls]
     pair.a.calls[:] = ["made", "lost"]
     assert told == [["made"], ["made", "lost"]]
@@ -1175,7 +1164,7 @@ async def test_a_connection_lost_that_raises_is_reported_and_no_harm_to_the_othe
     pair.a.transport.write(last)
     pair.a.transport.close()
     await pair.b.until_called("lost")
-    await turns()
+    await settle()
     assert [report["exception"] for report in reports] == [error]
     assert reports[0]["exception"] is error
     assert pair.b.received == last
@@ -1241,7 +1230,7 @@ async def test_only_in_memory_an_answer_is_handed_over_in_the_callback_that_brou
     pair.a.reactions["data"] = lambda: journal.append("the answer")
     pair.a.transport.write(b"question")
     await pair.a.until_received(answers)
-    await turns()
+    await settle()
     expected = ["the answer", "the next callback"]
     assert journal == (expected if pair.in_memory else expected[::-1])
     assert pair.a.received == b"x" * answers
@@ -1317,7 +1306,7 @@ async def test_two_ends_that_answer_each_other_never_recurse_and_give_way_to_the
     other()
     pair.a.transport.write(b"x")
     await pair.a.until(lambda: len(pair.a.pieces) == 1500)
-    await turns()
+    await settle()
     assert max(depths) - min(depths) <= 2  # an answer is one call deeper than a question
     assert others >= 1500
 
@@ -1450,9 +1439,9 @@ async def test_what_is_held_is_not_delivered_until_it_is_released(memory: Pair) 
     server = end_of(memory.b.transport)
     server.hold_writes()
     server.write(b"one")
-    await turns()
+    await settle()
     server.write(b"two")
-    await turns()
+    await settle()
     assert memory.a.calls == ["made"]
     assert server.get_write_buffer_size() == 6
     server.release_writes()
@@ -1468,7 +1457,7 @@ async def test_a_hold_keeps_nothing_of_the_other_direction(memory: Pair) -> None
     memory.a.transport.write(b"x")
     await memory.b.until_received(1)
     end_of(memory.b.transport).release_writes()
-    await turns()
+    await settle()
     assert memory.a.pieces == []
 
 
@@ -1477,7 +1466,7 @@ async def test_what_is_written_after_a_hold_does_not_leave_with_what_was_written
     server.write(b"before")
     server.hold_writes()
     server.write(b"after")
-    await turns()
+    await settle()
     assert b"after" not in memory.a.received
     server.release_writes()
     await memory.a.until_received(11)
@@ -1494,7 +1483,7 @@ async def test_what_is_held_from_within_a_delivery_stays_held_after_it(memory: P
     memory.b.reactions["data"] = answer
     memory.a.transport.write(b"question")
     await memory.b.until_received(8)
-    await turns()
+    await settle()
     assert memory.a.pieces == []
     server.release_writes()
     await memory.a.until_received(6)
@@ -1514,7 +1503,7 @@ async def test_what_is_released_from_within_the_delivery_that_held_it_is_handed_
     memory.a.reactions["data"] = lambda: journal.append("the answer")
     memory.a.transport.write(b"question")
     await memory.a.until_received(6)
-    await turns()
+    await settle()
     assert journal == ["the answer", "the next callback"]
 
 
@@ -1524,7 +1513,7 @@ async def test_an_end_that_comes_while_bytes_are_held_follows_them(memory: Pair,
     server.hold_writes()
     server.write(b"x")
     getattr(server, end)()
-    await turns()
+    await settle()
     assert memory.a.calls == ["made"]
     assert "lost" not in memory.b.calls
     server.release_writes()
@@ -1539,7 +1528,7 @@ async def test_an_abort_drops_what_is_held(memory: Pair) -> None:
     server.abort()
     server.release_writes()
     await memory.a.until_called("lost")
-    await turns()
+    await settle()
     assert memory.a.calls == ["made", "lost"]
     assert memory.b.calls == ["made", "lost"]
 
@@ -1551,7 +1540,7 @@ async def test_a_client_that_closes_ends_a_connection_of_which_bytes_are_held(me
     memory.a.transport.close()
     await memory.b.until_called("lost")
     server.release_writes()
-    await turns()
+    await settle()
     assert memory.a.calls == ["made", "lost"]
 
 
@@ -1559,7 +1548,7 @@ async def test_what_is_held_counts_against_the_marks(memory: Pair) -> None:
     server = end_of(memory.b.transport)
     server.hold_writes()
     size = fill(memory.b)
-    await turns()
+    await settle()
     assert memory.b.flow == ["pause"]
     server.release_writes()
     await memory.a.until_received(size)
@@ -1572,12 +1561,12 @@ async def test_held_bytes_reach_a_reader_that_was_paused_meanwhile(memory: Pair,
     memory.a.transport.pause_reading()
     server.hold_writes()
     server.write(b"x")
-    await turns()
+    await settle()
     steps = [server.release_writes, memory.a.transport.resume_reading]
     for step in reversed(steps) if resumed == "before the release" else steps:
         assert memory.a.pieces == []
         step()
-        await turns()
+        await settle()
     assert memory.a.pieces == [b"x"]
 
 
@@ -1587,7 +1576,7 @@ async def test_a_second_hold_keeps_what_the_first_one_kept(memory: Pair) -> None
     server.write(b"one")
     server.hold_writes()
     server.write(b"two")
-    await turns()
+    await settle()
     assert memory.a.pieces == []
     server.release_writes()
     await memory.a.until_received(6)
@@ -1601,7 +1590,7 @@ async def test_a_release_without_a_hold_does_nothing(memory: Pair) -> None:
     server.release_writes()
     server.release_writes()
     await memory.a.until_received(1)
-    await turns()
+    await settle()
     assert memory.a.pieces == [b"x"]
 
 
@@ -1683,7 +1672,7 @@ async def run_chaos(steps: list[tuple[bool, Operation]], a: Chaos, b: Chaos) -> 
     a.other, b.other = b, a
     for at_a, (operation, size) in steps:
         if operation == "turn":
-            await turns(1)
+            await asyncio.sleep(0)
         else:
             (a if at_a else b).do(operation, size)
     idle = 0
@@ -1691,7 +1680,7 @@ async def run_chaos(steps: list[tuple[bool, Operation]], a: Chaos, b: Chaos) -> 
         before = a.progress, b.progress
         a.settle()
         b.settle()
-        await turns(1)
+        await asyncio.sleep(0)
         idle = idle + 1 if (a.progress, b.progress) == before else 0
 
 
@@ -1703,7 +1692,7 @@ def check_bytes(writer: Chaos) -> None:
         assert len(received) == writer.accepted
 
 
-@settings(deadline=None, max_examples=150)
+@settings(deadline=None, max_examples=examples(150))
 @given(
     steps=st.lists(st.tuples(st.booleans(), operations), max_size=25),
     keep_open=st.tuples(st.booleans(), st.booleans()),

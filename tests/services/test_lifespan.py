@@ -18,26 +18,15 @@ from starlette.responses import PlainTextResponse
 from asgi_connector import ASGIApplicationConnector, ASGIRoutingConnector, LifespanError, Mount
 from asgi_connector._types import Message, Receive, Scope, Send
 from tests.conftest import session_to
+from tests.support.messages import respond
+from tests.support.reports import logged_messages
+from tests.support.sessions import connector_of, fetch
+from tests.support.waiting import run_turns, settle, until
 
 NEVER = 3600.0
 """A `shutdown_timeout` that must not be used up."""
 
 Hook = Callable[[], Awaitable[object]]
-
-
-async def answer(send: Send, body: bytes = b"ok") -> None:
-    await send({"type": "http.response.start", "status": 200, "headers": []})
-    await send({"type": "http.response.body", "body": body})
-
-
-async def fetch(session: ClientSession, url: str = "/") -> bytes:
-    async with session.get(url) as response:
-        return await response.read()
-
-
-async def some_turns() -> None:
-    for _ in range(20):
-        await asyncio.sleep(0)
 
 
 async def result_of(waiting: Awaitable[object]) -> object:
@@ -69,7 +58,7 @@ class Service:
         if scope["type"] != "lifespan":
             if self.at_request is not None:
                 await self.at_request()
-            await answer(send)
+            await respond(send)
             return
         assert await receive() == {"type": "lifespan.startup"}
         self.tasks.append(asyncio.current_task())
@@ -94,24 +83,11 @@ class Service:
         return [f"{self.name} {step}" for step in ("starts", "started", "stops", "stopped")]
 
 
-def connector_of(session: ClientSession) -> ASGIRoutingConnector:
-    assert isinstance(session.connector, ASGIRoutingConnector)
-    return session.connector
-
-
 def raising(exc: BaseException) -> Hook:
     async def hook() -> None:
         raise exc
 
     return hook
-
-
-def logged(caplog: pytest.LogCaptureFixture) -> list[str]:
-    return [
-        record.getMessage()
-        for record in caplog.records
-        if record.name == "asgi_connector" and record.levelno > logging.DEBUG
-    ]
 
 
 @contextmanager
@@ -163,7 +139,7 @@ async def test_100_concurrent_first_requests_wait_for_one_startup() -> None:
     async with session_to(app, lifespan="auto") as session:
         requests = [asyncio.create_task(fetch(session)) for _ in range(100)]
         await app.starting.wait()
-        await some_turns()
+        await settle()
         assert [scope["type"] for scope in app.scopes] == ["lifespan"]
         may_start.set()
         assert await asyncio.gather(*requests) == [b"ok"] * 100
@@ -217,7 +193,7 @@ async def test_an_app_that_is_mounted_while_it_stops_starts_when_it_has_stopped(
         await app.stopping.wait()
         connector_of(session).mount("app.internal", app)
         request = asyncio.create_task(fetch(session))
-        await some_turns()
+        await settle()
         assert app.log == app.whole_life[:3]
         may_stop.set()
         await unmount
@@ -357,7 +333,7 @@ async def test_a_task_group_and_a_cancel_scope_may_be_held_across_the_yield() ->
 
     async with session_to(app, lifespan="auto") as session:
         assert await fetch(session) == b"false"
-        await some_turns()
+        await settle()
     assert steps == ["works", "works", "ends", "ends"]
 
 
@@ -366,36 +342,36 @@ async def test_a_task_group_and_a_cancel_scope_may_be_held_across_the_yield() ->
 
 async def raises_at_once(scope: Scope, receive: Receive, send: Send) -> None:
     assert scope["type"] == "http"
-    await answer(send)
+    await respond(send)
 
 
 async def returns_at_once(scope: Scope, receive: Receive, send: Send) -> None:
     if scope["type"] == "http":
-        await answer(send)
+        await respond(send)
 
 
 async def answers_garbage(scope: Scope, receive: Receive, send: Send) -> None:
-    await answer(send)
+    await respond(send)
 
 
 async def receives_and_answers_garbage(scope: Scope, receive: Receive, send: Send) -> None:
     await receive()
-    await answer(send)
+    await respond(send)
 
 
 async def looks_for_a_path(scope: Scope, receive: Receive, send: Send) -> None:
-    await answer(send, scope["path"][1:].encode() or b"ok")
+    await respond(send, scope["path"][1:].encode() or b"ok")
 
 
 async def receives_and_returns(scope: Scope, receive: Receive, send: Send) -> None:
     message = await receive()
     if message["type"] == "http.request":
-        await answer(send)
+        await respond(send)
 
 
 async def swallows_the_protocol_error(scope: Scope, receive: Receive, send: Send) -> None:
     try:
-        await answer(send)
+        await respond(send)
     except Exception:
         return
 
@@ -417,7 +393,7 @@ async def test_an_app_without_lifespan_is_served_under_auto(app: Any, caplog: py
     async with session_to(app, lifespan="auto") as session:
         assert await fetch(session) == b"ok"
         assert await fetch(session) == b"ok"
-    assert logged(caplog) == []
+    assert logged_messages(caplog) == []
 
 
 @without_lifespan
@@ -446,7 +422,7 @@ boom = ValueError("no database")
 async def reports_then_raises(scope: Scope, receive: Receive, send: Send) -> None:
     await receive()
     await send({"type": "lifespan.startup.failed", "message": "told why"})
-    await some_turns()
+    await run_turns(20)
     raise boom
 
 
@@ -550,7 +526,7 @@ async def test_a_failure_lasts_until_the_app_is_mounted_anew() -> None:
 async def test_an_exception_after_the_startup_is_logged_and_raised_at_the_end() -> None:
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
-            await answer(send)
+            await respond(send)
             return
         await receive()
         await send({"type": "lifespan.startup.complete"})
@@ -558,7 +534,7 @@ async def test_an_exception_after_the_startup_is_logged_and_raised_at_the_end() 
 
     session = ClientSession("http://app.internal", connector=ASGIApplicationConnector(app))
     assert await fetch(session) == b"ok"
-    await some_turns()
+    await settle()
     assert await fetch(session) == b"ok"
     with pytest.raises(LifespanError, match="no database") as caught:
         await session.close()
@@ -599,7 +575,7 @@ def app_with_worker(framework: Any, fails: asyncio.Event) -> Any:
 
     async def raw(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
-            await answer(send)
+            await respond(send)
             return
         async with asyncio.TaskGroup() as group:
             await receive()
@@ -620,8 +596,7 @@ def app_with_worker(framework: Any, fails: asyncio.Event) -> Any:
 async def a_record(caplog: pytest.LogCaptureFixture) -> logging.LogRecord:
     """Wait for the first record from WARNING on, and return it."""
     async with asyncio.timeout(5):
-        while not logged(caplog):  # noqa: ASYNC110 (nothing tells of a record)
-            await asyncio.sleep(0)
+        await until(lambda: logged_messages(caplog))
     (record,) = [each for each in caplog.records if each.name == "asgi_connector" and each.levelno > logging.DEBUG]
     return record
 
@@ -659,13 +634,13 @@ async def test_a_lifespan_that_dies_while_it_is_up_is_logged_and_raised_at_its_e
         await live_and_die()
     assert isinstance(caught.value.__cause__, ExceptionGroup)
     assert isinstance(caught.value.__cause__.exceptions[0], WorkerFailed)
-    assert len(logged(caplog)) == 1
+    assert len(logged_messages(caplog)) == 1
     await session.close()
 
 
 async def failed_and_raises(receive: Receive, send: Send) -> None:
     await send({"type": "lifespan.shutdown.failed", "message": "told why"})
-    await some_turns()
+    await run_turns(20)
     raise boom
 
 
@@ -718,7 +693,7 @@ async def test_a_lifespan_that_fails_while_it_is_up_is_logged_once_and_served_on
 ) -> None:
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
-            await answer(send)
+            await respond(send)
             return
         await receive()
         await send({"type": "lifespan.startup.complete"})
@@ -734,13 +709,13 @@ async def test_a_lifespan_that_fails_while_it_is_up_is_logged_once_and_served_on
         await session.close()
     assert str(caught.value).startswith(f"The app at 'app.internal' failed while it was up: {message}")
     assert type(caught.value.__cause__) is (cause or type(None))
-    assert len(logged(caplog)) == 1
+    assert len(logged_messages(caplog)) == 1
 
 
 async def test_a_failure_that_is_reported_while_up_and_not_over_when_the_connector_closes_is_raised() -> None:
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
-            await answer(send)
+            await respond(send)
             return
         await receive()
         await send({"type": "lifespan.startup.complete"})
@@ -755,7 +730,7 @@ async def test_a_failure_that_is_reported_while_up_and_not_over_when_the_connect
 async def test_an_app_that_returns_after_its_startup_is_served_and_closes_well() -> None:
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
-            await answer(send)
+            await respond(send)
             return
         await receive()
         await send({"type": "lifespan.startup.complete"})
@@ -790,7 +765,7 @@ async def test_a_message_out_of_order_is_an_error_in_the_app(message: Message) -
 
 async def lives(how_it_ends: Callable[[Receive, Send], Awaitable[None]], scope: Scope, receive: Any, send: Any) -> None:
     if scope["type"] == "http":
-        await answer(send)
+        await respond(send)
         return
     await receive()
     await send({"type": "lifespan.startup.complete"})
@@ -870,8 +845,7 @@ async def test_a_failure_to_stop_of_a_replaced_app_is_logged(caplog: pytest.LogC
         await fetch(session)
         connector_of(session).mount("app.internal", Service())
         await app.stopping.wait()
-        await some_turns()
-        assert logged(caplog) == ["An app that is mounted no more failed to shut down"]
+        await until(lambda: logged_messages(caplog) == ["An app that is mounted no more failed to shut down"])
 
 
 async def test_a_shutdown_that_never_ends_is_cancelled_and_says_so() -> None:
@@ -899,7 +873,7 @@ async def test_an_app_that_has_completed_its_shutdown_and_receives_again_has_sto
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
-            await answer(send)
+            await respond(send)
             return
         while True:
             await send({"type": (await receive())["type"] + ".complete"})
@@ -927,7 +901,7 @@ async def test_a_startup_that_takes_too_long_cuts_the_request_and_a_later_one_jo
         with pytest.raises(ConnectionTimeoutError):
             await (fetch(session) if at_session else _text_of(session, short))
         later = asyncio.create_task(_text_of(session, ClientTimeout()))
-        await some_turns()
+        await settle()
         may_start.set()
         assert await later == b"ok"
     assert app.log == app.whole_life
@@ -1012,7 +986,7 @@ async def test_a_startup_that_never_ends_is_cancelled_with_a_warning_when_the_co
     await app.starting.wait()
     assert await result_of(session.close()) is None
     assert isinstance(await result_of(request), ClientConnectionError)
-    (message,) = logged(caplog)
+    (message,) = logged_messages(caplog)
     assert message.startswith("Cancelled the startup of the app at '*', which did not end in time, and waited at ")
     assert message.endswith("in __call__: await self.at_startup()")
 
@@ -1060,7 +1034,7 @@ async def test_apps_that_had_started_are_stopped_in_reverse_order_when_another_o
     apps = {name: Service(name, log) for name in "abc"}
 
     async def fail_last() -> None:
-        await some_turns()
+        await settle()
         assert "b started" in log
         raise boom
 
@@ -1094,7 +1068,7 @@ async def test_failures_to_stop_do_not_hide_the_failure_to_start_and_are_logged(
     apps["a"].at_shutdown = apps["b"].at_shutdown = raising(ValueError("shutdown"))
 
     async def fail_last() -> None:
-        await some_turns()
+        await settle()
         assert "b started" in log
         raise boom
 
@@ -1103,7 +1077,7 @@ async def test_failures_to_stop_do_not_hide_the_failure_to_start_and_are_logged(
         async with ASGIRoutingConnector(apps):
             pytest.fail("entered")
     assert caught.value.__cause__ is boom
-    assert logged(caplog)
+    assert logged_messages(caplog)
     assert "'a' failed to shut down" in caplog.text
     assert "'b' failed to shut down" in caplog.text
 
@@ -1114,7 +1088,7 @@ async def test_entering_that_is_cancelled_closes() -> None:
     connector = ASGIRoutingConnector({"a": app, "b": hanging}, shutdown_timeout=0.01)
     entering = asyncio.create_task(connector.__aenter__())
     await hanging.starting.wait()
-    await some_turns()
+    await settle()
     entering.cancel()
     with pytest.raises(asyncio.CancelledError):
         await entering
@@ -1154,7 +1128,7 @@ async def test_an_app_mounted_in_an_entered_connector_starts_at_its_first_reques
     app = Service()
     async with ASGIRoutingConnector({}) as connector:
         connector.mount("a", app)
-        await some_turns()
+        await settle()
         assert app.log == []
         async with ClientSession(connector=connector, connector_owner=False) as session:
             await fetch(session, "http://a/")
@@ -1281,7 +1255,7 @@ async def test_a_service_that_shuts_down_may_wait_for_the_startup_of_another_one
 
     async def call() -> None:
         request = asyncio.create_task(fetch(session, "http://other/"))
-        await some_turns()
+        await settle()
         may_start.set()
         got.append(await result_of(request))
 
@@ -1367,7 +1341,7 @@ async def test_lifespans_stop_after_the_last_request_has_ended() -> None:
     await running.wait()
     closing = asyncio.create_task(session.close())
     assert isinstance(await result_of(request), ClientConnectionError)
-    await some_turns()
+    await settle()
     assert log == ["app starts", "app started", "http.disconnect"]
     may_end.set()
     await closing
@@ -1405,7 +1379,7 @@ async def test_a_second_close_is_harmless_and_a_concurrent_one_waits_for_the_lif
     await fetch(session)
     closings = [asyncio.create_task(session.close()), asyncio.ensure_future(connector.close())]
     await app.stopping.wait()
-    await some_turns()
+    await settle()
     assert not any(closing.done() for closing in closings)
     assert not connector.closed
     assert isinstance(await result_of(fetch(session)), ClientConnectionError)
@@ -1425,7 +1399,7 @@ async def test_close_waits_for_an_app_that_an_unmount_is_shutting_down() -> None
         unmount = asyncio.create_task(connector_of(session).unmount("app.internal"))
         await app.stopping.wait()
         closing = asyncio.create_task(session.close())
-        await some_turns()
+        await settle()
         returned_early = closing.done()
         may_stop.set()
         await asyncio.gather(unmount, closing)
@@ -1480,14 +1454,13 @@ async def test_an_app_stops_when_its_last_request_ends_though_the_unmount_that_w
         request = asyncio.create_task(fetch(session))
         await running.wait()
         unmount = asyncio.create_task(connector_of(session).unmount("app.internal"))
-        await some_turns()
+        await settle()
         unmount.cancel()
         with pytest.raises(asyncio.CancelledError):
             await unmount
         may_end.set()
         assert await request == b"ok"
-        await some_turns()
-        assert app.log == app.whole_life
+        await until(lambda: app.log == app.whole_life)
 
 
 async def test_close_does_not_hang_on_a_replaced_app_that_goes_on_though_it_was_cancelled() -> None:
@@ -1509,7 +1482,7 @@ async def test_close_does_not_hang_on_a_replaced_app_that_goes_on_though_it_was_
         done, _ = await asyncio.wait([closing], timeout=4)
         may_end.set()
         await asyncio.gather(closing, request, return_exceptions=True)
-        await some_turns()
+        await settle()
     assert done == {closing}
 
 
@@ -1579,7 +1552,7 @@ async def test_an_app_is_unmounted_while_close_shuts_it_down() -> None:
         close = asyncio.ensure_future(session.close())
         await app.stopping.wait()
         unmount = asyncio.ensure_future(connector.unmount("app.internal"))
-        await some_turns()
+        await settle()
         assert not unmount.done()
         may_stop.set()
         await asyncio.gather(close, unmount)
@@ -1593,9 +1566,8 @@ async def test_a_failed_shutdown_that_nobody_waits_for_is_logged(caplog: pytest.
         await fetch(session)
         connector = connector_of(session)
         connector.close()
-        await some_turns()
-        assert connector.closed
-        assert logged(caplog) == ["An app failed to shut down"]
+        await until(lambda: connector.closed)
+        assert logged_messages(caplog) == ["An app failed to shut down"]
 
 
 async def test_a_startup_that_is_still_under_way_when_another_one_fails_may_end() -> None:
@@ -1612,7 +1584,7 @@ async def test_a_startup_that_is_still_under_way_when_another_one_fails_may_end(
     connector = ASGIRoutingConnector({"slow": slow, "failing": failing}, shutdown_timeout=NEVER)
     entering = asyncio.ensure_future(connector.__aenter__())
     await slow.starting.wait()
-    await some_turns()
+    await settle()
     assert not entering.done()
     may_start.set()
     result = await result_of(entering)
@@ -1659,9 +1631,9 @@ async def test_a_startup_that_waits_for_another_one_in_two_calls_is_no_circle() 
         apps["c"].at_startup = lambda: fetch(session, "http://a/")
         first = asyncio.ensure_future(fetch(session, "http://a/"))
         await apps["b"].starting.wait()
-        await some_turns()
+        await settle()
         second = asyncio.ensure_future(fetch(session, "http://c/"))
         await apps["c"].starting.wait()
-        await some_turns()
+        await settle()
         may_start.set()
         assert [await first, await second] == [b"ok", b"ok"]

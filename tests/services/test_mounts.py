@@ -25,6 +25,7 @@ from asgi_connector._services.mount import MountDefaults
 from asgi_connector._services.patterns import _normal_address, parse_pattern
 from asgi_connector._services.table import MountTable
 from asgi_connector._types import ASGIApp, Scope
+from tests.support.effort import examples
 from tests.support.programs import run_python
 
 DEFAULTS = MountDefaults(
@@ -242,7 +243,7 @@ PATTERN_LIKE = st.one_of(
 @example("[::1%25eth0]")
 @example("[fe80::1%eth0]")
 @example("[::ffff:1.2.3.4]")
-@settings(max_examples=300)
+@settings(max_examples=examples(300))
 def test_any_text_is_a_pattern_with_a_stable_normal_form_or_an_error_that_begins_with_it(text: str) -> None:
     try:
         pattern = parse_pattern(text)
@@ -560,7 +561,7 @@ SPECS = st.builds(
 
 
 @given(st.data())
-@settings(max_examples=300)
+@settings(max_examples=examples(300))
 def test_the_most_specific_pattern_wins_whatever_the_order_of_insertion(data: st.DataObject) -> None:
     specs: list[Spec] = data.draw(st.lists(SPECS, unique=True, max_size=12))
     apps = {spec: new_app() for spec in specs}
@@ -717,7 +718,7 @@ OPERATIONS = st.tuples(
 
 
 @given(st.lists(OPERATIONS, max_size=40))
-@settings(max_examples=200)
+@settings(max_examples=examples(200))
 def test_layers_can_be_pushed_and_removed_in_any_order(operations: list[tuple[str, str, int]]) -> None:
     """Compared with a model: for each pattern a stack of slots. Only the topmost slot is visible."""
     table = new_table()
@@ -744,7 +745,7 @@ def test_layers_can_be_pushed_and_removed_in_any_order(operations: list[tuple[st
             model[at] = [kept for kept in model[at] if kept is not slot]
             table.remove(layer)
         seen = {at: slots[-1][0] for at, slots in model.items()}
-        assert {at: (None if (it := table.seen_at(at)) is None else it.app) for at in SPELLINGS} == seen
+        assert {at: (None if (it := table.visible_at(at)) is None else it.app) for at in SPELLINGS} == seen
         assert sorted(map(id, (mounted.app for mounted in table))) == sorted(map(id, filter(None, seen.values())))
         assert len(table) == sum(it is not None for it in seen.values())
         assert found(table, "http://users.internal") is (seen["users.internal"] or seen["*.internal"])

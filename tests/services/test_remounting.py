@@ -15,7 +15,10 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from asgi_connector import ASGIRoutingConnector, Mount, UnmountedHostError
 from asgi_connector._types import Receive, Scope, Send
 from tests.conftest import LOOPS, session_to
+from tests.support.effort import examples
 from tests.support.raw import request_for
+from tests.support.sessions import connector_of, fetch
+from tests.support.waiting import settle, soon
 
 SOON = 10.0
 """Seconds after which a test fails because something did not happen."""
@@ -58,33 +61,12 @@ class Caller:
         await send({"type": "http.response.body", "body": b"caller"})
 
 
-async def fetch(session: ClientSession, url: str = "/") -> bytes:
-    async with session.get(url) as response:
-        return await response.read()
-
-
 async def held(session: ClientSession, app: Named, url: str = "/held") -> "asyncio.Task[bytes]":
     """A request that is in flight on *app*."""
     app.started.clear()
     task = asyncio.create_task(fetch(session, url))
     await app.started.wait()
     return task
-
-
-async def soon(it: Awaitable[object]) -> None:
-    async with asyncio.timeout(SOON):
-        await it
-
-
-async def some_turns() -> None:
-    """Give whatever could happen without us the chance to."""
-    for _ in range(20):
-        await asyncio.sleep(0)
-
-
-def connector_of(session: ClientSession) -> ASGIRoutingConnector:
-    assert isinstance(session.connector, ASGIRoutingConnector)
-    return session.connector
 
 
 @asynccontextmanager
@@ -237,7 +219,7 @@ async def test_unmount_returns_when_what_is_in_flight_has_ended() -> None:
     async with serving(app) as (session, connector):
         requests = [await held(session, app) for _ in range(3)]
         unmounting = asyncio.create_task(connector.unmount("app.internal"))
-        await some_turns()
+        await settle()
         assert not unmounting.done()
         with pytest.raises(UnmountedHostError):
             await fetch(session)
@@ -257,7 +239,7 @@ async def test_unmount_waits_for_background_tasks_of_answered_requests() -> None
     async with session_to(app) as session:
         assert await fetch(session) == b"app"
         unmounting = asyncio.create_task(connector_of(session).unmount("app.internal"))
-        await some_turns()
+        await settle()
         assert not unmounting.done()
         may_end.set()
         await soon(unmounting)
@@ -271,7 +253,7 @@ async def test_unmount_waits_for_an_app_whose_client_has_gone() -> None:
         request.cancel()
         await asyncio.wait({request})
         unmounting = asyncio.create_task(connector.unmount("app.internal"))
-        await some_turns()
+        await settle()
         assert not unmounting.done()
         app.may_answer.set()
         await soon(unmounting)
@@ -321,7 +303,7 @@ async def test_unmount_returns_when_its_last_request_fails() -> None:
         request = asyncio.create_task(fetch(session))
         await started.wait()
         unmounting = asyncio.create_task(connector_of(session).unmount("app.internal"))
-        await some_turns()
+        await settle()
         may_fail.set()
         await soon(unmounting)
         with pytest.raises(LookupError, match="failed"):
@@ -349,9 +331,9 @@ async def test_unmount_returns_when_a_whole_response_that_was_on_its_way_has_bee
 
     async with session_to(app, keepalive_timeout=3600) as session, session.get("/") as response:
         await returned.wait()
-        await some_turns()
+        await settle()
         unmounting = asyncio.create_task(connector_of(session).unmount("app.internal"))
-        await some_turns()
+        await settle()
         assert not unmounting.done()
         assert await response.read() == body
         await soon(unmounting)
@@ -364,7 +346,7 @@ async def test_unmount_returns_when_a_response_that_was_on_its_way_is_given_up()
 
     async with session_to(app, keepalive_timeout=3600) as session, session.get("/") as response:
         unmounting = asyncio.create_task(connector_of(session).unmount("app.internal"))
-        await some_turns()
+        await settle()
         assert not unmounting.done()
         response.close()
         await soon(unmounting)
@@ -535,7 +517,7 @@ async def test_unmount_waits_for_a_connection_that_was_handed_out(pooled: bool) 
 
         async def unmount() -> None:
             unmounting.append(asyncio.create_task(connector.unmount("app.internal")))
-            await some_turns()
+            await settle()
             assert not unmounting[0].done()
 
         hook.what = unmount
@@ -557,7 +539,7 @@ async def test_unmount_returns_when_a_connection_that_was_handed_out_is_given_ba
             connector.mount("app.internal", Named("app"))
         connection = await connector.connect(request, [], ClientTimeout())
         unmounting = asyncio.create_task(connector.unmount("app.internal"))
-        await some_turns()
+        await settle()
         assert not unmounting.done()
         getattr(connection, give_back)()
         await soon(unmounting)
@@ -629,7 +611,7 @@ async def test_the_end_of_a_mounted_block_waits_for_what_is_in_flight_on_its_app
         await block.__aenter__()
         request = await held(session, fake)
         leaving = asyncio.ensure_future(block.__aexit__(None, None, None))
-        await some_turns()
+        await settle()
         assert not leaving.done()
         assert await fetch(session) == b"usual"
         fake.may_answer.set()
@@ -756,7 +738,7 @@ async def test_the_end_of_a_mounted_block_waits_for_its_app_though_another_was_m
         request = await held(session, fake)
         connector.mount("app.internal", other)
         leaving = asyncio.ensure_future(block.__aexit__(None, None, None))
-        await some_turns()
+        await settle()
         assert not leaving.done()
         fake.may_answer.set()
         await soon(leaving)
@@ -898,7 +880,7 @@ async def test_the_test_itself_may_unmount_from_a_task_that_an_app_knows_nothing
     async with serving(app) as (session, connector):
         request = await held(session, app)
         unmounting = asyncio.create_task(connector.unmount("app.internal"))
-        await some_turns()
+        await settle()
         app.may_answer.set()
         await soon(unmounting)
         assert await request == b"app"
@@ -996,12 +978,11 @@ class Remounting(RuleBasedStateMachine):
     def run(self, step: Awaitable[None]) -> None:
         """One step, and then everything that follows from it."""
 
-        async def settle() -> None:
+        async def take_it() -> None:
             await step
-            for _ in range(25):
-                await asyncio.sleep(0)
+            await settle()
 
-        self.runner.run(settle())
+        self.runner.run(take_it())
 
     async def clients_are_told(self) -> None:
         clients = [flight.client for flight in self.model.flights.values() if flight.client is not None]
@@ -1181,4 +1162,6 @@ def test_any_sequence_of_mounts_requests_and_cancellations_does_what_a_simple_mo
     new_loop: Callable[[], asyncio.AbstractEventLoop],
 ) -> None:
     machine = type("Machine", (Remounting,), {"new_loop": staticmethod(new_loop)})
-    run_state_machine_as_test(machine, settings=settings(max_examples=80, stateful_step_count=20, deadline=None))
+    run_state_machine_as_test(
+        machine, settings=settings(max_examples=examples(80), stateful_step_count=20, deadline=None)
+    )

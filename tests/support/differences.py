@@ -1,4 +1,4 @@
-"""The differences between the ways to serve an app. The tests assert each row.
+"""The differences between the servers for an app. The tests assert each row.
 
 ``python -m tests.support.differences`` prints the table of docs/parity.md.
 """
@@ -16,7 +16,7 @@ T = TypeVar("T")
 
 
 class Topic(NamedTuple):
-    """What several rows have in common: one row of the page."""
+    """The text that several rows share: one row of the table in the docs."""
 
     behaviour: str
     here: str
@@ -26,7 +26,7 @@ class Topic(NamedTuple):
 
 
 class Row(NamedTuple):
-    """What a server does instead of what is done in process."""
+    """The result of a test on a server, where it differs from the result in process."""
 
     instead: object
     topic: Topic
@@ -468,22 +468,22 @@ DIFFERENCES: Final[Rows] = {**_scope(), **_http(), **_lifespan(), **_ends(), **_
 
 
 def topics() -> list[Topic]:
-    """Each topic once, in the order of the rows."""
+    """Return each topic once, in the order of the rows."""
     return list(dict.fromkeys(row.topic for row in DIFFERENCES.values()))
 
 
 def page_table() -> str:
-    """The table of docs/parity.md."""
+    """Return the table of docs/parity.md."""
     head = ("behaviour", "asgi-connector", "uvicorn", "hypercorn", "reason")
     lines = [head, ("---",) * len(head), *topics()]
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
 class Expected:
-    """What is to be expected in a test of one way of serving."""
+    """The expected results of one test on one server."""
 
     asked: Final[set[tuple[str, str]]] = set()
-    """The rows that have been looked up, by any test."""
+    """The rows that any test has looked up."""
 
     def __init__(self, way: str, test: str) -> None:
         self._way = way
@@ -500,12 +500,12 @@ class Expected:
 
 
 def rows_of(module: Any) -> set[tuple[str, str]]:
-    """The rows that are about the tests of a module."""
+    """Return the rows for the tests of a module."""
     return {(way, test) for way, test in DIFFERENCES if hasattr(module, test.partition(": ")[0])}
 
 
 def check_that_each_row_was_looked_up(request: pytest.FixtureRequest) -> None:
-    """To be called by the last test of a module."""
+    """Check that the tests used each row of the module. The last test of the module calls this."""
     if "PYTEST_XDIST_WORKER" in os.environ:
         pytest.skip("the tests of the file run in several processes, and each has seen a part of the table")
     config = request.config

@@ -1,4 +1,4 @@
-"""A Django project that has nothing but its views."""
+"""A Django project that consists of its views only."""
 
 import sys
 from collections.abc import Callable, Iterator
@@ -17,7 +17,7 @@ from asgi_connector._types import ASGIApp
 
 @contextmanager
 def django_app_of(views: dict[str, Callable[..., Any]]) -> Iterator[ASGIApp]:
-    """An app that has each of *views* at its path, for the block. Django's settings are those of the process."""
+    """Make an app with each of *views* at its path, for the block. Django's settings are global to the process."""
     urls: Any = ModuleType("urls_of_a_django_project")
     urls.urlpatterns = [path(each, view) for each, view in views.items()]
     if not django.conf.settings.configured:

@@ -1,4 +1,4 @@
-"""A WebSocket frame by frame: what a client writes, byte by byte, and what its server answers."""
+"""Raw WebSocket frames: a test writes the client's bytes, and reads the server's frames one by one."""
 
 import asyncio
 import struct
@@ -26,7 +26,7 @@ CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = 0x0, 0x1, 0x2, 0x8, 0x9, 0xA
 
 
 def frame(opcode: int, payload: bytes = b"", *, fin: bool = True, rsv: int = 0, mask: bytes = MASK) -> bytes:
-    """A frame of the client (RFC 6455, 5.2)."""
+    """Return the bytes of a client's frame (RFC 6455, 5.2)."""
     masked = 0x80 if mask else 0
     size = len(payload)
     if size < 126:
@@ -47,7 +47,7 @@ def close_payload(code: int, reason: bytes = b"") -> bytes:
 
 
 def deflate(data: bytes) -> bytes:
-    """A message that needs none of those before it (RFC 7692, 7.2.1)."""
+    """Compress a message that can be read without the earlier messages (RFC 7692, 7.2.1)."""
     compressor = zlib.compressobj(wbits=-15)
     return (compressor.compress(data) + compressor.flush(zlib.Z_SYNC_FLUSH)).removesuffix(b"\x00\x00\xff\xff")
 
@@ -83,7 +83,7 @@ class Frame:
 
 
 class RawSocket:
-    """The client's end of a WebSocket, in the place of aiohttp's reader: frames out as bytes, frames in one by one."""
+    """The client's end of a WebSocket. It replaces aiohttp's reader: it writes bytes, and reads frames one by one."""
 
     def __init__(self, connection: RawConnection) -> None:
         protocol = connection._protocol
@@ -110,11 +110,11 @@ class RawSocket:
         self.transport.write(b"".join(frames))
 
     async def send(self, *pieces: bytes) -> None:
-        """Returns when the server has been given each of the pieces, in a call of its own."""
+        """Send each piece to the server in a separate call. Return when it has received all of them."""
         await self.connection.send(*pieces)
 
     async def next(self) -> Frame | None:
-        """The next frame; `None` at the end of the connection."""
+        """Return the next frame; `None` at the end of the connection."""
         while (found := self._take()) is None:
             if self.ended:
                 assert not self.data
@@ -124,7 +124,7 @@ class RawSocket:
         return found
 
     async def rest(self) -> list[Frame]:
-        """Every frame to the end of the connection."""
+        """Return all frames until the end of the connection."""
         frames = []
         while (found := await self.next()) is not None:
             frames.append(found)
@@ -159,7 +159,7 @@ async def raw_socket(app: ASGIApp, *, headers: bytes = b"", **session_settings: 
 
 
 class Collector:
-    """An app that keeps what it receives, to the disconnect; before it does, it waits until it may."""
+    """An app that keeps all messages up to the disconnect. It waits for `may_receive` before it receives any."""
 
     def __init__(self, *, may_receive: bool = True) -> None:
         self.received: list[Message] = []

@@ -1,4 +1,4 @@
-"""What the package must not leave in the event loop."""
+"""A check that the package leaves nothing in the event loop."""
 
 import asyncio
 from typing import Any
@@ -13,5 +13,5 @@ def no_task_and_no_timer_is_left() -> None:
 
 
 def _is_aiohttps(timer: Any) -> bool:
-    """aiohttp 3.13 leaves the timer of a call's `total` timeout when `on_request_start` is cancelled."""
+    """Whether *timer* is a `total` timeout, which aiohttp 3.13 leaves when `on_request_start` is cancelled."""
     return type(getattr(timer._callback, "__self__", None)).__name__ == "TimeoutHandle"

@@ -1,4 +1,4 @@
-"""What is not in the table of apps: a real server on loopback, and a fallback that leads nowhere."""
+"""Targets for hosts that are not mounted: a real server on loopback, and a fallback that refuses every request."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -11,7 +11,7 @@ from aiohttp.tracing import Trace
 
 
 class TCPServer:
-    """A real server on loopback, which keeps what it was asked. To be used as an origin server or as a proxy."""
+    """A real server on loopback, which keeps the heads of the requests. It serves as an origin server or as a proxy."""
 
     def __init__(self) -> None:
         self.heads: list[str] = []
@@ -46,7 +46,7 @@ class TCPServer:
 
 @asynccontextmanager
 async def tcp_server() -> AsyncIterator[TCPServer]:
-    """Ends when its clients have gone, so it is entered before them."""
+    """Run a server. The block ends when the clients have disconnected, so enter it before them."""
     tcp = TCPServer()
     server = await asyncio.start_server(tcp.serve, "127.0.0.1", 0)
     tcp.port = server.sockets[0].getsockname()[1]
@@ -59,7 +59,7 @@ async def tcp_server() -> AsyncIterator[TCPServer]:
 
 
 class Elsewhere(aiohttp.BaseConnector):
-    """A fallback that leads nowhere, and keeps what it was asked for."""
+    """A fallback that keeps each request and refuses it."""
 
     allowed_protocol_schema_set = frozenset({"http", "gopher"})
 

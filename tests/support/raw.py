@@ -1,4 +1,4 @@
-"""Requests whose bytes a test writes itself, over a connection as aiohttp's client gets it."""
+"""Raw requests: a test writes their bytes itself, over a connection from aiohttp's pool."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -9,29 +9,30 @@ from aiohttp.client_proto import ResponseHandler
 from multidict import CIMultiDictProxy
 from yarl import URL
 
+from tests.support.waiting import until
+
 
 class RawConnection:
-    """The client's end of a connection: bytes out, parsed responses in."""
+    """The client's end of a connection: it writes bytes and reads parsed responses."""
 
     def __init__(self, protocol: ResponseHandler) -> None:
         self._protocol = protocol
 
     async def send(self, *pieces: bytes) -> None:
-        """Write the pieces, and hand each over before the next: the server gets each in a call of its own."""
+        """Write the pieces one after another. The server gets each piece in a separate call."""
         transport = self._protocol.transport
         assert transport is not None
         for piece in pieces:
             transport.write(piece)
-            while transport.get_write_buffer_size():  # noqa: ASYNC110 (nothing tells; it is the next turn, mostly)
-                await asyncio.sleep(0)
+            await until(lambda: not transport.get_write_buffer_size())
 
     async def head(self) -> tuple[int, CIMultiDictProxy[str], aiohttp.StreamReader]:
-        """The next response, which may be an interim one: its status, its headers, and its body as it comes."""
+        """Return the status, headers and body stream of the next response, which may be an interim one."""
         message, payload = await self._protocol.read()
         return message.code, message.headers, payload
 
     async def response(self) -> tuple[int, CIMultiDictProxy[str], bytes]:
-        """The next response, whole."""
+        """Return the next response with its complete body."""
         status, headers, payload = await self.head()
         return status, headers, await payload.read()
 
@@ -45,7 +46,7 @@ class RawConnection:
 async def raw_connection(
     session: aiohttp.ClientSession, url: str = "http://app.internal/"
 ) -> AsyncIterator[RawConnection]:
-    """A connection for one request, from the session's pool; it goes back there if its response has been read."""
+    """Take a connection from the session's pool for one request. It goes back if its response has been read."""
     connector = session.connector
     assert connector is not None
     request = aiohttp.ClientRequest("GET", URL(url), loop=asyncio.get_running_loop())
@@ -61,7 +62,7 @@ async def raw_connection(
 
 
 async def request_for(session: aiohttp.ClientSession, url: str = "/") -> aiohttp.ClientRequest:
-    """A request object, as a client middleware sees it, to connect by hand."""
+    """Return a request object, as a client middleware sees it, to call `connect()` with."""
     requests: list[aiohttp.ClientRequest] = []
 
     async def note(req: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:

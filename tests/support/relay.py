@@ -1,7 +1,7 @@
-"""A real network that fails: what the faults in memory are held against.
+"""A real network that fails, to compare the faults in memory with.
 
-A `Relay` stands on the loopback, in front of a real server, and does to the bytes what a fault says. It leaves nothing
-to time: it cuts a connection when so many bytes have passed, and the client has read them.
+A `Relay` listens on loopback, in front of a real server, and applies a fault to the bytes. It does not depend on
+timing: it cuts a connection when a number of bytes has passed and the client has read them.
 """
 
 import asyncio
@@ -16,16 +16,17 @@ from typing import Any, Final
 from aiohttp import TCPConnector
 
 from asgi_connector import faults
+from tests.support.waiting import until
 
 LOCALHOST: Final = "127.0.0.1"
 
 _AT_ONCE: Final = 64 * 1024
 _END_OF_HEAD: Final = b"\r\n\r\n"
-_RESET_ON_CLOSE: Final = struct.pack("ii", 1, 0)  # a linger of no seconds
+_RESET_ON_CLOSE: Final = struct.pack("ii", 1, 0)  # linger for 0 seconds
 
 
 class _Part:
-    """How much of one way of a connection passes: all of it, or what a fault lets through."""
+    """One direction of a connection: all bytes pass, or those that a fault lets through."""
 
     def __init__(self, fault: faults.Fault | None, on: str, head_at: int | None) -> None:
         self.fault = fault if getattr(fault, "on", None) == on else None
@@ -35,7 +36,7 @@ class _Part:
         self._seen = b""
 
     def passes(self, data: bytes) -> bytes:
-        """What of *data* may pass."""
+        """Return the part of *data* that may pass."""
         if not self._is_cut:
             return data
         before = len(self._seen)
@@ -44,7 +45,7 @@ class _Part:
 
     @property
     def is_over(self) -> bool:
-        """Whether nothing more may pass."""
+        """Whether no more bytes may pass."""
         return self._is_cut and len(self._seen) >= self._limit()
 
     def _limit(self) -> int:
@@ -57,11 +58,11 @@ class _Part:
 
 
 class Relay:
-    """Passes on what the clients of `connector()` send to *upstream*, a port, and what is answered.
+    """Passes bytes between the clients of `connector()` and the server at the port *upstream*.
 
     Parameters:
-        fault: what happens to each connection, or to the first *times*.
-        head_at: cut so far into the head, whatever the fault says.
+        fault: the fault of each connection, or of the first *times* connections.
+        head_at: the number of bytes of the head after which to cut, whatever the fault says.
     """
 
     def __init__(
@@ -78,7 +79,7 @@ class Relay:
         self._tasks: set[asyncio.Task[None]] = set()
 
     def connector(self) -> TCPConnector:
-        """A connector whose sockets are known here, so that a cut can wait until they have been read."""
+        """Return a connector whose sockets the relay knows, so that a cut can wait until they have been read."""
 
         def make(address: tuple[Any, ...]) -> socket.socket:
             client = socket.socket(*address[:3])
@@ -90,7 +91,7 @@ class Relay:
 
     @asynccontextmanager
     async def listening(self) -> AsyncIterator[int]:
-        """Relay for the block; gives the port."""
+        """Relay for the block; yields the port."""
         with socket.create_server((LOCALHOST, 0)) as listener:
             listener.setblocking(False)
             self._start(self._accept(listener))
@@ -106,15 +107,15 @@ class Relay:
                         each.close()
             for task in self._tasks:
                 if not task.cancelled():
-                    task.result()  # a relay that fails by itself proves nothing
+                    task.result()  # raise the relay's own errors
 
     async def cut(self, fault: faults.Reset | faults.Close) -> None:
-        """Cut every connection, whatever passes."""
+        """Cut every connection, whatever the relay's own fault lets pass."""
         for pair in self._pairs:
             await self._cut(pair, fault)
 
     def end(self) -> None:
-        """What hangs goes through, and everything after it."""
+        """End every hang: pass on the held bytes and all later ones."""
         self._over.set()
 
     def _start(self, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
@@ -156,7 +157,7 @@ class Relay:
                     return
             sink.shutdown(socket.SHUT_WR)
         except OSError:
-            pass  # one of them has gone, as the other pump sees for itself
+            pass  # one end has disconnected; the other pump notices it too
 
     async def _carry(self, sink: socket.socket, data: bytes, fault: faults.Fault | None) -> None:
         loop = asyncio.get_running_loop()
@@ -181,20 +182,19 @@ class Relay:
                 each.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
             else:
                 each.shutdown(socket.SHUT_WR)
-                # One that is closed with something unread resets the connection.
+                # Closing a socket that has unread bytes would reset the connection.
                 self._start(_drain(loop, each))
                 continue
             each.close()
 
     async def _until_read(self, pair: tuple[socket.socket, socket.socket]) -> None:
-        """Until what was sent has arrived, and the clients have read it."""
+        """Wait until all sent bytes have arrived and the clients have read them."""
 
         def pending() -> bool:
             on_the_way = any(_pending(each, termios.TIOCOUTQ) for each in pair)
             return on_the_way or any(_pending(client, termios.FIONREAD) for client in self._clients)
 
-        while pending():  # noqa: ASYNC110 (nothing tells but the kernel, when it is asked)
-            await asyncio.sleep(0)
+        await until(lambda: not pending())
 
 
 async def _drain(loop: asyncio.AbstractEventLoop, connection: socket.socket) -> None:
@@ -214,7 +214,7 @@ def _pending(connection: socket.socket, request: int) -> int:
 
 @contextmanager
 def refusing() -> Iterator[int]:
-    """A port on which nobody listens, nor will in this block."""
+    """Yield a port on which no server listens during the block."""
     with socket.socket() as bound:
         bound.bind((LOCALHOST, 0))
         yield bound.getsockname()[1]
@@ -222,7 +222,7 @@ def refusing() -> Iterator[int]:
 
 @contextmanager
 def never_accepting() -> Iterator[int]:
-    """A port whose connections are not answered, for its queue is full."""
+    """Yield a port that does not answer connections, because its queue is full."""
     with socket.socket() as listener, socket.socket() as first:
         listener.bind((LOCALHOST, 0))
         listener.listen(0)

@@ -1,4 +1,4 @@
-"""One app, several ways to serve it: a test that holds for all of them says that in process is as on a real server."""
+"""Several servers for one app: a test that passes on all shows that the connector behaves like a real server."""
 
 import asyncio
 import logging
@@ -17,6 +17,7 @@ from hypercorn.config import Sockets
 
 from asgi_connector import ASGIRoutingConnector, LifespanError, Mount
 from asgi_connector._types import ASGIApp, Message, Receive, Scope, Send
+from tests.support.waiting import run_turns, until
 
 Lifespan = Literal["auto", "on", "off"]
 Part = Callable[[Scope, Receive, Send], Awaitable[object]]
@@ -31,15 +32,15 @@ HYPERCORN: Final = "hypercorn"
 HTTP_WAYS: Final = (IN_PROCESS, UVICORN, HYPERCORN)
 WEBSOCKET_WAYS: Final = (IN_PROCESS, UVICORN_WEBSOCKETS, UVICORN_WSPROTO, HYPERCORN)
 
-_PATIENCE: Final = 2.0  # seconds for apps to end when their clients have gone: as the connector's shutdown_timeout
+_PATIENCE: Final = 2.0  # seconds for apps to end after the disconnect, like the connector's shutdown_timeout
 
 
 class DidNotStartError(Exception):
-    """The app is not served, since its startup failed; the cause is what the server raised, if it raises."""
+    """The app is not served because its startup failed. The cause is the server's exception, if it raised one."""
 
 
 class App:
-    """An app that plays a part, and tells the test of each of its runs what it was told and how it ended."""
+    """An app that runs *part*, and reports the messages and the result of each run to the test."""
 
     def __init__(self, part: Part) -> None:
         self._part = part
@@ -50,7 +51,7 @@ class App:
 
         async def note() -> Message:
             message = await receive()
-            told.append({key: value for key, value in message.items() if value is not None})  # None is as if not there
+            told.append({key: value for key, value in message.items() if value is not None})  # None: no key
             return message
 
         try:
@@ -62,7 +63,7 @@ class App:
         return result
 
     async def end(self) -> list[Message]:
-        """What the next run that ends was told; raises what the run raised."""
+        """Wait for the next run to end. Return the messages that it received, or raise its exception."""
         told, exc = await self._ends.get()
         if exc is not None:
             raise exc
@@ -70,10 +71,9 @@ class App:
 
 
 async def waits(awaitable: Awaitable[object]) -> bool:
-    """Whether it has no result after a hundred turns of the event loop; then it is cancelled."""
+    """Whether *awaitable* is not done after a hundred turns of the event loop. If so, it is cancelled."""
     task = asyncio.ensure_future(awaitable)
-    for _ in range(100):
-        await asyncio.sleep(0)
+    await run_turns(100)
     waiting = not task.done()
     if waiting:
         task.cancel()
@@ -87,9 +87,9 @@ async def waits(awaitable: Awaitable[object]) -> bool:
 async def serving(
     way: str, app: ASGIApp, *, lifespan: Lifespan = "off", root_path: str = ""
 ) -> AsyncIterator[aiohttp.ClientSession]:
-    """Serve *app* in one of the ways, for the block; gives a session whose base URL is the app's.
+    """Serve *app* on the server *way* for the block. Yields a session whose base URL is the app's.
 
-    What the app raises is logged by every one of them, and the client never sees it.
+    Every server logs the app's exceptions. None raises them from the client's call.
     """
     if way == IN_PROCESS:
         mount = Mount(app, lifespan=lifespan, root_path=root_path, raise_app_exceptions=False)
@@ -118,9 +118,9 @@ async def _in_process(mount: Mount) -> AsyncIterator[aiohttp.ClientSession]:
 
 @contextmanager
 def _deprecated_websockets() -> Iterator[None]:
-    """uvicorn's implementation on top of websockets' older half is deprecated, but until it is gone apps run on it.
+    """Ignore deprecation warnings: uvicorn's implementation with websockets' legacy API is still in use.
 
-    Both say so when they are imported, and websockets again of each connection, for how uvicorn uses it.
+    uvicorn and websockets warn when they are imported. websockets also warns for each connection.
     """
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", r"websockets\.legacy is deprecated", DeprecationWarning)
@@ -146,10 +146,10 @@ def _uvicorn_config(way: str, app: ASGIApp, lifespan: Lifespan, root_path: str) 
 
 @asynccontextmanager
 async def _uvicorn(config: uvicorn.Config) -> AsyncIterator[str]:
-    """Run a server in the loop that runs; gives its URL.
+    """Run a server in the running loop. Yields its URL.
 
-    `Server.serve()` would install signal handlers, and both its main loop and its shutdown sleep for 0.1 s: this does
-    in the same order what they do, and waits for what is to be waited for.
+    `Server.serve()` would install signal handlers, and its main loop and its shutdown sleep for 0.1 s. This function
+    does the same steps in the same order, but waits for events instead of sleeping.
     """
     server = uvicorn.Server(config)
     server.lifespan = config.lifespan_class(config)
@@ -175,10 +175,9 @@ async def _uvicorn(config: uvicorn.Config) -> AsyncIterator[str]:
 
 
 async def _end(server: uvicorn.Server, tasks: set[asyncio.Task[Any]]) -> None:
-    """Wait for the apps, whose clients have gone, and for the tasks that websockets has without uvicorn's knowledge."""
+    """Wait for the apps, whose clients have disconnected, and for websockets' tasks, which uvicorn does not know."""
     await _gone(tasks)
-    while server.server_state.connections:  # noqa: ASYNC110 (nothing tells, but they are closing)
-        await asyncio.sleep(0)
+    await until(lambda: not server.server_state.connections)
 
 
 async def _gone(tasks: set[asyncio.Task[Any]]) -> None:
@@ -192,14 +191,14 @@ async def _gone(tasks: set[asyncio.Task[Any]]) -> None:
 
 @asynccontextmanager
 async def _hypercorn(app: ASGIApp, lifespan: Lifespan, root_path: str) -> AsyncIterator[str]:
-    """Run a server in the loop that runs; gives its URL."""
+    """Run a server in the running loop. Yields its URL."""
     config = hypercorn.Config()
-    config.errorlog = logging.getLogger("hypercorn.error")  # it would write to stderr by itself
+    config.errorlog = logging.getLogger("hypercorn.error")  # the default writes to stderr
     config.root_path = root_path
     started = asyncio.get_running_loop().create_future()
     stopped = asyncio.Event()
 
-    async def until_stopped() -> None:  # it is called once the server has been started
+    async def until_stopped() -> None:  # hypercorn calls it after the server has started
         started.set_result(None)
         await stopped.wait()
 
@@ -227,7 +226,7 @@ async def _hypercorn(app: ASGIApp, lifespan: Lifespan, root_path: str) -> AsyncI
 
 
 def _without_lifespan(app: ASGIApp) -> ASGIApp:
-    """hypercorn asks each app for a lifespan; one that raises has none."""
+    """Return *app* without a lifespan: hypercorn starts one for each app, and ignores it if the app raises."""
 
     async def without(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":

@@ -10,15 +10,15 @@ PIECE = bytes(64 * 1024)
 
 
 class Service:
-    """`app` is it as an ASGI app, `handle` as a handler of aiohttp's server.
+    """The service: `app` is an ASGI app, `handle` a handler for aiohttp's server. Both answer the same.
 
-    ``/held`` answers when it may, ``/endless`` goes on for ever, ``/early`` reads no more than the head of a request,
-    ``/close`` asks for the connection to be closed.
+    ``/held`` waits for `may_answer`. ``/endless`` sends until `may_answer` is set. ``/early`` reads only the head of
+    the request. ``/close`` asks to close the connection.
     """
 
     def __init__(self) -> None:
         self.arrived = 0
-        self.most = 0  # at the same time
+        self.most = 0  # the most requests at the same time
         self.now = 0
         self.held: asyncio.Queue[None] = asyncio.Queue()
         self.may_answer = asyncio.Event()

@@ -1,6 +1,6 @@
-"""A system of several services that is shaken, in various ways, and what its journal says then.
+"""Scenarios that inject faults into a system of several services, and their journals.
 
-As a program, ``python -m tests.support.shaken SEED``, it prints all of that, in the same order.
+``python -m tests.support.shaken SEED`` prints the journals of all scenarios, always in the same order.
 """
 
 import asyncio
@@ -17,13 +17,14 @@ from aiohttp import ClientError, ClientSession, ClientTimeout
 
 from asgi_connector import ASGIRoutingConnector, Journal, faults
 from asgi_connector._types import Receive, Scope, Send
+from tests.support.waiting import until
 
-MANY = 8  # at the same time: enough that they are not in the same order by chance
+MANY = 8  # requests at the same time: so many that their order is not the same by chance
 LoopFactory = Callable[[], asyncio.AbstractEventLoop]
 
 
 class System:
-    """Orders, which asks for a user, pays, and has a letter sent when it has answered; payments, which asks a bank."""
+    """A system of services. Orders calls users and payments, and after its response mail. Payments calls a bank."""
 
     session: ClientSession
     connector: ASGIRoutingConnector
@@ -33,7 +34,7 @@ class System:
     @asynccontextmanager
     async def running(cls, **settings: Any) -> "AsyncIterator[System]":
         system = cls()
-        # Each has a lifespan of its own, which one app at five patterns had not.
+        # Each service is a separate app, so that each has a lifespan. One app at five patterns has only one.
         apps = {f"{name}.internal": partial(system.app) for name in ("orders", "users", "payments", "bank", "mail")}
         system.connector = ASGIRoutingConnector(apps, **settings)
         async with ClientSession(connector=system.connector, timeout=ClientTimeout(total=30)) as system.session:
@@ -41,7 +42,7 @@ class System:
                 yield system
 
     async def ask(self, service: str, path: str, method: str = "GET") -> int:
-        """The status of the answer; 0 if there is none."""
+        """Return the status of the response; 0 if there is none."""
         try:
             async with self.session.request(method, f"http://{service}.internal{path}") as response:
                 await response.read()
@@ -64,7 +65,7 @@ class System:
         await send({"type": "http.response.start", "status": status, "headers": [(b"content-length", b"4")]})
         if path.endswith("/held"):
             await send({"type": "http.response.body", "body": b"d", "more_body": True})
-            await receive()  # that the client has gone
+            await receive()  # the client's disconnect
         await send({"type": "http.response.body", "body": b"done"[path.endswith("/held") :]})
         if service == "orders":
             await self.ask("mail", path)
@@ -92,7 +93,7 @@ class System:
 
 
 async def shake_by_chance(seed: int, **settings: Any) -> Journal:
-    """Faults that need no time, and strike some of the requests."""
+    """Inject faults that take no time and affect some of the requests."""
     async with System.running(lifespan="off", **settings) as system:
         inject = system.connector.inject
         with (
@@ -114,7 +115,7 @@ async def shake_over_few_connections(seed: int) -> Journal:
 
 
 async def delay_by_chance(seed: int) -> Journal:
-    """Faults that take their time."""
+    """Inject faults that take time."""
     async with System.running(lifespan="off") as system:
         inject = system.connector.inject
         with (
@@ -132,7 +133,7 @@ async def delay_by_chance(seed: int) -> Journal:
 
 @asynccontextmanager
 async def many_held(system: System) -> AsyncIterator[None]:
-    """Many requests under way, of which the heads of the responses have arrived."""
+    """Keep many requests in progress. The heads of their responses have arrived."""
     arrived = asyncio.Semaphore(0)
 
     async def ask(number: int) -> None:
@@ -167,10 +168,9 @@ async def delay_what_is_open(seed: int) -> Journal:
 
 @asynccontextmanager
 async def many_asking(system: System, service: str) -> AsyncIterator[None]:
-    """Many requests that have started, and are let go on in the block."""
+    """Start many requests. They continue in the block."""
     clients = [asyncio.create_task(system.ask(service, f"/{number}")) for number in range(MANY)]
-    while len(system.journal.select(f"{service}.internal")) < MANY:  # noqa: ASYNC110 (nothing tells of a start)
-        await asyncio.sleep(0)
+    await until(lambda: len(system.journal.select(f"{service}.internal")) >= MANY)
     yield
     await asyncio.gather(*clients)
 
@@ -186,8 +186,7 @@ async def let_go_what_hung(seed: int) -> Journal:
                 blocks.enter_context(system.connector.inject(f"{service}.internal", fault, seed=seed))
             for service in ("users", "bank", "payments"):
                 clients.start(system.ask_many(service, "POST"))
-            while len(system.journal) < 4 * MANY:  # noqa: ASYNC110 (nothing tells of a start)
-                await asyncio.sleep(0)
+            await until(lambda: len(system.journal) >= 4 * MANY)
     return system.journal
 
 
@@ -208,7 +207,7 @@ class AsyncClients:
 
 
 async def start_for_many(seed: int) -> Journal:
-    """Many requests that wait for the startup of the same apps."""
+    """Send many requests that wait for the startup of the same apps."""
     async with System.running() as system:
         await system.ask_many("orders")
         await system.journal.wait_for("mail.internal", times=MANY)
@@ -216,7 +215,7 @@ async def start_for_many(seed: int) -> Journal:
 
 
 async def go_on_when_the_journal_says_so(seed: int) -> Journal:
-    """Many that wait for the same exchange to end."""
+    """Let many tasks wait for the same exchange to end."""
     async with System.running(lifespan="off") as system, AsyncClients() as clients:
 
         async def follow(number: int) -> None:
@@ -237,7 +236,7 @@ async def close_with_many_under_way(seed: int) -> Journal:
 
 
 async def remount_with_many_idle(seed: int) -> Journal:
-    """Connections that the next requests would have used are closed."""
+    """Close idle connections that the next requests would have used."""
     async with System.running(lifespan="off") as system:
         await system.ask_many("users")
         system.connector.mount("users.internal", system.app)
@@ -261,7 +260,7 @@ OTHERS: list[Scenario] = [
 
 
 def run(scenario: Scenario, seed: int, loop_factory: LoopFactory) -> str:
-    """The journal without times, the diagram, and the order of all beginnings and ends."""
+    """Return the journal without times, the diagram, and the order of all starts and ends."""
 
     async def tell() -> str:
         journal = await scenario(seed)
