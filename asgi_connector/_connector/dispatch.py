@@ -13,6 +13,7 @@ from typing_extensions import override
 from yarl import URL
 
 from asgi_connector._aiohttp.client_protocol import ClientProtocol
+from asgi_connector._aiohttp.interception import connect_as_always
 from asgi_connector._aiohttp.pool import PoolingConnector
 from asgi_connector._aiohttp.requests import address_of, connect_timeout, take_proxy, trace_reuse
 from asgi_connector._aiohttp.retries import Retries
@@ -28,7 +29,7 @@ from asgi_connector._services.mounted import MountedApp
 from asgi_connector._services.server_end import ClientCall, Origin
 from asgi_connector._services.services import Services
 
-from .elsewhere import Elsewhere, RefusalListener
+from .elsewhere import Elsewhere, RefusalListener, fallback_to
 from .loops import check_loop
 
 if TYPE_CHECKING:
@@ -38,32 +39,33 @@ if TYPE_CHECKING:
 
 
 class DispatchingConnector(PoolingConnector):
-    """A connector that sends each request to the app that is mounted for its address, or to the fallback.
+    """A connector that sends each request to the app that is mounted for its address, or to the fallback."""
 
-    A subclass sets the attributes that are only annotated here.
-    """
-
-    _services: Services
-    _refusal_listeners: list[RefusalListener]
-    """The open `intercept()` blocks, the innermost last."""
-    _elsewhere: Elsewhere
-    _fallback: BaseConnector | None
-    _fallback_owner: bool
-    _retries: Retries
-    _closing: Closing
-    _instruments: "Instruments | None" = None
-    """The recordings and faults, created at their first use."""
+    def __init__(self, services: Services, fallback: BaseConnector | None, fallback_owner: bool, **pool: Any) -> None:
+        """*pool* is what `aiohttp.BaseConnector` takes."""
+        super().__init__(**pool)
+        if fallback is not None:
+            self.allowed_protocol_schema_set = self.allowed_protocol_schema_set | fallback.allowed_protocol_schema_set
+        self._services = services
+        self._fallback = fallback
+        self._fallback_owner = fallback_owner
+        self._elsewhere = fallback_to(fallback)
+        self._retries = Retries()
+        self._closing = Closing(services)
+        self._instruments: Instruments | None = None  # the recordings and faults, created at their first use
+        self._refusal_listeners: list[RefusalListener] = []  # the open intercept() blocks, the innermost last
 
     @override
     def connect(  # pyright: ignore[reportIncompatibleMethodOverride] # the base returns a CoroutineType
-        self, req: ClientRequest, traces: list[Trace], timeout: ClientTimeout, elsewhere: Elsewhere | None = None
+        self, req: ClientRequest, traces: list[Trace], timeout: ClientTimeout
     ) -> Coroutine[Any, Any, Connection]:
-        """Get a connection for *req*. aiohttp calls this for each request, and awaits it immediately.
+        """Get a connection for *req*. aiohttp calls this for each request, and awaits it immediately."""
+        return self._connect_or(self._elsewhere, req, traces, timeout)
 
-        *elsewhere* takes the place of the fallback for a request of another session, see `intercept()`.
-        """
-        if elsewhere is None:
-            elsewhere = self._elsewhere
+    def _connect_or(
+        self, elsewhere: Elsewhere, req: ClientRequest, traces: list[Trace], timeout: ClientTimeout
+    ) -> Coroutine[Any, Any, Connection]:
+        """Get a connection for *req* to the app that is mounted for it, or else from *elsewhere*."""
         if (
             asyncio.get_running_loop() is not self._services.loop
             or self._closing.task is not None
@@ -102,7 +104,7 @@ class DispatchingConnector(PoolingConnector):
                     if mounted is None:
                         connection = await self._connect_elsewhere(elsewhere, req, traces, timeout, exchange)
                         break
-                    connection = await self._connect(mounted, req, traces, timeout, exchange)
+                    connection = await self._connect(mounted, req, traces, timeout, elsewhere.intercepted, exchange)
                     if connection is None:
                         continue  # the table may have changed during the wait
                 if self._closing.task is not None:
@@ -125,6 +127,7 @@ class DispatchingConnector(PoolingConnector):
         req: ClientRequest,
         traces: list[Trace],
         timeout: ClientTimeout,
+        intercepted: bool,
         exchange: "LiveExchange | None",
     ) -> Connection | None:
         """Start the app, or connect to it if it has started. Returns `None` if the request must be dispatched again."""
@@ -135,6 +138,8 @@ class DispatchingConnector(PoolingConnector):
             return None
         proxy = take_proxy(req) if req.proxy is not None else None
         try:
+            if intercepted:  # a library that has patched connect() has seen the request before
+                return await connect_as_always(self, req, traces, timeout)
             return await super().connect(req, traces, timeout)
         except _UnmountedMeanwhile:
             if proxy is not None:

@@ -22,16 +22,14 @@ class Elsewhere:
     """For the log."""
     reason: str = ""
     """For the error of a refused request: a clause that follows "No app is mounted for ...,"."""
-
-
-def nowhere(reason: str) -> Elsewhere:
-    return Elsewhere(None, reason=reason)
+    intercepted: bool = False
+    """Whether the request is one of another session, whose own connector was asked first."""
 
 
 def fallback_to(fallback: BaseConnector | None) -> Elsewhere:
     """To *fallback*, which no `intercept()` block intercepts; or nowhere."""
     if fallback is None:
-        return nowhere("and there is no fallback.")
+        return Elsewhere(None, reason="and there is no fallback.")
 
     async def connect(req: ClientRequest, traces: list[Trace], timeout: ClientTimeout) -> Connection:
         return await connect_fallback(fallback, req, traces, timeout)

@@ -5,7 +5,6 @@
 
 import asyncio
 from collections.abc import Iterable
-from functools import partial
 from types import TracebackType
 
 from aiohttp import BaseConnector, ClientRequest, ClientTimeout
@@ -29,10 +28,14 @@ from asgi_connector._services.address import Address
 from asgi_connector._services.patterns import Pattern, covers, parse_pattern
 
 from .dispatch import DispatchingConnector
-from .elsewhere import Elsewhere, nowhere
+from .elsewhere import Elsewhere
 from .loops import describe_loop, hint_for_pytest
 
-_REFUSED = nowhere("and intercept() lets no request to it through; to allow that, name it in passthrough=[...].")
+_REFUSED = Elsewhere(
+    None,
+    reason="and intercept() lets no request to it through; to allow that, name it in passthrough=[...].",
+    intercepted=True,
+)
 
 
 class Passthrough:
@@ -108,17 +111,25 @@ class Interception(Block):
             return await self._connect_to_app(session_connector, req, traces, timeout)
         elsewhere = self._elsewhere(session_connector, address)
         if in_own_loop and self._connector._is_usable():
-            return await self._connector.connect(req, traces, timeout, elsewhere)
+            return await self._connector._connect_or(elsewhere, req, traces, timeout)
         # The journal belongs to the connector's own event loop.
         if elsewhere.connect is None:
             raise self._connector._refusal(req, elsewhere)
         return await elsewhere.connect(req, traces, timeout)
 
-    def _elsewhere(self, session_connector: BaseConnector, address: Address) -> Elsewhere:
+    def _elsewhere(self, session_connector: BaseConnector, address: Address, slot: Slot | None = None) -> Elsewhere:
+        """Where a request goes that no app answers. It gives *slot* back, if the app was unmounted meanwhile."""
         if not self._passthrough.covers(address):
             return _REFUSED
-        name = f"the session's own connector, a {type(session_connector).__name__}"
-        return Elsewhere(partial(connect_as_always, session_connector), name)
+
+        async def connect(req: ClientRequest, traces: list[Trace], timeout: ClientTimeout) -> Connection:
+            if slot is not None:
+                slot.free()
+            return await connect_as_always(session_connector, req, traces, timeout)
+
+        return Elsewhere(
+            connect, f"the session's own connector, a {type(session_connector).__name__}", intercepted=True
+        )
 
     async def _connect_to_app(
         self, session_connector: BaseConnector, req: ClientRequest, traces: list[Trace], timeout: ClientTimeout
@@ -128,8 +139,8 @@ class Interception(Block):
         else:
             slot = Slot(session_connector, req.connection_key, limited=False)
         try:
-            elsewhere = self._elsewhere(session_connector, address_of(req))  # if the app is unmounted meanwhile
-            connection = await self._connector.connect(req, traces, timeout, elsewhere)
+            elsewhere = self._elsewhere(session_connector, address_of(req), slot)
+            connection = await self._connector._connect_or(elsewhere, req, traces, timeout)
         except BaseException:
             slot.free()
             raise
@@ -150,7 +161,7 @@ class Interception(Block):
     def _explain_loop(self, url: URL) -> str:
         running, own = asyncio.get_running_loop(), self._services.loop
         return (
-            f"{url.origin()} is mounted at {self._connector!r}, which belongs to {describe_loop(own)}. A session cannot "
-            f"call it from {describe_loop(running)}: an app answers in the event loop of its connector"
+            f"{url.origin()} is mounted at {self._connector!r}, which belongs to {describe_loop(own)}, and cannot be "
+            f"called from {describe_loop(running)}: an app answers in the event loop of its connector"
             f"{hint_for_pytest()}"
         )

@@ -8,17 +8,14 @@ from aiohttp import BaseConnector
 from aiohttp.helpers import sentinel
 from typing_extensions import override
 
-from asgi_connector._aiohttp.retries import Retries
 from asgi_connector._blocks import AsyncBlock
 from asgi_connector._numbers import check_int, check_number
-from asgi_connector._services.closing import Closing
 from asgi_connector._services.lifespan import Setting
 from asgi_connector._services.mount import ClientAddress, InheritContext, Mount, MountDefaults
 from asgi_connector._services.services import Services
 from asgi_connector._types import ASGIApp
 
 from .closing import ClosingConnector
-from .elsewhere import fallback_to
 from .loops import check_fallback, check_loop, check_loop_or_none, loop_for
 
 if TYPE_CHECKING:
@@ -117,16 +114,14 @@ class ASGIRoutingConnector(ClosingConnector):
         if fallback is not None:
             check_fallback(fallback, loop)
         super().__init__(
-            limit=limit, limit_per_host=limit_per_host, keepalive_timeout=keepalive_timeout, force_close=force_close
+            services,
+            fallback,
+            fallback_owner,
+            limit=limit,
+            limit_per_host=limit_per_host,
+            keepalive_timeout=keepalive_timeout,
+            force_close=force_close,
         )
-        if fallback is not None:
-            self.allowed_protocol_schema_set = self.allowed_protocol_schema_set | fallback.allowed_protocol_schema_set
-        self._services = services
-        self._fallback, self._fallback_owner = fallback, fallback_owner
-        self._elsewhere = fallback_to(fallback)
-        self._refusal_listeners = []
-        self._retries = Retries()
-        self._closing = Closing(services)
 
     @override
     def __repr__(self) -> str:
