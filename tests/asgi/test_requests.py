@@ -852,7 +852,8 @@ async def test_a_request_that_came_before_its_turn_is_dropped_with_its_connectio
             await connection.send(b"GET /second HTTP/1.1\r\nHost: a\r\n\r\n")
             assert isinstance(connection._protocol, ClientProtocol)
             assert repr(connection._protocol.server) == (
-                "<ServerProtocol http://app.internal, expects the next request, whose turn has not come>"
+                "<ServerProtocol http://app.internal, expects the next request, "
+                "before the current one has been answered>"
             )
             may_end.set()
             await has_ended.wait()
