@@ -5,10 +5,9 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any, Final, cast
+from typing import Final, cast
 from urllib.parse import unquote, urlencode, urlsplit
 
-from typing_extensions import TypeIs
 from yarl import URL
 
 from asgi_connector._injection.faults import Respond
@@ -100,7 +99,7 @@ class Answer:
         return str(self.criteria) if self.times is None else f"{self.criteria}, times={self.times}"
 
 
-def read_criteria(method: object, path: object, query: QueryGiven | None, request_json: object) -> Criteria:
+def read_criteria(method: str, path: Path, query: QueryGiven | None, request_json: object) -> Criteria:
     """Check what a user gives, and say what to write if it cannot be meant so. *request_json* is `...` if left out."""
     return Criteria(
         method=_read_method(method),
@@ -148,11 +147,11 @@ def _read_method(method: object) -> str:
     return method.upper()
 
 
-def _read_path(path: object) -> Path:
-    if _is_pattern(path):
+def _read_path(path: Path) -> Path:
+    if isinstance(path, re.Pattern) and _is_of_str(path):
         return path
     if not isinstance(path, str):
-        instead = _path_of_url(str(path)) if isinstance(path, URL) else ""
+        instead = _path_of_url(str(path)) if isinstance(cast(object, path), URL) else ""
         raise TypeError(f"path must be a str or a compiled pattern of str, not {path!r}{instead}")
     if not path.startswith("/"):
         instead = _path_of_url(path) if "://" in path else f"; write {f'/{path}'!r}"
@@ -165,8 +164,8 @@ def _read_path(path: object) -> Path:
     return path
 
 
-def _is_pattern(path: object) -> TypeIs[re.Pattern[str]]:
-    return isinstance(path, re.Pattern) and isinstance(cast(re.Pattern[Any], path).pattern, str)
+def _is_of_str(pattern: re.Pattern[str]) -> bool:
+    return isinstance(pattern.pattern, str)
 
 
 def _path_of_url(url: str) -> str:
