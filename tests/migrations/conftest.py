@@ -1,7 +1,7 @@
 """What the same tests are written with: aioresponses, aiointercept, and this package."""
 
 import importlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from importlib.metadata import version
 from typing import Any, Final
 
@@ -22,35 +22,39 @@ async def plain() -> AsyncIterator[aiohttp.ClientSession]:
 
 
 @pytest.fixture(scope="session")
-def aioresponses() -> Any:
-    """The module. The tests with it are skipped if it is not there, or does not work with this aiohttp."""
+def aioresponses_module() -> Any:
     try:
-        module = importlib.import_module("aioresponses")
+        return importlib.import_module("aioresponses")
     except ImportError:
-        pytest.skip("aioresponses is not installed; pip install aioresponses 'aiohttp<3.14'")
-    return module
+        pytest.skip("aioresponses is not installed; pip install 'asgi-connector[migrations]' 'aiohttp<3.14'")
 
 
 @pytest_asyncio.fixture
-async def mocked(aioresponses: Any) -> AsyncIterator[Any]:
-    async with aiohttp.ClientSession() as session:
-        with aioresponses.aioresponses() as probe:
-            probe.get(f"http://{HOST}/")
+async def aioresponses(aioresponses_module: Any) -> Any:
+    """The module. Tests with it are skipped if it does not work with this version of aiohttp."""
+    with aioresponses_module.aioresponses() as probe:
+        probe.get(f"http://{HOST}/")
+        async with aiohttp.ClientSession() as session:
             try:
                 await session.get(f"http://{HOST}/")
             except TypeError as exc:
                 pytest.skip(f"aioresponses does not work with aiohttp {version('aiohttp')}: {exc}")
+    return aioresponses_module
+
+
+@pytest.fixture
+def mocked(aioresponses: Any) -> Iterator[Any]:
     with aioresponses.aioresponses() as mocked:
         yield mocked
 
 
 @pytest.fixture(scope="session")
 def aiointercept() -> Any:
-    """The module. The tests with it are skipped if it is not there."""
+    """The module. Tests with it are skipped if it is not installed."""
     try:
         return importlib.import_module("aiointercept")
     except ImportError:
-        pytest.skip("aiointercept is not installed; pip install aiointercept")
+        pytest.skip("aiointercept is not installed; pip install 'asgi-connector[migrations]'")
 
 
 @pytest_asyncio.fixture

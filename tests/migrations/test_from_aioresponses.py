@@ -34,26 +34,26 @@ async def get(session: aiohttp.ClientSession, url: str = USER, **settings: Any) 
 class TestBlock:
     """a block, a decorator"""
 
-    async def test_aioresponses(self, aioresponses: Any, mocked: Any, plain: aiohttp.ClientSession) -> None:
-        mocked.get(USER, body="block")
-
-        @aioresponses.aioresponses(param="inner")
-        async def decorated(inner: Any) -> tuple[int, str]:
+    async def test_aioresponses(self, aioresponses: Any, plain: aiohttp.ClientSession) -> None:
+        async def function(inner: Any) -> tuple[int, str]:
             inner.get(USER, body="decorator")
             return await get(plain)
 
+        decorated = aioresponses.aioresponses(param="inner")(function)
         assert await decorated() == (200, "decorator")
-        assert await get(plain) == (200, "block")
+        with aioresponses.aioresponses() as mocked:
+            mocked.get(USER, body="block")
+            assert await get(plain) == (200, "block")
 
     async def test_aiointercept(self, aiointercept: Any, intercepted: Any, plain: aiohttp.ClientSession) -> None:
         intercepted.get(USER, body="block")
 
-        @aiointercept.aiointercept(mock_external_urls=True, param="inner")
-        async def decorated(inner: Any) -> tuple[int, str]:
+        async def function(inner: Any) -> tuple[int, str]:
             inner.get(USER, body="decorator")
             async with aiohttp.ClientSession() as session:
                 return await get(session)
 
+        decorated = aiointercept.aiointercept(mock_external_urls=True, param="inner")(function)
         assert await decorated() == (200, "decorator")
         assert await get(plain) == (200, "block")
 
@@ -69,7 +69,7 @@ class TestBlock:
 class TestStartAndStop:
     """`start()`, `stop()`"""
 
-    async def test_aioresponses(self, aioresponses: Any, mocked: Any, plain: aiohttp.ClientSession) -> None:
+    async def test_aioresponses(self, aioresponses: Any, plain: aiohttp.ClientSession) -> None:
         other = aioresponses.aioresponses()
         other.start()
         other.get(USER, body="started")
@@ -212,6 +212,11 @@ class TestStreamedBody:
     async def pieces(self) -> AsyncIterator[bytes]:
         for piece in (b"one", b"two"):
             yield piece
+
+    async def test_aioresponses(self, mocked: Any, plain: aiohttp.ClientSession) -> None:
+        mocked.get(USER, body=self.pieces())
+        with pytest.raises(TypeError):
+            await get(plain)
 
     async def test_aiointercept(self, intercepted: Any, plain: aiohttp.ClientSession) -> None:
         intercepted.get(USER, body=self.pieces())
@@ -389,7 +394,8 @@ class TestException:
         with pytest.raises(aiohttp.ServerDisconnectedError):
             await get(plain)
 
-    async def test_here(self, connector: ASGIRoutingConnector, session: aiohttp.ClientSession) -> None:
+    async def test_here(self, connector: ASGIRoutingConnector, stub: Stub, session: aiohttp.ClientSession) -> None:
+        stub.get("/users/1")
         error = LookupError("no index")
 
         async def broken(scope: Scope, receive: Receive, send: Send) -> None:
@@ -411,7 +417,12 @@ class TestTimeout:
         with pytest.raises(TimeoutError):
             await get(plain)
 
-    async def test_here(self, connector: ASGIRoutingConnector, session: aiohttp.ClientSession) -> None:
+    async def test_aiointercept(self, intercepted: Any) -> None:
+        with pytest.raises(TypeError, match="timeout"):
+            intercepted.get(USER, timeout=True)
+
+    async def test_here(self, connector: ASGIRoutingConnector, stub: Stub, session: aiohttp.ClientSession) -> None:
+        stub.get("/users/1")
         with connector.inject(HOST, faults.Hang()), pytest.raises(aiohttp.SocketTimeoutError):
             await get(session, timeout=aiohttp.ClientTimeout(sock_read=0.01))
         with connector.inject(HOST, faults.Hang(on="connect")), pytest.raises(aiohttp.ConnectionTimeoutError):
@@ -460,7 +471,7 @@ async def server() -> AsyncIterator[str]:
 class TestPassthrough:
     """`passthrough=`"""
 
-    async def test_aioresponses(self, aioresponses: Any, mocked: Any, server: str, plain: Any) -> None:
+    async def test_aioresponses(self, aioresponses: Any, server: str, plain: Any) -> None:
         with aioresponses.aioresponses(passthrough=[server]) as inner:
             inner.get(USER, body="mocked")
             assert await get(plain, server) == (200, "real")
@@ -483,7 +494,7 @@ class TestPassthrough:
 class TestPassthroughUnmatched:
     """`passthrough_unmatched=`"""
 
-    async def test_aioresponses(self, aioresponses: Any, mocked: Any, server: str, plain: Any) -> None:
+    async def test_aioresponses(self, aioresponses: Any, server: str, plain: Any) -> None:
         with aioresponses.aioresponses(passthrough_unmatched=True) as inner:
             inner.get(f"{server}mocked", body="mocked")
             assert await get(plain, f"{server}mocked") == (200, "mocked")
@@ -792,6 +803,16 @@ class TestCookies:
 class TestWebSockets:
     """WebSockets"""
 
+    async def test_aioresponses(self, mocked: Any, plain: aiohttp.ClientSession) -> None:
+        mocked.get(USER, status=101, headers={"Upgrade": "websocket", "Connection": "upgrade"})
+        with pytest.raises(aiohttp.WSServerHandshakeError):
+            await plain.ws_connect(USER)
+
+    async def test_aiointercept(self, intercepted: Any, plain: aiohttp.ClientSession) -> None:
+        intercepted.get(USER)
+        with pytest.raises(aiohttp.WSServerHandshakeError):
+            await plain.ws_connect(USER)
+
     async def test_here(self, connector: ASGIRoutingConnector, session: aiohttp.ClientSession) -> None:
         async def echo(scope: Scope, receive: Receive, send: Send) -> None:
             await send({"type": "websocket.accept"})
@@ -807,6 +828,44 @@ class TestWebSockets:
 
 class TestCancelledRequests:
     """a request that is cancelled"""
+
+    async def test_aioresponses(self, mocked: Any, plain: aiohttp.ClientSession) -> None:
+        """There is no server: the callback runs in the client's task, and is cancelled with it."""
+        called = asyncio.Event()
+        tasks = []
+
+        async def answer(url: URL, **kwargs: Any) -> None:
+            tasks.append(asyncio.current_task())
+            called.set()
+            await asyncio.Event().wait()
+
+        mocked.get(USER, callback=answer)
+        request = asyncio.create_task(get(plain))
+        await called.wait()
+        assert tasks == [request]
+        request.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await request
+
+    async def test_aiointercept(self, intercepted: Any) -> None:
+        called, cancelled = asyncio.Event(), asyncio.Event()
+
+        async def answer(url: URL, **kwargs: Any) -> None:
+            called.set()
+            try:
+                await asyncio.Event().wait()
+            except asyncio.CancelledError:
+                cancelled.set()
+                raise
+
+        intercepted.get(USER, callback=answer)
+        async with aiohttp.ClientSession() as session:
+            request = asyncio.create_task(get(session))
+            await called.wait()
+            request.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await request
+        await cancelled.wait()
 
     async def test_here(self, connector: ASGIRoutingConnector, session: aiohttp.ClientSession) -> None:
         told: asyncio.Queue[Message] = asyncio.Queue()
@@ -834,7 +893,7 @@ def test_each_row_of_the_page_is_tested_and_each_test_has_a_row() -> None:
 
 @pytest.mark.parametrize("library", ["aioresponses", "aiointercept"])
 def test_the_page_names_everything_of_the_library(library: str, request: pytest.FixtureRequest) -> None:
-    module = request.getfixturevalue(library)
+    module = request.getfixturevalue({"aioresponses": "aioresponses_module"}.get(library, library))
     mock = getattr(module, library)
     names = {name for name in vars(mock) if not name.startswith("_") and name not in ("match", "is_exception")}
     names |= inspect.signature(mock.add).parameters.keys() - {"self", "url", "method"}
