@@ -7,10 +7,17 @@ if TYPE_CHECKING:
     from . import faults as faults
     from ._connector.application import ASGIApplicationConnector
     from ._connector.routing import ASGIRoutingConnector
-    from ._exceptions import ASGIConnectorError, ASGIProtocolError, LifespanError, UnmountedHostError
+    from ._exceptions import (
+        ASGIConnectorError,
+        ASGIProtocolError,
+        LifespanError,
+        UnmatchedRequestError,
+        UnmountedHostError,
+    )
     from ._journal.exchange import Content, Exchange, WebSocketMessage
     from ._journal.journal import Journal
     from ._services.mount import Mount
+    from ._stub.stub import Stub
 
     __version__: str
 
@@ -24,6 +31,8 @@ __all__ = [
     "Journal",
     "LifespanError",
     "Mount",
+    "Stub",
+    "UnmatchedRequestError",
     "UnmountedHostError",
     "WebSocketMessage",
     "faults",
@@ -40,6 +49,8 @@ _MODULES = {
     "Journal": "._journal.journal",
     "LifespanError": "._exceptions",
     "Mount": "._services.mount",
+    "Stub": "._stub.stub",
+    "UnmatchedRequestError": "._exceptions",
     "UnmountedHostError": "._exceptions",
     "WebSocketMessage": "._journal.exchange",
     "faults": ".faults",

@@ -53,3 +53,12 @@ class LifespanError(ASGIConnectorError):
     """
 
     __module__ = "asgi_connector"
+
+
+class UnmatchedRequestError(ASGIConnectorError):
+    """A `Stub` has no answer to a request. The message names the nearest answers, and how the request differs.
+
+    It is no `aiohttp.ClientError`, so that code that retries after a network error does not hide it.
+    """
+
+    __module__ = "asgi_connector"

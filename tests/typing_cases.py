@@ -16,7 +16,7 @@ from channels.routing import ProtocolTypeRouter
 from django.core.handlers.asgi import ASGIHandler
 from fastapi import FastAPI
 from litestar import Litestar
-from multidict import CIMultiDict
+from multidict import CIMultiDict, MultiDict
 from quart import Quart
 from starlette.applications import Starlette
 from starlette.types import ASGIApp as StarletteApp
@@ -31,6 +31,8 @@ from asgi_connector import (
     Exchange,
     Journal,
     Mount,
+    Stub,
+    UnmatchedRequestError,
     UnmountedHostError,
     faults,
 )
@@ -355,3 +357,31 @@ async def recording_and_injecting_are_typed(connector: ASGIRoutingConnector, fau
         pass
     async with connector.record():  # type: ignore[attr-defined]
         pass
+
+
+# Stubs.
+
+
+def a_stub_is_typed(error: UnmatchedRequestError) -> None:
+    stub = Stub()
+    ASGIRoutingConnector({"a.internal": stub, "b.internal": Mount(stub)})
+    stub.get("/")
+    stub.post(
+        re.compile("/.*"), query={"a": 1, "b": ["c", 2.5]}, request_json=[1, {"a": None}], status=HTTPStatus.CREATED
+    )
+    stub.put("/", headers=[(b"a", "b")], json=None, times=1)
+    stub.patch("/", headers=CIMultiDict({"a": "b"}), text="a")
+    stub.delete("/", query=MultiDict({"a": "b"}), body=b"a", times=None)
+    stub.on("PROPFIND", "/", query="a=1", status=207)
+    assert_type(stub.assert_all_used(), None)
+    assert_type(stub.problems(), list[str])
+    own: ASGIConnectorError = error
+    print(own)
+    stub.get(URL("/"))  # type: ignore[arg-type]
+    stub.get(re.compile(b"/"))  # type: ignore[arg-type]
+    stub.head("/", payload={})  # type: ignore[call-arg]
+    stub.options("/", text=b"a")  # type: ignore[arg-type]
+    stub.get("/", body="a")  # type: ignore[arg-type]
+    stub.get("/", status="200")  # type: ignore[arg-type]
+    stub.get("/", query=[("a", "1")])  # type: ignore[arg-type]
+    stub.on("/")  # type: ignore[call-arg]

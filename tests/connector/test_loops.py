@@ -558,6 +558,8 @@ def test_the_public_names_are_these_and_no_others() -> None:
         "Journal",
         "LifespanError",
         "Mount",
+        "Stub",
+        "UnmatchedRequestError",
         "UnmountedHostError",
         "WebSocketMessage",
         "faults",

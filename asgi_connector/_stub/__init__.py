@@ -1,0 +1,1 @@
+"""A service of canned answers, for one that is not there."""

@@ -1,0 +1,64 @@
+"""A request, as far as a stub can tell one from another."""
+
+from dataclasses import dataclass
+from urllib.parse import parse_qsl, quote
+
+from asgi_connector._display import printable
+from asgi_connector._journal.redaction import redact_url
+from asgi_connector._types import Scope
+
+Query = tuple[tuple[str, str], ...]
+"""The names and values of a query, decoded. They are sorted, because their order does not matter."""
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A request to a stub.
+
+    Parameters:
+        method: in upper case. The handshake of a WebSocket is a GET.
+        url: the whole URL as text to show: without the values of secrets, and without control characters.
+        path: decoded.
+        query: decoded.
+        body: the whole of it.
+        content_type: the value of the header; empty if there is none.
+    """
+
+    method: str
+    url: str
+    path: str
+    query: Query
+    body: bytes
+    content_type: str
+
+    def __str__(self) -> str:
+        return f"{self.method} {self.url}"
+
+
+def asked_by(scope: Scope, body: bytes) -> Asked:
+    """The request of an ASGI scope, with its *body*."""
+    query: str = scope["query_string"].decode("latin-1")
+    return Asked(
+        method=scope.get("method", "GET"),
+        url=_shown_url(scope, query),
+        path=scope["path"],
+        query=parse_query(query),
+        body=body,
+        content_type=_header(scope, b"content-type"),
+    )
+
+
+def parse_query(query: str) -> Query:
+    """Decode a query string. A name without a value has an empty one."""
+    return tuple(sorted(parse_qsl(query, keep_blank_values=True, errors="replace")))
+
+
+def _shown_url(scope: Scope, query: str) -> str:
+    path: str = quote(scope["path"], safe="/:@!$&'()*+,;=~")
+    url = f"{scope['scheme']}://{_header(scope, b'host')}{path}{'?' if query else ''}{query}"
+    return printable(redact_url(url))
+
+
+def _header(scope: Scope, name: bytes) -> str:
+    """The first header of that *name*, which is in lower case; empty if there is none."""
+    return next((value.decode("latin-1") for each, value in scope["headers"] if each == name), "")
