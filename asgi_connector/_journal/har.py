@@ -168,7 +168,7 @@ def _error(exchange: Exchange) -> str:
 
 
 def _body_size(exchange: Exchange, content: Content) -> int:
-    return _UNKNOWN if exchange.via == "fallback" else content.size
+    return _UNKNOWN if exchange.via == "fallback" and content.body is None else content.size
 
 
 def _decoded(body: bytes, encoding: str, content: Content) -> bytes:

@@ -14,7 +14,15 @@ import pytest_asyncio
 from aiohttp import ClientSession, ClientTimeout, TCPConnector, web
 from aiohttp.connector import Connection
 
-from asgi_connector import ASGIApplicationConnector, ASGIRoutingConnector, LifespanError, UnmountedHostError, faults
+from asgi_connector import (
+    ASGIApplicationConnector,
+    ASGIRoutingConnector,
+    LifespanError,
+    Stub,
+    UnmatchedRequestError,
+    UnmountedHostError,
+    faults,
+)
 from asgi_connector._aiohttp import interception
 from asgi_connector._types import ASGIApp, Receive, Scope, Send
 from tests.support.sessions import fetch
@@ -326,6 +334,29 @@ async def test_refused_calls_may_be_allowed() -> None:
     async with routing({"orders.internal": calling(swallowing)}) as connector:
         with connector.intercept(allow_refused=True):
             assert await get("http://orders.internal/") == b"503"
+
+
+async def test_a_stub_with_an_answer_that_was_never_asked_for_fails_the_block() -> None:
+    stub = Stub()
+    stub.get("/asked", text="asked")
+    stub.get("/never", text="never")
+    async with routing({"stub.internal": stub, "other.internal": stub}) as connector:
+        with pytest.raises(AssertionError, match="never asked for: GET '/never'") as caught, connector.intercept():
+            assert await get("http://stub.internal/asked") == b"asked"
+    assert str(caught.value).count("The Stub at") == 1
+
+
+async def test_a_request_that_a_stub_did_not_answer_fails_the_block() -> None:
+    stub = Stub()
+
+    async def call() -> bytes:
+        with pytest.raises(UnmatchedRequestError):
+            await get("http://stub.internal/other")
+        return b"swallowed"
+
+    async with routing({"stub.internal": stub, "orders.internal": calling(call)}) as connector:
+        with pytest.raises(AssertionError, match=r"The Stub at 'stub\.internal': not answered"), connector.intercept():
+            assert await get("http://orders.internal/") == b"swallowed"
 
 
 async def test_an_exception_that_leaves_the_block_is_not_replaced() -> None:

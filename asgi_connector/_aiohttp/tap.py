@@ -1,0 +1,223 @@
+"""A tap on a client connection to a server: it sees the bodies and messages that pass, and changes nothing.
+
+It is between the transport and aiohttp's protocol. To the transport it is the protocol (`set_protocol()`, asyncio's
+public way), and to the protocol it is the transport. It passes bytes on before it reads them.
+"""
+
+# pyright: reportPrivateUsage=false
+
+import asyncio
+from collections.abc import Callable, Iterable
+from typing import Any, Protocol, cast
+
+from aiohttp import WSMessage, WSMsgType
+from aiohttp._websocket.reader import WebSocketDataQueue
+from aiohttp.base_protocol import BaseProtocol
+from aiohttp.client_proto import ResponseHandler
+from aiohttp.connector import Connection
+from aiohttp.http import HttpResponseParser, WebSocketReader, ws_ext_parse
+
+from asgi_connector._http1.request import BadRequest, BodyReader, ChunkedReader, LengthReader, parse_fields
+from asgi_connector._types import Bytes
+
+from .frames import DECODE_TEXT
+
+_SWITCHING_PROTOCOLS = 101
+
+
+class TapObserver(Protocol):
+    """The recipient of what a tap sees."""
+
+    def request_body(self, data: bytes) -> None:
+        """A piece of the request's body was sent, without the framing of HTTP/1.1."""
+
+    def response_body(self, data: Bytes) -> None:
+        """A piece of the response's body has arrived, without the framing of HTTP/1.1."""
+
+    def message(self, data: str | bytes, *, from_client: bool) -> None:
+        """A WebSocket message has passed."""
+
+    def websocket_closed(self, code: int) -> None:
+        """A close frame of the server has arrived."""
+
+
+class Tap(asyncio.Protocol):
+    """A tap on one connection, for one exchange, until `remove()`."""
+
+    def __init__(self, connection: Connection, method: str, observer: TapObserver) -> None:
+        protocol, transport = connection.protocol, connection.transport
+        assert protocol is not None
+        assert transport is not None
+        self._protocol: ResponseHandler = protocol
+        self._transport = transport
+        self._written = _Written(observer)
+        self._arrived = _Arrived(protocol._loop, method, observer, self._written.switch_to_frames)
+        transport.set_protocol(self)
+        protocol.transport = cast(asyncio.Transport, _TappedTransport(transport, self._written.feed))
+
+    def remove(self) -> None:
+        """The exchange is over: leave the transport and the protocol to each other."""
+        if self._protocol.transport is not None:
+            self._protocol.transport = self._transport
+            self._transport.set_protocol(self._protocol)
+
+    def data_received(self, data: bytes) -> None:
+        self._protocol.data_received(data)
+        self._arrived.feed(data)
+
+    def eof_received(self) -> bool | None:
+        self._protocol.eof_received()
+        return None
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._protocol.connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        self._protocol.pause_writing()
+
+    def resume_writing(self) -> None:
+        self._protocol.resume_writing()
+
+
+class _TappedTransport:
+    """The transport, to aiohttp's protocol. It tells *written* what was written."""
+
+    def __init__(self, transport: asyncio.Transport, written: Callable[[Bytes], None]) -> None:
+        self._transport = transport
+        self._written = written
+
+    def write(self, data: Bytes) -> None:
+        self._transport.write(data)
+        self._written(data)
+
+    def writelines(self, list_of_data: Iterable[Bytes]) -> None:
+        pieces = list(list_of_data)
+        self._transport.writelines(pieces)
+        for data in pieces:
+            self._written(data)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+
+class _Written:
+    """The bytes of a request: its head, then its body, or the frames of a WebSocket."""
+
+    def __init__(self, observer: TapObserver) -> None:
+        self._observer = observer
+        self._feed: Callable[[bytes], None] | None = self._feed_head
+        self._head = b""
+        self._body: BodyReader | None = None
+
+    def feed(self, data: Bytes) -> None:
+        if self._feed is not None:
+            self._feed(bytes(data))
+
+    def _feed_head(self, data: bytes) -> None:
+        head, separator, rest = (self._head + data).partition(b"\r\n\r\n")
+        if not separator:
+            self._head = head
+            return
+        self._feed = None
+        try:
+            fields = parse_fields(head.partition(b"\r\n")[2])
+        except BadRequest:  # only the server can tell what this is
+            return
+        if fields.chunked or fields.content_length:
+            self._body = ChunkedReader() if fields.chunked else LengthReader(fields.content_length)
+            self._feed = self._feed_body
+            if rest:
+                self._feed_body(rest)
+
+    def _feed_body(self, data: bytes) -> None:
+        assert self._body is not None
+        try:
+            body, _ = self._body.feed(data)
+        except BadRequest:
+            self._feed = None
+            return
+        if body:
+            self._observer.request_body(body)
+
+    def switch_to_frames(self, frames: "_Frames") -> None:
+        """The server has accepted a WebSocket."""
+        self._feed = frames.feed
+
+
+class _Arrived:
+    """The bytes of a response: its head and body, or the frames of a WebSocket."""
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        method: str,
+        observer: TapObserver,
+        switch_client: "Callable[[_Frames], None]",
+    ) -> None:
+        self._loop = loop
+        self._observer = observer
+        self._switch_client = switch_client
+        self._parser = HttpResponseParser(
+            _NoFlow(loop), loop, 2**16, response_with_body=method != "HEAD", read_until_eof=True, auto_decompress=False
+        )
+        self._payload: Any = None
+        self._frames: _Frames | None = None
+        self._failed = False
+
+    def feed(self, data: bytes) -> None:
+        if self._frames is not None:
+            self._frames.feed(data)
+        elif not self._failed:
+            try:
+                self._parse(data)
+            except Exception:  # aiohttp's own parser has told the client the same
+                self._failed = True
+
+    def _parse(self, data: bytes) -> None:
+        messages, upgraded, rest = self._parser.feed_data(data)
+        for message, payload in messages:
+            self._payload = payload
+            if message.code == _SWITCHING_PROTOCOLS:
+                self._accept(message.headers.get("Sec-WebSocket-Extensions"))
+        if self._payload is not None and (body := self._payload.read_nowait()):
+            self._observer.response_body(body)
+        if upgraded and rest and self._frames is not None:
+            self._frames.feed(rest)
+
+    def _accept(self, extensions: str | None) -> None:
+        compress = bool(extensions and ws_ext_parse(extensions)[0])
+        self._frames = _Frames(self._loop, compress, self._observer, from_client=False)
+        self._switch_client(_Frames(self._loop, compress, self._observer, from_client=True))
+
+
+class _NoFlow(BaseProtocol):
+    """What aiohttp's parsers pause and resume; it is the protocol of no transport."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__(loop)
+        self._upgraded = True  # since 3.14: see `frames.ReadingFlow`
+
+
+class _Frames(WebSocketDataQueue):
+    """aiohttp's reader of frames, which tells *observer* each message."""
+
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, compress: bool, observer: TapObserver, *, from_client: bool
+    ) -> None:
+        super().__init__(_NoFlow(loop), 2**16, loop=loop)
+        self._observer = observer
+        self._from_client = from_client
+        self._parser = WebSocketReader(self, 0, compress, **DECODE_TEXT)
+
+    def feed(self, data: bytes) -> None:
+        self._parser.feed_data(data)
+
+    def feed_data(self, data: Any, size: int) -> None:
+        message: WSMessage = data
+        if message.type is WSMsgType.TEXT or message.type is WSMsgType.BINARY:
+            self._observer.message(message.data, from_client=self._from_client)
+        elif message.type is WSMsgType.CLOSE and not self._from_client:
+            self._observer.websocket_closed(message.data or 1005)  # no code (RFC 6455, 7.1.5)
+
+    def set_exception(self, exc: BaseException, *args: Any, **kwargs: Any) -> None:
+        """What has passed is not a WebSocket's: the reader reads nothing more."""
