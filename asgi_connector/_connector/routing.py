@@ -18,10 +18,11 @@ from asgi_connector._numbers import check_int, check_number
 from asgi_connector._services.lifespan import Setting
 from asgi_connector._services.mount import ClientAddress, InheritContext, Mount, MountDefaults
 from asgi_connector._services.services import Services
-from asgi_connector._types import ASGIApp
+from asgi_connector._types import App
 
 from .closing import Closing, Waiting
 from .dispatch import DispatchingConnector
+from .kinds import lifespan_app_of
 from .loops import check_fallback, check_loop, check_loop_or_none, loop_for
 
 if TYPE_CHECKING:
@@ -88,7 +89,7 @@ class ASGIRoutingConnector(DispatchingConnector):
 
     def __init__(
         self,
-        apps: Mapping[str, ASGIApp | Mount] | None = None,
+        apps: Mapping[str, App | Mount] | None = None,
         *,
         fallback: BaseConnector | None = None,
         fallback_owner: bool = True,
@@ -113,7 +114,7 @@ class ASGIRoutingConnector(DispatchingConnector):
         check_number("shutdown_timeout", shutdown_timeout, unlimited=True)
         _check_pool(limit, limit_per_host, keepalive_timeout)
         loop = loop_for(type(self).__name__)
-        services = Services(loop, defaults, shutdown_timeout, {} if apps is None else apps)
+        services = Services(loop, defaults, shutdown_timeout, {} if apps is None else apps, lifespan_app_of)
         if fallback is not None:
             check_fallback(fallback, loop)
         super().__init__(
@@ -139,7 +140,7 @@ class ASGIRoutingConnector(DispatchingConnector):
         """What is mounted now, each pattern with its `Mount`; a live view that cannot be changed."""
         return self._services.mounts
 
-    def mount(self, pattern: str, app: ASGIApp | Mount) -> None:
+    def mount(self, pattern: str, app: App | Mount) -> None:
         """Add *app* at *pattern*, or replace what is mounted there.
 
         The next request reaches *app*; what is in flight on the old one finishes there. Inside a `mounted()` block for
@@ -160,7 +161,7 @@ class ASGIRoutingConnector(DispatchingConnector):
         check_loop(self)
         await self._services.unmount(pattern)
 
-    def mounted(self, pattern: str, app: ASGIApp | Mount) -> AbstractAsyncContextManager[None]:
+    def mounted(self, pattern: str, app: App | Mount) -> AbstractAsyncContextManager[None]:
         """Mount *app* at *pattern* for the block only; afterwards, what was there before is there again.
 
         Blocks for the same pattern may be nested, or overlap in any order: the one entered last is seen. The end of the
@@ -170,7 +171,7 @@ class ASGIRoutingConnector(DispatchingConnector):
         return AsyncBlock(f"mounted({pattern!r}, ...)", self._mounted(pattern, app))
 
     @asynccontextmanager
-    async def _mounted(self, pattern: str, app: ASGIApp | Mount) -> AsyncGenerator[None, None]:
+    async def _mounted(self, pattern: str, app: App | Mount) -> AsyncGenerator[None, None]:
         check_loop(self)
         self._check_open()
         layer, mounted = self._services.cover(pattern, app)

@@ -105,6 +105,7 @@ class InFlight:
         # Dicts and not sets, here and elsewhere: the order must not depend on addresses in memory.
         self.connections: dict[ServerEnd, None] = {}
         self._requests: dict[AppRequest, None] = {}
+        self._serving: set[asyncio.Task[None]] = set()
         self._hurry = asyncio.Event()
 
     def start(self, request: AppRequest, app: ASGIApp, context: Context, caller: Caller | None) -> None:
@@ -120,6 +121,13 @@ class InFlight:
         discard_silently(task)
         if sys.version_info < (3, 12):
             task.add_done_callback(lambda _: self._task_done(request))
+
+    def serve_by(self, task: asyncio.Task[None], mounted: MountedApp) -> None:
+        """*task* serves a connection to *mounted*, and ends by itself soon after the connection and its last app."""
+        self._serving.add(task)
+        mounted.begin_use(task)
+        task.add_done_callback(self._serving.discard, context=Context())
+        task.add_done_callback(mounted.end_use, context=Context())
 
     async def _run(self, request: AppRequest, app: ASGIApp) -> None:
         """The app's task, from its start to its end."""
@@ -209,6 +217,8 @@ class InFlight:
                 described = _describe(cancelled[task])
                 self._remove(cancelled[task])  # as far as we are concerned
                 logger.error("An app went on though it was cancelled: %s, %s", described, where_it_waits(task))
+        if self._serving:
+            await asyncio.wait(self._serving, timeout=CANCEL_PATIENCE)
 
     async def _cancel_overdue(self, timeout: float) -> dict[asyncio.Task[None], AppRequest]:
         cancelled: dict[asyncio.Task[None], AppRequest] = {}

@@ -3,9 +3,9 @@
 from dataclasses import KW_ONLY, dataclass
 from typing import Final, Literal, get_args
 
-from asgi_connector._types import ASGIApp
+from asgi_connector._types import App, Factory
 
-from .apps import check_app
+from .apps import check_app, check_factory, is_web_app
 from .lifespan import Setting, check_setting
 
 
@@ -31,9 +31,13 @@ class Mount:
     """An app with its own settings, for the host -> app table of an `ASGIRoutingConnector`.
 
     Parameters:
-        app: the ASGI 3 application, an ``async`` callable of ``(scope, receive, send)``.
-        root_path: ``scope["root_path"]`` (`str`), see the ASGI spec, *HTTP connection scope*.
-        client: ``scope["client"]``, a ``(host, port)`` pair, or `None` for "not known".
+        app: the ASGI 3 application, an ``async`` callable of ``(scope, receive, send)``, or an
+            ``aiohttp.web.Application``.
+        factory: in the place of ``app``, a callable without arguments, sync or async, that makes the app: a new one for
+            each start.
+        root_path: ``scope["root_path"]`` (`str`), see the ASGI spec, *HTTP connection scope*. For ASGI only.
+        client: ``scope["client"]``, a ``(host, port)`` pair, or `None` for "not known". Its host is ``request.remote``
+            in an ``aiohttp.web.Application``.
         raise_app_exceptions: whether an exception that the app does not handle is raised from the client's call
             (`True`), or becomes what a real server makes of it (`False`).
         lifespan: ``"auto"``, ``"on"`` or ``"off"``: whether the app is started and shut down, see
@@ -45,15 +49,17 @@ class Mount:
 
     Raises:
         TypeError: for what is no ASGI application, such as a class, a function that makes an app, a coroutine or a
-            WSGI application, or for a setting of the wrong type.
-        ValueError: for a ``root_path`` that does not start with a slash, or an unknown ``lifespan`` or
+            WSGI application, for both ``app`` and ``factory``, or for a setting of the wrong type.
+        ValueError: for a ``root_path`` that does not start with a slash, or for one of an ``aiohttp.web.Application``,
+            which has none, or for an unknown ``lifespan`` or
             ``inherit_context``.
     """
 
     __module__ = "asgi_connector"
 
-    app: ASGIApp
+    app: App | None = None
     _: KW_ONLY
+    factory: Factory | None = None
     root_path: str | Inherit = INHERIT
     client: ClientAddress | Inherit = INHERIT
     raise_app_exceptions: bool | Inherit = INHERIT
@@ -61,7 +67,14 @@ class Mount:
     inherit_context: InheritContext | Inherit = INHERIT
 
     def __post_init__(self) -> None:
-        check_app(self.app)
+        if self.factory is None:
+            check_app(self.app)
+        elif self.app is None:
+            check_factory(self.factory)
+        else:
+            raise TypeError(f"a Mount has an app or a factory, but not both: {self.app!r} and {self.factory!r}")
+        if is_web_app(self.app) and not isinstance(self.root_path, Inherit) and self.root_path:
+            raise ValueError(f"root_path={self.root_path!r} for {self.app!r}: there is none in aiohttp.web")
         if not isinstance(self.root_path, Inherit):
             check_root_path(self.root_path)
         if not isinstance(self.client, Inherit):
@@ -116,7 +129,7 @@ class MountDefaults:
         check_inherit_context(self.inherit_context)
 
 
-def as_mount(pattern: str, app: ASGIApp | Mount) -> Mount:
+def as_mount(pattern: str, app: App | Mount) -> Mount:
     """*app* with its settings; `TypeError`, which begins with the pattern, if it is no app."""
     if isinstance(app, Mount):
         return app

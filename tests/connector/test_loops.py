@@ -23,7 +23,7 @@ from asgi_connector import (
     Mount,
     UnmountedHostError,
 )
-from asgi_connector._types import ASGIApp, Receive, Scope, Send
+from asgi_connector._types import App, Receive, Scope, Send
 from tests.support.outside import Elsewhere, tcp_server
 from tests.support.programs import run_python
 
@@ -650,7 +650,7 @@ def test_a_connector_adds_these_names_to_aiohttps_and_no_others() -> None:
 def test_the_annotations_of_a_connector_can_be_evaluated(public: type[ASGIRoutingConnector]) -> None:
     for function in [public.__init__, public.mount, public.unmount, public.mounted, public.close]:
         assert "return" in get_type_hints(function)
-    assert get_type_hints(Mount)["app"] == ASGIApp
+    assert get_type_hints(Mount)["app"] == App | None
 
 
 def test_an_application_connector_takes_what_a_routing_connector_takes_but_for_the_fallback() -> None:
