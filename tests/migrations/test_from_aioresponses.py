@@ -17,7 +17,7 @@ from yarl import URL
 
 from asgi_connector import ASGIRoutingConnector, Mount, Stub, UnmatchedRequestError, UnmountedHostError, faults
 from asgi_connector._types import Message, Receive, Scope, Send
-from tests.docs.test_docs import DOCS
+from tests.docs.pages import DOCS
 
 from .conftest import HOST
 
