@@ -8,9 +8,10 @@ from collections import Counter
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from importlib.metadata import version
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import aiohttp
+import aiohttp.web
 import hypothesis
 import pytest
 import pytest_asyncio
@@ -18,7 +19,7 @@ from hypothesis import strategies as st
 
 from asgi_connector import ASGIRoutingConnector, Mount
 from asgi_connector._network.transport import MemoryTransport
-from asgi_connector._types import ASGIApp
+from asgi_connector._types import App
 from tests.support.reports import Reports
 
 AIOHTTP: Final = tuple(map(int, aiohttp.__version__.split(".")[:3]))
@@ -103,14 +104,14 @@ Open = Callable[..., AbstractAsyncContextManager[aiohttp.ClientSession]]
 
 @asynccontextmanager
 async def session_to(
-    apps: Mapping[str, ASGIApp | Mount] | ASGIApp, **settings: Any
+    apps: Mapping[str, App | Mount] | App, **settings: Any
 ) -> AsyncIterator[aiohttp.ClientSession]:
     """A session over a routing connector for *apps*, or for one app at ``app.internal``; by default without lifespans.
 
     Settings that begin with ``session_`` are the session's, the others the connector's.
     """
-    if not isinstance(apps, Mapping):
-        apps = {"app.internal": apps}
+    if not isinstance(apps, Mapping) or isinstance(apps, aiohttp.web.Application):
+        apps = {"app.internal": cast(App, apps)}
     session_settings = {key[8:]: settings.pop(key) for key in list(settings) if key.startswith("session_")}
     connector = ASGIRoutingConnector(apps, **{"lifespan": "off", **settings})
     async with aiohttp.ClientSession("http://app.internal", connector=connector, **session_settings) as session:
