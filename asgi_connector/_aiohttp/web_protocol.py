@@ -75,7 +75,7 @@ class WebProtocol(RequestHandler):
 def is_whole(request: web.BaseRequest) -> bool:
     """Whether the response that has been started for *request* is complete by its framing."""
     writer: Any = request.writer
-    return writer._eof or writer.length == 0 or request.method == "HEAD"
+    return bool(writer._eof or writer.length == 0)
 
 
 def make_server(app: web.Application, loop: asyncio.AbstractEventLoop) -> web.Server:

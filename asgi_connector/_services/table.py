@@ -8,7 +8,7 @@ from typing import Final
 from asgi_connector._types import App
 
 from .address import Address
-from .apps import close_coroutine
+from .apps import close_coroutine, is_web_app
 from .lifespans import Lifespans
 from .mount import Mount, MountDefaults, as_mount
 from .mounted import MountedApp
@@ -46,7 +46,7 @@ class MountTable:
 
     def add_all(self, apps: Mapping[str, App | Mount], context: Context) -> None:
         """Mount all *apps*, or none of them if one cannot be mounted or two have the same pattern."""
-        if not isinstance(apps, Mapping):
+        if not isinstance(apps, Mapping) or is_web_app(apps):  # an `aiohttp.web.Application` is a mapping too
             raise TypeError(f"apps must be a mapping of host patterns to ASGI apps, not {apps!r}")
         try:
             mounts = _parsed(apps)

@@ -124,9 +124,12 @@ class WebServerEnd(ServerEnd):
         self._protocol.eof_received()
 
     def connection_lost(self, exc: Exception | None) -> None:
+        task = self._protocol.task
         if self._exchange is not None and self._answering and not self.outgoing.closed:
             self._exchange.disconnect()
         self._protocol.connection_lost(exc)
+        if task is not None and not self._answering:
+            task.cancel()  # it may wait for the rest of a body that the handler has not read
         self._arriving = self._current = None
         self.outgoing.begin(None)
         super().connection_lost(exc)

@@ -143,12 +143,12 @@ class WebExchange(AppRequest):
 
     def report(self, exc: BaseException, *, client_gone: bool) -> None:
         """There is no call to raise *exc* from: log it, and tell the event loop if there is still a client."""
-        if client_gone and self._connection.outgoing.upgraded:
-            logger.debug("An app ended after its client had gone: %s %s", self.method, self.url, exc_info=exc)
-        elif not client_gone:
-            upgraded = self._connection.outgoing.upgraded
+        upgraded = self._connection.outgoing.upgraded
+        if not client_gone:
             self._log(exc, "after it had closed its WebSocket" if upgraded else "after its response was complete")
             self._call_exception_handler(exc)
+        elif upgraded and isinstance(exc, ConnectionError):  # by which aiohttp tells that the client has gone
+            logger.debug("An app ended after its client had gone: %s %s", self.method, self.url, exc_info=exc)
         elif not isinstance(exc, asyncio.CancelledError):
             self._log(exc, "after its client had gone")
 
