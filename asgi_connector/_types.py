@@ -5,7 +5,7 @@ here and nowhere else.
 """
 
 from collections.abc import Awaitable, Callable, MutableMapping
-from typing import Any, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 from typing_extensions import TypeIs
 
@@ -16,6 +16,23 @@ Send: TypeAlias = Callable[[Message], Awaitable[None]]
 
 # Wide on purpose: frameworks define these types differently, and callables are contravariant in their parameters.
 ASGIApp: TypeAlias = Callable[[Any, Any, Any], Awaitable[Any]]
+
+
+class WebApplication(Protocol):
+    """What tells an `aiohttp.web.Application` from other objects: to import the class for its name would be slow."""
+
+    @property
+    def on_response_prepare(self) -> Any: ...
+
+    @property
+    def cleanup_ctx(self) -> Any: ...
+
+    def add_subapp(self, prefix: str, subapp: Any) -> Any: ...
+
+
+App: TypeAlias = ASGIApp | WebApplication
+"""What can be mounted."""
+Factory: TypeAlias = Callable[[], App | Awaitable[App]]
 
 Headers: TypeAlias = list[tuple[bytes, bytes]]
 Bytes: TypeAlias = bytes | bytearray | memoryview

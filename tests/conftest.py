@@ -8,9 +8,10 @@ from collections import Counter
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from importlib.metadata import version
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import aiohttp
+import aiohttp.web
 import hypothesis
 import pytest
 import pytest_asyncio
@@ -18,7 +19,7 @@ from hypothesis import strategies as st
 
 from asgi_connector import ASGIRoutingConnector, Mount
 from asgi_connector._network.transport import MemoryTransport
-from asgi_connector._types import ASGIApp
+from asgi_connector._types import App
 from tests.support import effort
 from tests.support.reports import Reports
 
@@ -119,15 +120,13 @@ Open = Callable[..., AbstractAsyncContextManager[aiohttp.ClientSession]]
 
 
 @asynccontextmanager
-async def session_to(
-    apps: Mapping[str, ASGIApp | Mount] | ASGIApp, **settings: Any
-) -> AsyncIterator[aiohttp.ClientSession]:
+async def session_to(apps: Mapping[str, App | Mount] | App, **settings: Any) -> AsyncIterator[aiohttp.ClientSession]:
     """Open a session with a routing connector for *apps*, or for one app at ``app.internal``.
 
     Lifespans are off by default. Settings that begin with ``session_`` go to the session, the others to the connector.
     """
-    if not isinstance(apps, Mapping):
-        apps = {"app.internal": apps}
+    if not isinstance(apps, Mapping) or isinstance(apps, aiohttp.web.Application):
+        apps = {"app.internal": cast(App, apps)}
     session_settings = {key[8:]: settings.pop(key) for key in list(settings) if key.startswith("session_")}
     connector = ASGIRoutingConnector(apps, **{"lifespan": "off", **settings})
     async with aiohttp.ClientSession("http://app.internal", connector=connector, **session_settings) as session:

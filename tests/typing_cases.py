@@ -224,7 +224,7 @@ def settings_are_typed(session: aiohttp.ClientSession) -> None:
     Mount(function, client=("127.0.0.1",))  # type: ignore[arg-type]
     Mount(function, raise_app_exceptions="no")  # type: ignore[arg-type]
     Mount(function, inherit_context="inside")  # type: ignore[arg-type]
-    Mount(function, "/v1")  # type: ignore[call-arg]
+    Mount(function, "/v1")  # type: ignore[call-arg, arg-type]
 
 
 def a_mount_is_frozen(mount: Mount) -> None:

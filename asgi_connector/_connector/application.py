@@ -6,7 +6,7 @@ from aiohttp.helpers import sentinel
 
 from asgi_connector._services.lifespan import Setting
 from asgi_connector._services.mount import ClientAddress, InheritContext, Mount
-from asgi_connector._types import ASGIApp
+from asgi_connector._types import App
 
 from .routing import DEFAULT_CLIENT, ASGIRoutingConnector
 
@@ -22,7 +22,7 @@ class ASGIApplicationConnector(ASGIRoutingConnector):
 
     def __init__(
         self,
-        app: ASGIApp | Mount,
+        app: App | Mount,
         root_path: str = "",
         *,
         client: ClientAddress = DEFAULT_CLIENT,

@@ -17,7 +17,6 @@ from asgi_connector._aiohttp.interception import connect_as_always
 from asgi_connector._aiohttp.pool import PoolingConnector
 from asgi_connector._aiohttp.requests import address_of, connect_timeout, take_proxy, trace_reuse
 from asgi_connector._aiohttp.retries import Retries
-from asgi_connector._asgi.connection import ServerProtocol
 from asgi_connector._callers import current_caller, owners
 from asgi_connector._display import printable
 from asgi_connector._exceptions import UnmountedHostError
@@ -30,6 +29,7 @@ from asgi_connector._services.server_end import ClientCall, Origin
 from asgi_connector._services.services import Services
 
 from .elsewhere import Elsewhere, RefusalListener, fallback_to
+from .kinds import open_server_end
 from .loops import check_loop
 
 if TYPE_CHECKING:
@@ -163,7 +163,7 @@ class DispatchingConnector(PoolingConnector):
             raise _UnmountedMeanwhile
         client = ClientProtocol(services.loop)
         client.on_app_exception = self._retries.remember
-        client.server = server = ServerProtocol(client, mounted, address, services.in_flight)
+        client.server = server = open_server_end(client, mounted, address, services.in_flight)
         peername, sockname = (address.host, address.port), mounted.client
         connect_pair(
             services.loop,

@@ -13,9 +13,10 @@ from asgi_connector._numbers import check_int, check_number
 from asgi_connector._services.lifespan import Setting
 from asgi_connector._services.mount import ClientAddress, InheritContext, Mount, MountDefaults
 from asgi_connector._services.services import Services
-from asgi_connector._types import ASGIApp
+from asgi_connector._types import App
 
 from .closing import ClosingConnector
+from .kinds import lifespan_app_of
 from .loops import check_fallback, check_loop, check_loop_or_none, loop_for
 
 if TYPE_CHECKING:
@@ -85,7 +86,7 @@ class ASGIRoutingConnector(ClosingConnector):
 
     def __init__(
         self,
-        apps: Mapping[str, ASGIApp | Mount] | None = None,
+        apps: Mapping[str, App | Mount] | None = None,
         *,
         fallback: BaseConnector | None = None,
         fallback_owner: bool = True,
@@ -110,7 +111,7 @@ class ASGIRoutingConnector(ClosingConnector):
         check_number("shutdown_timeout", shutdown_timeout, unlimited=True)
         _check_pool(limit, limit_per_host, keepalive_timeout)
         loop = loop_for(type(self).__name__)
-        services = Services(loop, defaults, shutdown_timeout, {} if apps is None else apps)
+        services = Services(loop, defaults, shutdown_timeout, {} if apps is None else apps, lifespan_app_of)
         if fallback is not None:
             check_fallback(fallback, loop)
         super().__init__(
@@ -135,7 +136,7 @@ class ASGIRoutingConnector(ClosingConnector):
         """The patterns that are mounted now, each with its `Mount`: a read-only, live view."""
         return self._services.mounts
 
-    def mount(self, pattern: str, app: ASGIApp | Mount) -> None:
+    def mount(self, pattern: str, app: App | Mount) -> None:
         """Mount *app* at *pattern*, or replace the app that is mounted there.
 
         The next request reaches *app*. Requests that are in flight on the old app finish there. Inside a `mounted()`
@@ -156,7 +157,7 @@ class ASGIRoutingConnector(ClosingConnector):
         check_loop(self)
         await self._services.unmount(pattern)
 
-    def mounted(self, pattern: str, app: ASGIApp | Mount) -> AbstractAsyncContextManager[None]:
+    def mounted(self, pattern: str, app: App | Mount) -> AbstractAsyncContextManager[None]:
         """Mount *app* at *pattern* for the length of a block. Afterwards the earlier mount is restored.
 
         Blocks for the same pattern may be nested, or overlap in any order: the app of the block entered last answers.
@@ -166,7 +167,7 @@ class ASGIRoutingConnector(ClosingConnector):
         return AsyncBlock(f"mounted({pattern!r}, ...)", self._mounted(pattern, app))
 
     @asynccontextmanager
-    async def _mounted(self, pattern: str, app: ASGIApp | Mount) -> AsyncGenerator[None, None]:
+    async def _mounted(self, pattern: str, app: App | Mount) -> AsyncGenerator[None, None]:
         check_loop(self)
         self._check_open()
         layer, mounted = self._services.cover(pattern, app)

@@ -1,13 +1,19 @@
-"""The check that an object can be an ASGI application, with advice for common mistakes.
+"""The check that an object can be an application, of ASGI or of aiohttp.web, with advice for common mistakes.
 
 Only objects that cannot work are refused. An object whose parameters are not known for sure is accepted.
 """
 
 import functools
 import inspect
+import sys
 from collections.abc import Awaitable, Mapping
 from types import FunctionType, MethodType
-from typing import Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from typing_extensions import TypeIs
+
+if TYPE_CHECKING:
+    from aiohttp.web import Application
 
 _ASGI_ARGUMENTS: Final = 3
 _PLACEHOLDER: Final[object] = getattr(functools, "Placeholder", object())  # in a partial, from Python 3.14 on
@@ -16,16 +22,36 @@ _SINGLE_CALLABLE: Final = "asgiref.compatibility.guarantee_single_callable"
 
 
 def check_app(app: object) -> None:
-    """Raise `TypeError` if *app* is not an ASGI application. The error says what to write instead.
+    """Raise `TypeError` if *app* is not an application of ASGI or of aiohttp.web. The error says what to write instead.
 
     A coroutine is closed, so that Python does not also warn that it was never awaited.
     """
-    if _is_plainly_an_app(app):
+    if _is_plainly_an_app(app) or is_web_app(app):
         return
     mistake = _mistake_in_class(app) if isinstance(app, type) else _mistake_in(app)
     if mistake is not None:
         close_coroutine(app)
         raise TypeError(f"{app!r} is not an ASGI application: {mistake}")
+
+
+def is_web_app(app: object) -> "TypeIs[Application]":
+    """Whether *app* is an `aiohttp.web.Application`. The module is not imported for that: who has one has done so."""
+    module = sys.modules.get("aiohttp.web_app")
+    return module is not None and isinstance(app, module.Application)
+
+
+def check_factory(factory: object) -> None:
+    """Raise `TypeError` if *factory* clearly is no callable without arguments that makes an app."""
+    if inspect.iscoroutine(factory):
+        close_coroutine(factory)
+        raise TypeError(f"factory must be a function that makes the app, not {factory!r}, the call of one")
+    if is_web_app(factory):
+        raise TypeError(f"factory must be a function that makes the app; to mount {factory!r} itself, leave it out")
+    if not callable(factory):
+        raise TypeError(f"factory must be callable without arguments, not {factory!r}")
+    call = _call_of(factory)
+    if call is not None and not call.takes(0):
+        raise TypeError(f"factory must be callable without arguments, but {factory!r} takes {call}")
 
 
 def close_coroutine(value: object) -> None:

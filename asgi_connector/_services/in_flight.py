@@ -105,6 +105,7 @@ class InFlight:
         # Dicts, not sets, here and elsewhere, so that the order does not depend on addresses in memory.
         self.connections: dict[ServerEnd, None] = {}
         self._requests: dict[AppRequest, None] = {}
+        self._serving: set[asyncio.Task[None]] = set()
         self._hurry = asyncio.Event()
 
     def start(self, request: AppRequest, app: ASGIApp, context: Context, caller: Caller | None) -> None:
@@ -120,6 +121,13 @@ class InFlight:
         discard_silently(task)
         if sys.version_info < (3, 12):
             task.add_done_callback(lambda _: self._task_done(request))
+
+    def serve_by(self, task: asyncio.Task[None], mounted: MountedApp) -> None:
+        """*task* serves a connection to *mounted*, and ends by itself soon after the connection and its last app."""
+        self._serving.add(task)
+        mounted.begin_use(task)
+        task.add_done_callback(self._serving.discard, context=Context())
+        task.add_done_callback(mounted.end_use, context=Context())
 
     async def _run(self, request: AppRequest, app: ASGIApp) -> None:
         """Call the app and report how it ends. The coroutine of the app's task."""
@@ -210,6 +218,8 @@ class InFlight:
                 described = _describe(cancelled[task])
                 self._remove(cancelled[task])  # it still runs, but is not waited for any more
                 logger.error("An app went on though it was cancelled: %s, %s", described, where_it_waits(task))
+        if self._serving:
+            await asyncio.wait(self._serving, timeout=CANCEL_PATIENCE)
 
     async def _cancel_overdue(self, timeout: float) -> dict[asyncio.Task[None], AppRequest]:
         cancelled: dict[asyncio.Task[None], AppRequest] = {}

@@ -14,9 +14,10 @@ from asgi_connector._callers import Caller, current_caller
 from asgi_connector._exceptions import ASGIProtocolError, LifespanError
 from asgi_connector._log import logger
 from asgi_connector._tasks import discard_silently, ends_with_loop, is_discarded, where_it_waits
-from asgi_connector._types import ASGIApp, Message
+from asgi_connector._types import Message
 from asgi_connector._waiters import Waiters
 
+from .sources import AppSource
 from .startups import Startup
 
 Setting = Literal["auto", "on", "off"]
@@ -56,13 +57,13 @@ class Lifespan(Startup):
     `ready` says whether requests may be sent to the app. Requests check nothing else.
     """
 
-    def __init__(self, app: ASGIApp, setting: Setting, name: str, context: Context, owner: LifespanOwner) -> None:
+    def __init__(self, source: AppSource, setting: Setting, name: str, context: Context, owner: LifespanOwner) -> None:
         super().__init__(name)
-        self.app = app
+        self.source = source
         self.setting = setting
         self.owner = owner
         self.state: dict[str, Any] = {}
-        self.ready = setting == "off"
+        self.ready = setting == "off" and source.app is not None
         self.users = 0  # mounts that need the app
         self._context = context
         self._state = _State.NEW
@@ -145,7 +146,9 @@ class Lifespan(Startup):
             self.predecessor = None
         scope = {"type": "lifespan", "asgi": {"version": "3.0", "spec_version": "2.0"}, "state": self.state}
         try:
-            await self.app(scope, self._receive, self._send)
+            app = await self.source.get()
+            if self.setting != "off":
+                await app(scope, self._receive, self._send)
         except (KeyboardInterrupt, SystemExit) as exc:
             self._error = exc
             self._app_returned()
@@ -167,7 +170,8 @@ class Lifespan(Startup):
         self._caller.app_returned()
         if self._state is _State.STARTING:
             unsupported = self._error is None or not self._startup_received or self._sent_unknown_message
-            if self._failure is None and unsupported and not self._cancel_expected:
+            made = self.source.app is not None
+            if made and self._failure is None and unsupported and not self._cancel_expected:
                 self._unsupported()
             else:
                 self._end_starting(_State.FAILED)
@@ -194,7 +198,8 @@ class Lifespan(Startup):
         else:
             self.ready = True
             self._end_starting(_State.UNSUPPORTED)
-            logger.debug("The app at %r does not support lifespan", self.name, exc_info=self._error)
+            if self.setting == "auto":
+                logger.debug("The app at %r does not support lifespan", self.name, exc_info=self._error)
 
     def _end_starting(self, state: _State) -> None:
         if self._state is _State.STARTING:

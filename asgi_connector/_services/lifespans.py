@@ -6,37 +6,40 @@ from contextvars import Context
 from types import MethodType
 
 from asgi_connector._exceptions import LifespanError
-from asgi_connector._types import ASGIApp
 
 from .lifespan import Lifespan, Setting
+from .mount import Mount
+from .sources import Adapt, AppSource, as_it_is
 
 
 class Lifespans:
     """The lifespans of a connector's apps: one for each app, from its first mount to the end of its last mount."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, timeout: float) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, timeout: float, adapt: Adapt = as_it_is) -> None:
         self.loop = loop
         self.timeout = timeout
         self.started: list[Lifespan] = []
         """The running lifespans, in the order in which they started."""
-        self._of_app: dict[object, Lifespan] = {}
+        self._adapt = adapt
+        self._of_app: dict[object, Lifespan] = {}  # by the key of their app
 
-    def check(self, app: ASGIApp, setting: Setting) -> None:
-        """Raise `ValueError` if *app* is in use with another setting."""
-        lifespan = self._of_app.get(_identity(app))
+    def check(self, mount: Mount, setting: Setting) -> None:
+        """Raise `ValueError` if the app of *mount* is in use with another setting."""
+        lifespan = self._of_app.get(key_of(mount))
         if lifespan is not None and not lifespan.over and lifespan.setting != setting:
             raise ValueError(
-                f"lifespan={setting!r} for {app!r}, which is mounted at {lifespan.name!r} with "
+                f"lifespan={setting!r} for {mount.app or mount.factory!r}, which is mounted at {lifespan.name!r} with "
                 f"lifespan={lifespan.setting!r}: one app has one lifespan"
             )
 
-    def add_mount(self, app: ASGIApp, setting: Setting, name: str, context: Context) -> Lifespan:
-        """Return the lifespan of *app* for one more mount, *name*. A new one starts in a copy of *context*."""
-        self.check(app, setting)
-        key = _identity(app)
+    def add_mount(self, mount: Mount, setting: Setting, name: str, context: Context) -> Lifespan:
+        """Return the lifespan of the app of *mount*, mounted at *name*. A new one starts in a copy of *context*."""
+        self.check(mount, setting)
+        key = key_of(mount)
         lifespan = self._of_app.get(key)
         if lifespan is None or lifespan.over:
-            predecessor, lifespan = lifespan, Lifespan(app, setting, name, context, self)
+            source = AppSource(key, mount.app, mount.factory, self._adapt, self.loop)
+            predecessor, lifespan = lifespan, Lifespan(source, setting, name, context, self)
             lifespan.predecessor = predecessor
             self._of_app[key] = lifespan
         lifespan.users += 1
@@ -53,7 +56,7 @@ class Lifespans:
                 self._forget(lifespan)
 
     def _forget(self, lifespan: Lifespan) -> None:
-        key = _identity(lifespan.app)
+        key = lifespan.source.key
         if self._of_app.get(key) is lifespan:
             del self._of_app[key]
 
@@ -116,8 +119,11 @@ def raise_all(message: str, results: Iterable[BaseException | None]) -> None:
         raise ExceptionGroup(message, failures)
 
 
-def _identity(app: ASGIApp) -> object:
-    """Return a key that is equal for the same app. A bound method is a new object each time it is accessed."""
-    if isinstance(app, MethodType):
+def key_of(mount: Mount) -> object:
+    """Return a key that is equal for the same app. Each `Mount` with a factory has an app of its own."""
+    app = mount.app
+    if app is None:
+        return id(mount)
+    if isinstance(app, MethodType):  # a bound method is a new object each time it is accessed
         return (id(app.__self__), app.__func__)
     return id(app)

@@ -3,9 +3,9 @@
 from dataclasses import KW_ONLY, dataclass
 from typing import Final, Literal, get_args
 
-from asgi_connector._types import ASGIApp
+from asgi_connector._types import App, Factory
 
-from .apps import check_app
+from .apps import check_app, check_factory, is_web_app
 from .lifespan import Setting, check_setting
 
 
@@ -31,9 +31,12 @@ class Mount:
     """An app with its own settings, for the host -> app table of an `ASGIRoutingConnector`.
 
     Parameters:
-        app: the ASGI 3 application, an ``async`` callable of ``(scope, receive, send)``.
-        root_path: ``scope["root_path"]`` (`str`), see the ASGI spec, *HTTP connection scope*.
-        client: ``scope["client"]``, a ``(host, port)`` tuple of `str` and `int`, or `None` for "not known".
+        app: the ASGI 3 application, an ``async`` callable of ``(scope, receive, send)``, or an
+            ``aiohttp.web.Application``.
+        factory: instead of ``app``, a callable without arguments, sync or async, that returns a new app for each start.
+        root_path: ``scope["root_path"]`` (`str`), see the ASGI spec, *HTTP connection scope*. For ASGI only.
+        client: ``scope["client"]``, a ``(host, port)`` tuple of `str` and `int`, or `None` for "not known". In an
+            ``aiohttp.web.Application``, its host is ``request.remote``.
         raise_app_exceptions: whether an exception that the app does not handle is raised from the client's call
             (`True`), or is treated as a real server treats it (`False`).
         lifespan: ``"auto"``, ``"on"`` or ``"off"``: whether the app is started and shut down. See
@@ -44,15 +47,17 @@ class Mount:
     The default of each setting is the connector's setting.
 
     Raises:
-        TypeError: *app* is not an ASGI application (for example, it is a class, a function that returns an app, a
-            coroutine or a WSGI application), or a setting has the wrong type.
-        ValueError: ``root_path`` does not start with a slash, or ``lifespan`` or ``inherit_context`` is unknown.
+        TypeError: *app* is not an application (for example, it is a class, a function that returns an app, a coroutine
+            or a WSGI application), both ``app`` and ``factory`` are given, or a setting has the wrong type.
+        ValueError: ``root_path`` does not start with a slash, or is set for an ``aiohttp.web.Application``, or
+            ``lifespan`` or ``inherit_context`` is unknown.
     """
 
     __module__ = "asgi_connector"
 
-    app: ASGIApp
+    app: App | None = None
     _: KW_ONLY
+    factory: Factory | None = None
     root_path: str | Inherit = INHERIT
     client: ClientAddress | Inherit = INHERIT
     raise_app_exceptions: bool | Inherit = INHERIT
@@ -60,7 +65,14 @@ class Mount:
     inherit_context: InheritContext | Inherit = INHERIT
 
     def __post_init__(self) -> None:
-        check_app(self.app)
+        if self.factory is None:
+            check_app(self.app)
+        elif self.app is None:
+            check_factory(self.factory)
+        else:
+            raise TypeError(f"a Mount has an app or a factory, but not both: {self.app!r} and {self.factory!r}")
+        if is_web_app(self.app) and not isinstance(self.root_path, Inherit) and self.root_path:
+            raise ValueError(f"root_path={self.root_path!r} for {self.app!r}: there is none in aiohttp.web")
         if not isinstance(self.root_path, Inherit):
             check_root_path(self.root_path)
         if not isinstance(self.client, Inherit):
@@ -115,7 +127,7 @@ class MountDefaults:
         check_inherit_context(self.inherit_context)
 
 
-def as_mount(pattern: str, app: ASGIApp | Mount) -> Mount:
+def as_mount(pattern: str, app: App | Mount) -> Mount:
     """Return *app* as a `Mount`. Raises `TypeError`, with the pattern in its text, if *app* is not an app."""
     if isinstance(app, Mount):
         return app

@@ -1,9 +1,10 @@
 """A mounted app: its settings, and the connections and requests in flight on it."""
 
 from contextvars import Context, copy_context
-from typing import Any
+from typing import Any, cast
 
 from asgi_connector._callers import Caller
+from asgi_connector._types import ASGIApp
 from asgi_connector._waiters import Waiters
 
 from .lifespan import Setting
@@ -32,10 +33,10 @@ class MountedApp:
         self, pattern: str, mount: Mount, defaults: MountDefaults, lifespans: Lifespans, context: Context
     ) -> None:
         setting: Setting = _or_default(mount.lifespan, defaults.lifespan)
-        self.lifespan = lifespans.add_mount(mount.app, setting, pattern, context)
+        self.lifespan = lifespans.add_mount(mount, setting, pattern, context)
         self.pattern = pattern
         self.mount = mount
-        self.app = mount.app
+        self.app = cast(ASGIApp, mount.app)  # set by the first connection, if a factory makes it
         self.root_path: str = _or_default(mount.root_path, defaults.root_path)
         self.client: ClientAddress = _or_default(mount.client, defaults.client)
         self.raise_app_exceptions: bool = _or_default(mount.raise_app_exceptions, defaults.raise_app_exceptions)
@@ -45,7 +46,8 @@ class MountedApp:
         self._unused = Waiters()
 
     def __repr__(self) -> str:
-        return f"<{type(self).__name__} {self.app!r} at {self.pattern!r}, {len(self._in_flight)} in flight>"
+        app = self.mount.factory if self.app is None else self.app
+        return f"<{type(self).__name__} {app!r} at {self.pattern!r}, {len(self._in_flight)} in flight>"
 
     def context_for(self, caller: Caller | None) -> Context:
         """Return the context in which the app answers the current call: a copy of its own, or of the current one.

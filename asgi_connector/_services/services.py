@@ -8,13 +8,14 @@ from typing import TypeAlias
 from asgi_connector._callers import owners
 from asgi_connector._exceptions import LifespanError
 from asgi_connector._log import logger
-from asgi_connector._types import ASGIApp
+from asgi_connector._types import App
 
 from .in_flight import AppRequest, InFlight
 from .lifespan import Lifespan
 from .lifespans import Lifespans
 from .mount import Mount, MountDefaults
 from .mounted import MountedApp
+from .sources import Adapt
 from .table import Layer, Mounts, MountTable
 
 Leaving: TypeAlias = asyncio.Task[LifespanError | None]
@@ -28,10 +29,11 @@ class Services:
         loop: asyncio.AbstractEventLoop,
         defaults: MountDefaults,
         shutdown_timeout: float,
-        apps: Mapping[str, ASGIApp | Mount],
+        apps: Mapping[str, App | Mount],
+        adapt: Adapt,
     ) -> None:
         self.loop = loop
-        self.lifespans = Lifespans(loop, shutdown_timeout)
+        self.lifespans = Lifespans(loop, shutdown_timeout, adapt)
         self.table = MountTable(defaults, self.lifespans)
         self.mounts = Mounts(self.table)
         self.in_flight = InFlight(loop)
@@ -39,7 +41,7 @@ class Services:
         self._leaving: set[Leaving] = set()  # apps that were unmounted or replaced, and have not shut down yet
         self.table.add_all(apps, copy_context())
 
-    def mount(self, pattern: str, app: ASGIApp | Mount) -> None:
+    def mount(self, pattern: str, app: App | Mount) -> None:
         """Mount *app* at *pattern*. It replaces the visible app, which is shut down when it is unused."""
         replaced = self.table.mount(pattern, app, copy_context())
         self.in_flight.retire_outdated(self.table)
@@ -56,7 +58,7 @@ class Services:
         self.in_flight.retire_outdated(self.table)
         await _wait_for_shutdown(self._shut_down_when_unused(mounted))
 
-    def cover(self, pattern: str, app: ASGIApp | Mount) -> tuple[Layer, MountedApp]:
+    def cover(self, pattern: str, app: App | Mount) -> tuple[Layer, MountedApp]:
         """Mount *app* above the visible app at *pattern*, until `uncover()`."""
         covering = self.table.push(pattern, app, copy_context())
         self.in_flight.retire_outdated(self.table)

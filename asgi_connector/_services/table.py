@@ -5,10 +5,10 @@ from contextvars import Context
 from itertools import islice
 from typing import Final
 
-from asgi_connector._types import ASGIApp
+from asgi_connector._types import App
 
 from .address import Address
-from .apps import close_coroutine
+from .apps import close_coroutine, is_web_app
 from .lifespans import Lifespans
 from .mount import Mount, MountDefaults, as_mount
 from .mounted import MountedApp
@@ -44,9 +44,9 @@ class MountTable:
         # The results of recent lookups. They are cleared when a mount changes, and when there are too many.
         self._found: dict[Address, MountedApp | None] = {}
 
-    def add_all(self, apps: Mapping[str, ASGIApp | Mount], context: Context) -> None:
+    def add_all(self, apps: Mapping[str, App | Mount], context: Context) -> None:
         """Mount all *apps*, or none of them if one cannot be mounted or two have the same pattern."""
-        if not isinstance(apps, Mapping):
+        if not isinstance(apps, Mapping) or is_web_app(apps):  # an `aiohttp.web.Application` is a mapping too
             raise TypeError(f"apps must be a mapping of host patterns to ASGI apps, not {apps!r}")
         try:
             mounts = _parsed(apps)
@@ -57,7 +57,7 @@ class MountTable:
         for pattern, key, mount in mounts:
             self._put(pattern, key, mount, context)
 
-    def mount(self, pattern: str, app: ASGIApp | Mount, context: Context) -> MountedApp | None:
+    def mount(self, pattern: str, app: App | Mount, context: Context) -> MountedApp | None:
         """Replace the visible app at *pattern* by *app*. Returns the replaced app, if there was one."""
         return self._put(pattern, parse_pattern(pattern), as_mount(pattern, app), context)
 
@@ -80,7 +80,7 @@ class MountTable:
         self._show(key)
         return mounted
 
-    def push(self, pattern: str, app: ASGIApp | Mount, context: Context) -> tuple[Layer, MountedApp]:
+    def push(self, pattern: str, app: App | Mount, context: Context) -> tuple[Layer, MountedApp]:
         """Put a layer with *app* on top at *pattern*, until `remove()`."""
         key = parse_pattern(pattern)
         layer = Layer(pattern)
@@ -172,7 +172,7 @@ _FOUND_KEPT: Final = 1024
 _NAMES_SHOWN: Final = 5
 
 
-def _parsed(apps: Mapping[str, ASGIApp | Mount]) -> list[tuple[str, Pattern, Mount]]:
+def _parsed(apps: Mapping[str, App | Mount]) -> list[tuple[str, Pattern, Mount]]:
     """Parse *apps*. Raises for an app or a pattern that is not valid, and for two patterns that are the same."""
     spellings: dict[Pattern, str] = {}
     mounts = [(pattern, parse_pattern(pattern), as_mount(pattern, app)) for pattern, app in apps.items()]

@@ -23,7 +23,7 @@ from asgi_connector import (
     Mount,
     UnmountedHostError,
 )
-from asgi_connector._types import ASGIApp, Receive, Scope, Send
+from asgi_connector._types import App, Receive, Scope, Send
 from tests.support.outside import Elsewhere, tcp_server
 from tests.support.programs import run_python
 
@@ -642,7 +642,7 @@ def test_a_public_name_says_where_users_find_it_and_what_it_is(name: str) -> Non
 
 
 def test_a_connector_adds_these_names_to_aiohttps_and_no_others() -> None:
-    added = {"inject", "mount", "mounted", "mounts", "record", "unmount"}
+    added = {"inject", "intercept", "mount", "mounted", "mounts", "record", "unmount"}
     for public in [ASGIRoutingConnector, ASGIApplicationConnector]:
         names = {name for name in dir(public) if not name.startswith("_")}
         assert names - set(dir(aiohttp.BaseConnector)) == added
@@ -652,7 +652,7 @@ def test_a_connector_adds_these_names_to_aiohttps_and_no_others() -> None:
 def test_the_annotations_of_a_connector_can_be_evaluated(public: type[ASGIRoutingConnector]) -> None:
     for function in [public.__init__, public.mount, public.unmount, public.mounted, public.close]:
         assert "return" in get_type_hints(function)
-    assert get_type_hints(Mount)["app"] == ASGIApp
+    assert get_type_hints(Mount)["app"] == App | None
 
 
 def test_an_application_connector_takes_what_a_routing_connector_takes_but_for_the_fallback() -> None:
