@@ -103,9 +103,7 @@ Open = Callable[..., AbstractAsyncContextManager[aiohttp.ClientSession]]
 
 
 @asynccontextmanager
-async def session_to(
-    apps: Mapping[str, App | Mount] | App, **settings: Any
-) -> AsyncIterator[aiohttp.ClientSession]:
+async def session_to(apps: Mapping[str, App | Mount] | App, **settings: Any) -> AsyncIterator[aiohttp.ClientSession]:
     """A session over a routing connector for *apps*, or for one app at ``app.internal``; by default without lifespans.
 
     Settings that begin with ``session_`` are the session's, the others the connector's.

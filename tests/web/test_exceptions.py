@@ -387,7 +387,6 @@ async def test_a_slow_network_does_not_hide_an_exception() -> None:
 
     connector = ASGIRoutingConnector({"app.internal": Mount(app_of(handler), lifespan="off")})
     async with aiohttp.ClientSession("http://app.internal", connector=connector) as session:
-        with connector.inject("app.internal", faults.Throttle(1000)):
-            with pytest.raises(LookupError) as caught:
-                await session.get("/")
+        with connector.inject("app.internal", faults.Throttle(1000)), pytest.raises(LookupError) as caught:
+            await session.get("/")
     assert caught.value is failure
