@@ -236,7 +236,7 @@ async def test_a_cancellation_from_within_is_raised_as_an_error() -> None:
         raise asyncio.CancelledError("by itself")
 
     async with session_to(app_of(handler)) as session:
-        with pytest.raises(ASGIConnectorError, match="The app was cancelled: GET http://app.internal/") as caught:
+        with pytest.raises(ASGIConnectorError, match=r"The app was cancelled: GET http://app\.internal/") as caught:
             await session.get("/")
     assert isinstance(caught.value.__cause__, asyncio.CancelledError)
 

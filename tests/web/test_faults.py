@@ -1,9 +1,9 @@
 """Every fault has the same effect on calls to an aiohttp.web application as on those to an app of ASGI."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, Final
 
 import aiohttp
 import pytest
@@ -37,13 +37,12 @@ async def asgi_app(scope: Scope, receive: Receive, send: Send) -> None:
     await send({"type": "http.response.body", "body": BODY})
 
 
-APPS = {"web": web_app, "asgi": lambda: asgi_app}
+APPS: Final[dict[str, Callable[[], App]]] = {"web": web_app, "asgi": lambda: asgi_app}
 
 
 @pytest.fixture(params=APPS)
 def app(request: pytest.FixtureRequest) -> App:
-    made: App = APPS[request.param]()
-    return made
+    return APPS[request.param]()
 
 
 @asynccontextmanager

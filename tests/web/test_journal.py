@@ -68,7 +68,7 @@ def app(**settings: Any) -> web.Application:
 
 @asynccontextmanager
 async def recorded(mounted: web.Application | Mount, **settings: Any) -> AsyncIterator[tuple[Any, Journal]]:
-    async with session_to(mounted, **settings) as session:
+    async with session_to({"app.internal": mounted}, **settings) as session:
         connector = session.connector
         assert isinstance(connector, ASGIRoutingConnector)
         with connector.record(bodies=True) as journal:
@@ -90,9 +90,11 @@ async def test_bodies_are_told(size: int, chunked: bool) -> None:
         for at in range(0, size, 3000):
             yield data[at : at + 3000]
 
-    async with recorded(app()) as (session, journal):
-        async with session.post("/echo", data=pieces() if chunked else data) as response:
-            assert await response.read() == data
+    async with (
+        recorded(app()) as (session, journal),
+        session.post("/echo", data=pieces() if chunked else data) as response,
+    ):
+        assert await response.read() == data
     exchange = only(journal)
     assert (exchange.via, exchange.service, exchange.status) == ("app", "app.internal", 200)
     assert exchange.state == "done"
@@ -104,9 +106,11 @@ async def test_bodies_are_told(size: int, chunked: bool) -> None:
 
 @pytest.mark.parametrize("query", ["", "length", "gzip"])
 async def test_a_stream_is_told_in_the_content_encoding_that_it_has(query: str) -> None:
-    async with recorded(app(), session_auto_decompress=False) as (session, journal):
-        async with session.get(f"/stream?{query}") as response:
-            data = await response.read()
+    async with (
+        recorded(app(), session_auto_decompress=False) as (session, journal),
+        session.get(f"/stream?{query}") as response,
+    ):
+        data = await response.read()
     response = only(journal).response
     assert response is not None
     assert response.body == data
@@ -114,9 +118,11 @@ async def test_a_stream_is_told_in_the_content_encoding_that_it_has(query: str) 
 
 
 async def test_a_body_that_ends_with_its_connection_is_told() -> None:
-    async with recorded(app(), session_version=aiohttp.HttpVersion10) as (session, journal):
-        async with session.get("/stream") as response:
-            assert await response.read() == b"".join(CHUNKS)
+    async with (
+        recorded(app(), session_version=aiohttp.HttpVersion10) as (session, journal),
+        session.get("/stream") as response,
+    ):
+        assert await response.read() == b"".join(CHUNKS)
     response = only(journal).response
     assert response is not None
     assert response.body == b"".join(CHUNKS)
@@ -178,11 +184,11 @@ async def test_what_is_no_request_to_aiohttp_is_told_as_it_is_answered() -> None
 
 
 async def test_a_head_that_only_aiohttp_understands_is_answered_and_its_body_is_not_told() -> None:
-    async with recorded(app(handler_args={"max_field_size": 100_000})) as (session, journal):
-        async with session.post(
-            "/echo", data=io.BytesIO(b"abc" * 200_000), headers={"X-Long": "x" * 70_000}
-        ) as response:
-            assert await response.read() == b"abc" * 200_000
+    async with (
+        recorded(app(handler_args={"max_field_size": 100_000})) as (session, journal),
+        session.post("/echo", data=io.BytesIO(b"abc" * 200_000), headers={"X-Long": "x" * 70_000}) as response,
+    ):
+        assert await response.read() == b"abc" * 200_000
     exchange = only(journal)
     assert exchange.request.size == 0
     assert exchange.response is not None
@@ -249,13 +255,15 @@ async def test_the_calls_of_a_handler_are_its_own() -> None:
     frontend = web.Application()
     frontend.router.add_get("/", front)
     frontend.on_response_prepare.append(prepared)
-    async with ASGIRoutingConnector({"front.internal": frontend, "back.internal": app()}) as connector:
-        async with aiohttp.ClientSession(connector=connector, connector_owner=False) as session:
-            frontend._state[SESSION] = session
-            with connector.record() as journal:
-                for _ in range(2):
-                    async with session.get("http://front.internal/") as response:
-                        assert (await response.text(), response.headers["X-Answer"]) == ("x", "y")
+    async with (
+        ASGIRoutingConnector({"front.internal": frontend, "back.internal": app()}) as connector,
+        aiohttp.ClientSession(connector=connector, connector_owner=False) as session,
+    ):
+        frontend._state[SESSION] = session
+        with connector.record() as journal:
+            for _ in range(2):
+                async with session.get("http://front.internal/") as response:
+                    assert (await response.text(), response.headers["X-Answer"]) == ("x", "y")
     calls = [(each.caller, each.service, each.parent and each.parent.number) for each in journal]
     assert calls == [
         (None, "front.internal", None),
@@ -362,9 +370,11 @@ async def test_a_response_head_that_is_none_is_not_read() -> None:
 
     application = web.Application()
     application.router.add_get("/", odd)
-    async with recorded(application, raise_app_exceptions=False) as (session, journal):
-        async with session.get("/") as response:
-            assert await response.text() == "ok"
+    async with (
+        recorded(application, raise_app_exceptions=False) as (session, journal),
+        session.get("/") as response,
+    ):
+        assert await response.text() == "ok"
     exchange = only(journal)
     assert exchange.status == 200
     assert exchange.response is not None

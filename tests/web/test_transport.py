@@ -78,7 +78,10 @@ async def test_the_client_is_not_known_if_the_mount_says_so() -> None:
         return web.json_response(request.remote)
 
     for client in (None, ("10.0.0.1", 80)):
-        async with session_to(Mount(app_of(handler), client=client)) as session, session.get("/") as response:
+        async with (
+            session_to({"app.internal": Mount(app_of(handler), client=client)}) as session,
+            session.get("/") as response,
+        ):
             assert await response.json() == (client and client[0])
 
 
