@@ -8,21 +8,20 @@ public way), and to the protocol it is the transport. It passes bytes on before 
 
 import asyncio
 from collections.abc import Callable, Iterable
-from typing import Any, Protocol, cast
+from typing import Any, Final, Protocol, cast
 
-from aiohttp import WSMessage, WSMsgType
-from aiohttp._websocket.reader import WebSocketDataQueue
 from aiohttp.base_protocol import BaseProtocol
 from aiohttp.client_proto import ResponseHandler
 from aiohttp.connector import Connection
-from aiohttp.http import HttpResponseParser, WebSocketReader, ws_ext_parse
+from aiohttp.http import HttpResponseParser
 
 from asgi_connector._http1.request import BadRequest, BodyReader, ChunkedReader, LengthReader, parse_fields
 from asgi_connector._types import Bytes
 
-from .frames import DECODE_TEXT
+from .frame_watch import FrameWatch
 
-_SWITCHING_PROTOCOLS = 101
+_SWITCHING_PROTOCOLS: Final = 101
+_NO_CODE: Final = 1005  # a close frame without a code (RFC 6455, 7.1.5)
 
 
 class TapObserver(Protocol):
@@ -139,7 +138,7 @@ class _Written:
         if body:
             self._observer.request_body(body)
 
-    def switch_to_frames(self, frames: "_Frames") -> None:
+    def switch_to_frames(self, frames: FrameWatch) -> None:
         """The server has accepted a WebSocket."""
         self._feed = frames.feed
 
@@ -152,7 +151,7 @@ class _Arrived:
         loop: asyncio.AbstractEventLoop,
         method: str,
         observer: TapObserver,
-        switch_client: "Callable[[_Frames], None]",
+        switch_client: Callable[[FrameWatch], None],
     ) -> None:
         self._loop = loop
         self._observer = observer
@@ -161,7 +160,7 @@ class _Arrived:
             _NoFlow(loop), loop, 2**16, response_with_body=method != "HEAD", read_until_eof=True, auto_decompress=False
         )
         self._payload: Any = None
-        self._frames: _Frames | None = None
+        self._frames: FrameWatch | None = None
         self._failed = False
 
     def feed(self, data: bytes) -> None:
@@ -178,16 +177,23 @@ class _Arrived:
         for message, payload in messages:
             self._payload = payload
             if message.code == _SWITCHING_PROTOCOLS:
-                self._accept(message.headers.get("Sec-WebSocket-Extensions"))
+                self._accept()
         if self._payload is not None and (body := self._payload.read_nowait()):
             self._observer.response_body(body)
         if upgraded and rest and self._frames is not None:
             self._frames.feed(rest)
 
-    def _accept(self, extensions: str | None) -> None:
-        compress = bool(extensions and ws_ext_parse(extensions)[0])
-        self._frames = _Frames(self._loop, compress, self._observer, from_client=False)
-        self._switch_client(_Frames(self._loop, compress, self._observer, from_client=True))
+    def _accept(self) -> None:
+        """The server has accepted a WebSocket: frames follow, in both directions."""
+        observer = self._observer
+        self._frames = FrameWatch(
+            self._loop,
+            lambda data: observer.message(data, from_client=False),
+            lambda code, _: observer.websocket_closed(code or _NO_CODE),
+        )
+        self._switch_client(
+            FrameWatch(self._loop, lambda data: observer.message(data, from_client=True), lambda code, reason: None)
+        )
 
 
 class _NoFlow(BaseProtocol):
@@ -196,28 +202,3 @@ class _NoFlow(BaseProtocol):
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         super().__init__(loop)
         self._upgraded = True  # since 3.14: see `frames.ReadingFlow`
-
-
-class _Frames(WebSocketDataQueue):
-    """aiohttp's reader of frames, which tells *observer* each message."""
-
-    def __init__(
-        self, loop: asyncio.AbstractEventLoop, compress: bool, observer: TapObserver, *, from_client: bool
-    ) -> None:
-        super().__init__(_NoFlow(loop), 2**16, loop=loop)
-        self._observer = observer
-        self._from_client = from_client
-        self._parser = WebSocketReader(self, 0, compress, **DECODE_TEXT)
-
-    def feed(self, data: bytes) -> None:
-        self._parser.feed_data(data)
-
-    def feed_data(self, data: Any, size: int) -> None:
-        message: WSMessage = data
-        if message.type is WSMsgType.TEXT or message.type is WSMsgType.BINARY:
-            self._observer.message(message.data, from_client=self._from_client)
-        elif message.type is WSMsgType.CLOSE and not self._from_client:
-            self._observer.websocket_closed(message.data or 1005)  # no code (RFC 6455, 7.1.5)
-
-    def set_exception(self, exc: BaseException, *args: Any, **kwargs: Any) -> None:
-        """What has passed is not a WebSocket's: the reader reads nothing more."""
