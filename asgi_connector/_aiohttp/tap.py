@@ -8,6 +8,7 @@ public way), and to the protocol it is the transport. It passes bytes on before 
 
 import asyncio
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from typing import Any, Final, Protocol, cast
 
 from aiohttp.base_protocol import BaseProtocol
@@ -104,36 +105,30 @@ class _Written:
 
     def __init__(self, observer: TapObserver) -> None:
         self._observer = observer
-        self._feed: Callable[[bytes], None] | None = self._feed_head
-        self._head = b""
+        self._feed: Callable[[bytes], None] = self._feed_head
         self._body: BodyReader | None = None
 
     def feed(self, data: Bytes) -> None:
-        if self._feed is not None:
-            self._feed(bytes(data))
+        self._feed(bytes(data))
 
     def _feed_head(self, data: bytes) -> None:
-        head, separator, rest = (self._head + data).partition(b"\r\n\r\n")
-        if not separator:
-            self._head = head
-            return
-        self._feed = None
-        try:
+        """Read the head, which aiohttp writes as one piece, maybe with the beginning of the body."""
+        self._feed = _ignore
+        head, _, rest = data.partition(b"\r\n\r\n")
+        with suppress(BadRequest):  # only the server can tell what else this is
             fields = parse_fields(head.partition(b"\r\n")[2])
-        except BadRequest:  # only the server can tell what this is
-            return
-        if fields.chunked or fields.content_length:
-            self._body = ChunkedReader() if fields.chunked else LengthReader(fields.content_length)
-            self._feed = self._feed_body
-            if rest:
-                self._feed_body(rest)
+            if fields.chunked or fields.content_length:
+                self._body = ChunkedReader() if fields.chunked else LengthReader(fields.content_length)
+                self._feed = self._feed_body
+        if rest:
+            self._feed(rest)
 
     def _feed_body(self, data: bytes) -> None:
         assert self._body is not None
         try:
             body, _ = self._body.feed(data)
         except BadRequest:
-            self._feed = None
+            self._feed = _ignore
             return
         if body:
             self._observer.request_body(body)
@@ -153,6 +148,7 @@ class _Arrived:
         observer: TapObserver,
         switch_client: Callable[[FrameWatch], None],
     ) -> None:
+        self.feed: Callable[[bytes], None] = self._feed_response
         self._loop = loop
         self._observer = observer
         self._switch_client = switch_client
@@ -160,40 +156,38 @@ class _Arrived:
             _NoFlow(loop), loop, 2**16, response_with_body=method != "HEAD", read_until_eof=True, auto_decompress=False
         )
         self._payload: Any = None
-        self._frames: FrameWatch | None = None
-        self._failed = False
 
-    def feed(self, data: bytes) -> None:
-        if self._frames is not None:
-            self._frames.feed(data)
-        elif not self._failed:
-            try:
-                self._parse(data)
-            except Exception:  # aiohttp's own parser has told the client the same
-                self._failed = True
-
-    def _parse(self, data: bytes) -> None:
-        messages, upgraded, rest = self._parser.feed_data(data)
+    def _feed_response(self, data: bytes) -> None:
+        try:
+            messages, upgraded, rest = self._parser.feed_data(data)
+        except Exception:  # aiohttp's own parser has told the client the same
+            self.feed = _ignore
+            return
         for message, payload in messages:
             self._payload = payload
             if message.code == _SWITCHING_PROTOCOLS:
                 self._accept()
         if self._payload is not None and (body := self._payload.read_nowait()):
             self._observer.response_body(body)
-        if upgraded and rest and self._frames is not None:
-            self._frames.feed(rest)
+        if upgraded and rest:
+            self.feed(rest)
 
     def _accept(self) -> None:
         """The server has accepted a WebSocket: frames follow, in both directions."""
         observer = self._observer
-        self._frames = FrameWatch(
+        from_server = FrameWatch(
             self._loop,
             lambda data: observer.message(data, from_client=False),
             lambda code, _: observer.websocket_closed(code or _NO_CODE),
         )
+        self.feed = from_server.feed
         self._switch_client(
             FrameWatch(self._loop, lambda data: observer.message(data, from_client=True), lambda code, reason: None)
         )
+
+
+def _ignore(data: bytes) -> None:
+    """Nothing more can be read from what passes."""
 
 
 class _NoFlow(BaseProtocol):

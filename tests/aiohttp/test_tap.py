@@ -7,6 +7,7 @@ import hashlib
 import ssl
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from typing import Any
 
 import aiohttp
 import pytest
@@ -14,7 +15,9 @@ import trustme
 from aiohttp import ClientSession, TCPConnector, WSMsgType, web
 
 from asgi_connector import ASGIRoutingConnector, Exchange, Journal
+from asgi_connector._aiohttp.tap import _TappedTransport
 from tests.conftest import LOOPS
+from tests.support.flow import until_it_stops
 from tests.support.sessions import fetch
 from tests.support.waiting import until
 
@@ -112,14 +115,14 @@ def bodies(exchange: Exchange) -> tuple[bytes | None, bytes | None]:
 
 async def pieces() -> AsyncIterator[bytes]:
     for number in range(3):
-        yield b"%d" % number * 1000
+        yield b"%d" % number * 5000
 
 
 UPLOADS = {
     "none": (None, b""),
     "bytes": (b"hello", b"hello"),
-    "large": (b"x" * 300_000, b"x" * 300_000),
-    "chunked": (pieces, b"0" * 1000 + b"1" * 1000 + b"2" * 1000),
+    "large": (b"x" * 900_000, b"x" * 900_000),
+    "chunked": (pieces, b"0" * 5000 + b"1" * 5000 + b"2" * 5000),
 }
 
 
@@ -140,6 +143,59 @@ async def test_an_upload_that_expects_100_continue_is_kept() -> None:
     async with serving() as (_, url), recording() as (session, journal):
         await fetch(session, f"{url}/echo", "POST", data=b"hello", expect100=True)
     assert bodies(journal[0]) == (b"hello", b"got hello")
+
+
+async def test_an_upload_that_the_server_reads_late_is_held_back_and_kept() -> None:
+    may_read = asyncio.Event()
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await may_read.wait()
+        await reader.readexactly(16 * KIB * KIB)
+        writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 4\r\nconnection: close\r\n\r\nread")
+        await writer.drain()
+        await reader.read()
+        writer.close()
+        await writer.wait_closed()
+
+    sent = 0
+
+    async def upload() -> AsyncIterator[bytes]:
+        nonlocal sent
+        for _ in range(17 * 16):
+            yield b"x" * 64 * KIB
+            sent += 1
+
+    server = await asyncio.start_server(answer, "127.0.0.1", 0)
+    url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/"
+    connector = ASGIRoutingConnector(fallback=TCPConnector())
+    async with server, ClientSession(connector=connector) as session:
+        with connector.record(bodies=True, max_body_size=10) as journal:
+            request = asyncio.create_task(fetch(session, url, "POST", data=upload()))
+            assert await until_it_stops(lambda: sent) < 17 * 16
+            may_read.set()
+            assert await request == b"read"
+    assert journal[0].request.body == b"x" * 10
+    assert journal[0].request.size > 10 * KIB * KIB
+
+
+@pytest.mark.parametrize(
+    ("headers", "kept"), [({"a b": "no token"}, b""), ({"Transfer-Encoding": "chunked"}, b"")], ids=["head", "body"]
+)
+async def test_a_request_that_cannot_be_read_is_passed_on_as_it_is(headers: dict[str, str], kept: bytes) -> None:
+    received = asyncio.Queue[bytes]()
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        received.put_nowait(await reader.readuntil(b"no chunks\r\n"))
+        writer.write(b"HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\nconnection: close\r\n\r\n")
+        writer.close()
+        await writer.wait_closed()
+
+    server = await asyncio.start_server(answer, "127.0.0.1", 0)
+    url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/"
+    async with server, recording() as (session, journal):
+        await fetch(session, url, "POST", data=b"no chunks\r\n", headers=headers)
+    assert (await received.get()).endswith(b"no chunks\r\n")
+    assert journal[0].request.body == kept
 
 
 async def test_a_compressed_upload_is_kept_as_it_was_sent() -> None:
@@ -350,3 +406,22 @@ def test_it_works_over_tls_on_every_loop(
 
     with asyncio.Runner(loop_factory=new_loop) as runner:
         runner.run(main())
+
+
+async def test_pieces_that_are_written_together_are_seen_one_by_one() -> None:
+    """Not every version of Python and aiohttp calls `writelines()`."""
+
+    class Transport(asyncio.Transport):
+        def __init__(self) -> None:
+            super().__init__()
+            self.lines: list[list[bytes]] = []
+
+        def writelines(self, list_of_data: Any) -> None:
+            self.lines.append(list(list_of_data))
+
+    transport = Transport()
+    seen: list[object] = []
+    tapped = _TappedTransport(transport, seen.append)
+    tapped.writelines(piece for piece in [b"one", b"two"])
+    assert transport.lines == [[b"one", b"two"]]
+    assert seen == [b"one", b"two"]

@@ -483,7 +483,8 @@ async def test_a_session_that_is_closed_after_the_block_ends_its_requests(limits
             await request
 
 
-async def test_a_session_that_is_closed_during_a_startup_gets_no_connection() -> None:
+@pytest.mark.parametrize("limits", [True, False])
+async def test_a_session_that_is_closed_during_a_startup_gets_no_connection(limits: bool) -> None:
     may_start = asyncio.Event()
     starting = asyncio.Event()
 
@@ -497,7 +498,7 @@ async def test_a_session_that_is_closed_during_a_startup_gets_no_connection() ->
         await send({"type": "lifespan.shutdown.complete"})
 
     connector = ASGIRoutingConnector({"app.internal": app})
-    with connector.intercept():
+    with connector.intercept(limits=limits):
         session = ClientSession()
         request = asyncio.create_task(fetch(session, "http://app.internal/"))
         await starting.wait()
