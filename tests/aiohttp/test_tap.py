@@ -7,7 +7,7 @@ import hashlib
 import ssl
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, cast
 
 import aiohttp
 import pytest
@@ -15,7 +15,7 @@ import trustme
 from aiohttp import ClientSession, TCPConnector, WSMsgType, web
 
 from asgi_connector import ASGIRoutingConnector, Exchange, Journal
-from asgi_connector._aiohttp.tap import _TappedTransport
+from asgi_connector._aiohttp.tap import TapObserver, _TappedTransport, _Written
 from tests.conftest import LOOPS
 from tests.support.flow import until_it_stops
 from tests.support.sessions import fetch
@@ -406,6 +406,21 @@ def test_it_works_over_tls_on_every_loop(
 
     with asyncio.Runner(loop_factory=new_loop) as runner:
         runner.run(main())
+
+
+async def test_a_body_whose_framing_is_broken_is_not_read_on() -> None:
+    """aiohttp writes no such body today."""
+    seen: list[object] = []
+
+    class Observer:
+        def request_body(self, data: bytes) -> None:
+            seen.append(data)
+
+    written = _Written(cast(TapObserver, Observer()))
+    written.feed(b"POST / HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\n2\r\nab\r\n")
+    written.feed(b"no size\r\n")
+    written.feed(b"2\r\ncd\r\n")
+    assert seen == [b"ab"]
 
 
 async def test_pieces_that_are_written_together_are_seen_one_by_one() -> None:
