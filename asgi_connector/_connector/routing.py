@@ -45,9 +45,10 @@ class ASGIRoutingConnector(DispatchingConnector):
     connection that happens to be in memory.
 
     Parameters:
-        apps: host pattern to ASGI app, or to a `Mount`, which is an app with its own settings. A pattern is
-            ``[scheme://]host[:port]``, where host is a name, an IP literal (IPv6 in brackets), ``*.suffix`` (any depth
-            of subdomain, but not the suffix itself) or ``*``. The most specific pattern wins, whatever the order.
+        apps: host pattern to ASGI app, to ``aiohttp.web.Application``, or to a `Mount`, which is an app with its own
+            settings. A pattern is ``[scheme://]host[:port]``, where host is a name, an IP literal (IPv6 in brackets),
+            ``*.suffix`` (any depth of subdomain, but not the suffix itself) or ``*``. The most specific pattern wins,
+            whatever the order.
         fallback: the connector (`aiohttp.BaseConnector`) for every other host, with its own pool, limits and TLS. With
             `None`, the default, a request to such a host raises `UnmountedHostError`, with a record at ``WARNING``, and
             nothing touches the network.

@@ -48,11 +48,10 @@ class Mount:
     What is left out is as the connector says.
 
     Raises:
-        TypeError: for what is no ASGI application, such as a class, a function that makes an app, a coroutine or a
+        TypeError: for what is no application, such as a class, a function that makes an app, a coroutine or a
             WSGI application, for both ``app`` and ``factory``, or for a setting of the wrong type.
-        ValueError: for a ``root_path`` that does not start with a slash, or for one of an ``aiohttp.web.Application``,
-            which has none, or for an unknown ``lifespan`` or
-            ``inherit_context``.
+        ValueError: for a ``root_path`` that does not start with a slash, or that is for an ``aiohttp.web.Application``,
+            or for an unknown ``lifespan`` or ``inherit_context``.
     """
 
     __module__ = "asgi_connector"
