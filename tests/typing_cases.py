@@ -12,6 +12,7 @@ from types import MappingProxyType
 from typing import Any, Literal, Protocol, TypedDict, assert_type
 
 import aiohttp
+from aiohttp import web
 from channels.routing import ProtocolTypeRouter
 from django.core.handlers.asgi import ASGIHandler
 from fastapi import FastAPI
@@ -172,6 +173,32 @@ async def not_yet_called(scope: Any) -> Callable[[Any, Any], Awaitable[None]]:
 
 
 class NotCallable: ...
+
+
+# Applications of aiohttp.web, and factories.
+
+
+def make_web() -> web.Application:
+    return web.Application()
+
+
+async def make_fastapi_later() -> FastAPI:
+    return FastAPI()
+
+
+def what_is_mounted_may_be_an_application_of_aiohttp_web(application: web.Application) -> None:
+    ASGIRoutingConnector({"a.internal": application, "b.internal": Mount(application), "c.internal": function})
+    ASGIRoutingConnector({"a.internal": application}).mount("b.internal", application)
+    ASGIApplicationConnector(application)
+    Mount(factory=make_web)
+    Mount(factory=make_fastapi_later)
+    Mount(factory=FastAPI, lifespan="on")
+    Mount(factory=lambda: function)
+    Mount(factory=application)  # which can be called, so only the run refuses it
+    Mount(factory=function)  # type: ignore[arg-type]
+    Mount(factory=no_app_at_all)  # type: ignore[arg-type]
+    ASGIRoutingConnector(application)  # type: ignore[arg-type]
+    ASGIRoutingConnector({"a.internal": make_web})  # type: ignore[dict-item]
 
 
 def what_is_no_app_is_refused() -> None:

@@ -39,10 +39,10 @@ class ASGIRoutingConnector(ClosingConnector):
     connection, in memory.
 
     Parameters:
-        apps: a mapping of host patterns to ASGI apps. A value may also be a `Mount`, which is an app with its own
-            settings. A pattern is ``[scheme://]host[:port]``, where host is a name, an IP literal (IPv6 in brackets),
-            ``*.suffix`` (any depth of subdomain, but not the suffix itself) or ``*``. The most specific pattern wins;
-            the order does not matter.
+        apps: a mapping of host patterns to ASGI apps and ``aiohttp.web`` applications. A value may also be a `Mount`,
+            which is an app with its own settings. A pattern is ``[scheme://]host[:port]``, where host is a name, an IP
+            literal (IPv6 in brackets), ``*.suffix`` (any depth of subdomain, but not the suffix itself) or ``*``. The
+            most specific pattern wins; the order does not matter.
         fallback: the connector (`aiohttp.BaseConnector`) for every other host, with its own pool, limits and TLS. With
             `None`, the default, a request to such a host raises `UnmountedHostError`, a record at ``WARNING`` is
             logged, and no network is used.

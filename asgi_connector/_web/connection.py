@@ -65,7 +65,7 @@ class WebServerEnd(ServerEnd):
 
     @property
     def busy(self) -> bool:
-        if self._answering or self._protocol.has_unanswered:
+        if self._answering or self._protocol.has_unanswered or self.outgoing.upgraded:
             return True
         unread = self._unread is not None and not self._unread.is_eof()
         return unread or self.transport.get_write_buffer_size() > 0

@@ -1,4 +1,4 @@
-"""What is left of an aiohttp.web application: nothing in memory, and no complaint if its loop ends before its session."""
+"""Nothing is left of an aiohttp.web application, and nothing complains if its loop ends before its session."""
 
 import asyncio
 import gc
@@ -50,7 +50,7 @@ async def open_much(**settings: Any) -> list[Any]:
     connector = ASGIRoutingConnector({"app.internal": hanging_app()}, **settings)
     session = aiohttp.ClientSession("http://app.internal", connector=connector)
     opened: list[Any] = [session, await session.ws_connect("/chat"), await session.get("/half")]
-    opened.append(asyncio.create_task(session.get("/hang")))  # type: ignore[arg-type]
+    opened.append(asyncio.create_task(session.get("/hang")))
     opened.append(asyncio.create_task((await session.ws_connect("/chat")).receive()))
     async with session.get("/") as response:
         opened.append(await response.read())
@@ -136,14 +136,16 @@ async def test_an_application_is_freed_when_it_is_unmounted(lifespan: str) -> No
     app.marker = Marker()
     ref = weakref.ref(app.marker)
     kept: list[object] = []
-    async with ASGIRoutingConnector({"app.internal": app}, lifespan=lifespan) as connector:  # type: ignore[arg-type]
-        async with aiohttp.ClientSession("http://app.internal", connector=connector, connector_owner=False) as session:
-            response = await session.get("/")
-            kept += [response, await response.read()]
-            ws = await session.ws_connect("/chat")
-            await ws.close()
-            kept.append(ws)
-            del app
-            await connector.unmount("app.internal")
-            gc.collect()
-            assert ref() is None
+    async with (
+        ASGIRoutingConnector({"app.internal": app}, lifespan=lifespan) as connector,  # type: ignore[arg-type]
+        aiohttp.ClientSession("http://app.internal", connector=connector, connector_owner=False) as session,
+    ):
+        response = await session.get("/")
+        kept += [response, await response.read()]
+        ws = await session.ws_connect("/chat")
+        await ws.close()
+        kept.append(ws)
+        del app
+        await connector.unmount("app.internal")
+        gc.collect()
+        assert ref() is None

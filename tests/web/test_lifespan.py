@@ -12,6 +12,7 @@ from aiohttp import web
 from asgi_connector import ASGIApplicationConnector, ASGIRoutingConnector, LifespanError, Mount
 from asgi_connector._types import App, Receive, Scope, Send
 from tests.conftest import session_to
+from tests.support.programs import run_python
 from tests.support.reports import records
 
 
@@ -437,3 +438,50 @@ async def test_what_is_mounted_says_what_makes_it() -> None:
     async with ASGIRoutingConnector({"a.internal": mount}) as connector:
         assert connector.mounts["a.internal"].factory is new_asgi_app
         assert "new_asgi_app" in repr(next(iter(connector._services.table)))
+
+
+async def test_what_is_sent_before_leaving_is_received_by_a_slow_handler() -> None:
+    go_on, received = asyncio.Event(), asyncio.Queue[int]()
+
+    async def handler(request: web.Request) -> web.WebSocketResponse:
+        ws = web.WebSocketResponse()
+        await ws.prepare(request)
+        await go_on.wait()
+        received.put_nowait(len([message async for message in ws]))
+        return ws
+
+    app = web.Application()
+    app.router.add_get("/", handler)
+    async with (
+        ASGIRoutingConnector({"app.internal": app}) as connector,
+        aiohttp.ClientSession("http://app.internal", connector=connector, connector_owner=False) as session,
+    ):
+        ws = await session.ws_connect("/", compress=0)
+        for _ in range(8):
+            await ws.send_bytes(b"x" * 100_000)
+        ws._response.close()
+        unmounting = asyncio.ensure_future(connector.unmount("app.internal"))
+        await asyncio.sleep(0)
+        go_on.set()
+        assert await received.get() == 8
+        await unmounting
+
+
+async def test_an_asgi_app_does_not_cost_the_import_of_aiohttp_web() -> None:
+    program = """
+import asyncio, sys, aiohttp
+from asgi_connector import ASGIApplicationConnector
+
+async def app(scope, receive, send):
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    await send({"type": "http.response.body"})
+
+async def main():
+    connector = ASGIApplicationConnector(app, lifespan="off")
+    async with aiohttp.ClientSession(connector=connector) as session, session.get("http://a/") as response:
+        assert response.status == 200
+
+asyncio.run(main())
+print("aiohttp.web" in sys.modules)
+"""
+    assert run_python("-c", program) == "False\n"
