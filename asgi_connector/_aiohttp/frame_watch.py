@@ -4,15 +4,14 @@
 
 import asyncio
 from collections.abc import Callable
-from typing import Any, Final, cast
+from typing import Any, cast
 
-import aiohttp.http
 from aiohttp import WSMessage, WSMsgType
 from aiohttp._websocket.reader import WebSocketDataQueue
 from aiohttp.base_protocol import BaseProtocol
 from aiohttp.http import WebSocketReader
 
-_DECODE_TEXT: Final[Any] = {"decode_text": True} if hasattr(aiohttp.http, "WSMessageTextBytes") else {}
+from .frames import DECODE_TEXT
 
 
 class FrameWatch(WebSocketDataQueue):
@@ -27,7 +26,7 @@ class FrameWatch(WebSocketDataQueue):
         super().__init__(BaseProtocol(loop), 2**16, loop=loop)  # nothing is ever kept in it
         self._on_message = on_message
         self._on_close = on_close
-        self._parser = WebSocketReader(self, 0, True, **_DECODE_TEXT)
+        self._parser = WebSocketReader(self, 0, True, **DECODE_TEXT)
 
     def feed(self, data: bytes) -> None:
         """Bytes have passed. After those that are no frames, nothing more is reported."""

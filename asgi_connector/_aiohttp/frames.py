@@ -74,7 +74,7 @@ class FrameReader(WebSocketDataQueue):
         self.flow = ReadingFlow(loop, transport)
         super().__init__(self.flow, MESSAGES_HIGH_WATER // 2, loop=loop)  # the queue doubles its limit
         first_size_too_big = MAX_MESSAGE + 1
-        self._parser = WebSocketReader(self, first_size_too_big, compress, **_DECODE_TEXT)
+        self._parser = WebSocketReader(self, first_size_too_big, compress, **DECODE_TEXT)
 
     def feed(self, data: bytes) -> None:
         """Take bytes that have arrived."""
@@ -126,7 +126,7 @@ class FrameReader(WebSocketDataQueue):
         self._listener.failed(exc)
 
 
-_DECODE_TEXT: Final[Any] = {"decode_text": True} if hasattr(aiohttp.http, "WSMessageTextBytes") else {}
+DECODE_TEXT: Final[Any] = {"decode_text": True} if hasattr(aiohttp.http, "WSMessageTextBytes") else {}
 """From aiohttp 3.14 on, text messages may be bytes, and the C version of the reader requires this argument."""
 
 

@@ -215,9 +215,6 @@ class Slot:
         if (protocol := self._protocol) is not None:
             protocol.close()
 
-    def abort(self) -> None:
-        self.close()
-
 
 _unlimited: "weakref.WeakKeyDictionary[BaseConnector, set[Slot]]" = weakref.WeakKeyDictionary()
 

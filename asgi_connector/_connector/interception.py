@@ -4,7 +4,7 @@
 # pyright: reportPrivateUsage=false
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from types import TracebackType
 
 from aiohttp import BaseConnector, ClientRequest, ClientTimeout
@@ -26,6 +26,7 @@ from asgi_connector._aiohttp.requests import address_of
 from asgi_connector._blocks import Block
 from asgi_connector._services.address import Address
 from asgi_connector._services.patterns import Pattern, covers, parse_pattern
+from asgi_connector._stub.stub import Stub
 
 from .dispatch import DispatchingConnector
 from .elsewhere import Elsewhere
@@ -83,14 +84,22 @@ class Interception(Block):
         __tracebackhide__ = True  # pytest shows the block
         self._connector._refusal_listeners.remove(self)
         remove(self)
-        if exc_type is None and self._refused and not self._allow_refused:
-            raise AssertionError(self._explain())
+        if exc_type is None and (problems := [*self._refused_calls(), *self._stub_problems()]):
+            raise AssertionError("\n".join(problems))
 
-    def _explain(self) -> str:
+    def _refused_calls(self) -> Iterator[str]:
         number = len(self._refused)
-        calls = "1 call of a service was" if number == 1 else f"{number} calls of services were"
-        hint = "Mount these hosts, or name them in passthrough=[...]; allow_refused=True permits refused calls."
-        return "\n".join([f"{calls} refused in an intercept() block:", *self._refused, hint])
+        if number and not self._allow_refused:
+            calls = "1 call of a service was" if number == 1 else f"{number} calls of services were"
+            yield f"{calls} refused in an intercept() block:"
+            yield from self._refused
+            yield "Mount these hosts, or name them in passthrough=[...]; allow_refused=True permits refused calls."
+
+    def _stub_problems(self) -> Iterator[str]:
+        """What each mounted `Stub` was never asked for, and what it has not answered."""
+        stubs = {mounted.app: mounted.pattern for mounted in self._services.table if isinstance(mounted.app, Stub)}
+        for stub, pattern in stubs.items():
+            yield from (f"The Stub at {pattern!r}: {problem}" for problem in stub.problems())
 
     def note_refused(self, caller: str, method: str, url: str, problem: str) -> None:
         """A call of the service *caller* was refused."""

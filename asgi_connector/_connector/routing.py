@@ -190,8 +190,7 @@ class ASGIRoutingConnector(ClosingConnector):
         journal, and is updated until it ends. Recordings may be nested, and may overlap.
 
         Parameters:
-            bodies: whether to keep bodies and the data of WebSocket messages; `False` by default. Those of the
-                fallback are never kept.
+            bodies: whether to keep bodies and the data of WebSocket messages; `False` by default.
             max_body_size: the number of bytes that are kept of each body, and of all messages of each WebSocket;
                 1 MiB by default.
 
@@ -257,8 +256,9 @@ class ASGIRoutingConnector(ClosingConnector):
             limits: whether the limits of the session's own connector hold; `True` by default.
             allow_refused: whether the block may end though a call of a service was refused; `False` by default.
 
-        Raises `AssertionError` at the end of a block in which a call of a service was refused, since the service may
-        have handled the error. Raises `ValueError` or `TypeError` for a parameter that makes no sense.
+        Raises `AssertionError` at the end of a block in which a call of a service was refused, because the service may
+        have handled the error, and for the problems of each mounted `Stub`, as `Stub.assert_all_used` does. Raises
+        `ValueError` or `TypeError` for an invalid parameter.
         """
         from .interception import Interception, Passthrough
 

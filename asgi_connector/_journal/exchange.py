@@ -53,7 +53,7 @@ class Content:
         headers: the headers that the client sent or received (a `multidict.CIMultiDictProxy`).
         http_version: the HTTP version that the client sent or received: ``"HTTP/1.1"`` or ``"HTTP/1.0"``.
         size: the number of body bytes that arrived at the app, or that the app sent. The framing of HTTP/1.1 is not
-            counted; a content encoding is not decoded. It is 0 for the fallback, whose bodies are not observed.
+            counted; a content encoding is not decoded. Without ``bodies=True`` it is 0 for the fallback.
     """
 
     __module__ = "asgi_connector"

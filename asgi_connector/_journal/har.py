@@ -142,7 +142,7 @@ def _response(exchange: Exchange, sensitive: bool) -> dict[str, Any]:
         "bodySize": _body_size(exchange, content),
     }
     sent = content.body
-    if sent is not None and exchange.via != "fallback":
+    if sent is not None:
         body = _decoded(sent, headers.get("Content-Encoding", ""), content)
         if body is not sent:
             response["content"] |= {"size": len(body), "compression": len(body) - content.size}
@@ -168,7 +168,7 @@ def _error(exchange: Exchange) -> str:
 
 
 def _body_size(exchange: Exchange, content: Content) -> int:
-    return _UNKNOWN if exchange.via == "fallback" else content.size
+    return _UNKNOWN if exchange.via == "fallback" and content.body is None else content.size
 
 
 def _decoded(body: bytes, encoding: str, content: Content) -> bytes:

@@ -15,6 +15,7 @@ from typing_extensions import override
 
 from asgi_connector._aiohttp.client_protocol import ClientProtocol
 from asgi_connector._aiohttp.requests import is_closed_by_client, response_of
+from asgi_connector._aiohttp.tap import Tap
 from asgi_connector._callers import Caller
 from asgi_connector._services.server_end import ServerEnd
 from asgi_connector._types import ASGIApp, Bytes
@@ -44,6 +45,7 @@ class LiveExchange(Exchange):
         "_last_response",
         "_max_body_size",
         "_released",
+        "_tap",
         "_req",
         "app",
         "on_end",
@@ -69,6 +71,7 @@ class LiveExchange(Exchange):
         self._req: ClientRequest | None = req
         self._connection: Connection | None = None
         self._closed: asyncio.Future[None] | None = None  # of the fallback's protocol
+        self._tap: Tap | None = None  # observes the fallback's bodies
         # The client's state when it released the connection.
         self._released = False
         self._last_response: ClientResponse | None = None
@@ -87,11 +90,12 @@ class LiveExchange(Exchange):
         self._finish("abandoned" if isinstance(exc, asyncio.CancelledError | TimeoutError) else "failed")
 
     def goes_elsewhere(self, via: Via) -> None:
-        """Note that no app is called, so that the bodies are not observed."""
+        """Note that no app is called: another connector connects, or the request is refused."""
         self.via = via
         self.service = None
-        self.request.keep_no_body()
-        self._response.keep_no_body()
+        if via == "refused":
+            self.request.keep_no_body()
+            self._response.keep_no_body()
 
     def handed_to(self, server: ServerEnd) -> None:
         """Note that an app is called, on this connection."""
@@ -109,8 +113,11 @@ class LiveExchange(Exchange):
         connection.add_callback(self._connection_released)
         if isinstance(protocol, ClientProtocol) and self.via != "fallback":
             protocol.on_lost = self._connection_released
-            protocol.on_websocket_closed = self._websocket_closed
-        elif (closed := protocol.closed) is not None:
+            protocol.on_websocket_closed = self.websocket_closed
+            return
+        if self._max_body_size is not None:
+            self._tap = Tap(connection, self.method, self)
+        if (closed := protocol.closed) is not None:
             # Reading `closed` creates the future. It outlives this exchange on a connection that is kept alive.
             closed.remove_done_callback(_retrieve_exception)
             closed.add_done_callback(_retrieve_exception, context=self._clock.context)
@@ -125,7 +132,7 @@ class LiveExchange(Exchange):
         if not closed.cancelled():  # by other code that awaited it
             self._connection_released()
 
-    def _websocket_closed(self, code: int) -> None:
+    def websocket_closed(self, code: int) -> None:
         """Note the close code: the client has received a close frame, or has failed the WebSocket itself."""
         self._closed_at_client = code
 
@@ -145,6 +152,8 @@ class LiveExchange(Exchange):
         protocol = self._connection.protocol
         assert protocol is not None  # aiohttp runs the callbacks before it takes the protocol away
         self._last_error = protocol.exception()
+        if self._tap is not None:
+            self._tap.remove()
         if isinstance(protocol, ClientProtocol) and self.via != "fallback":
             protocol.on_lost = protocol.on_websocket_closed = None
         self._note_end()
@@ -215,7 +224,7 @@ class LiveExchange(Exchange):
         self._finish("abandoned" if isinstance(error, ServerTimeoutError) else "failed")
 
     def _conclude_websocket(self) -> None:
-        if self.via == "fallback":  # its frames are not observed
+        if self.via == "fallback" and self._tap is None:  # its frames are not observed
             self._finish("done")
             return
         # Only a close frame that reached the client counts. The app's close frame, or its reply to one, may be lost.
@@ -231,7 +240,7 @@ class LiveExchange(Exchange):
         self._state = state
         if self._closed is not None:
             self._closed.remove_done_callback(self._connection_lost)
-        self._req = self._connection = self._closed = self._last_response = self._last_error = None
+        self._req = self._connection = self._closed = self._tap = self._last_response = self._last_error = None
         self.on_end()
 
     # The server's end: see `Observer`.

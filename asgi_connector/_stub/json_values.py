@@ -13,6 +13,7 @@ from asgi_connector._display import printable
 from asgi_connector._journal.redaction import REDACTED, is_secret
 
 _SHOWN: Final = 80  # characters of a value
+_LEVELS_SHOWN: Final = 20  # of objects and arrays inside of each other
 
 
 def dump_json(name: str, value: object) -> str:
@@ -78,11 +79,13 @@ def shown_json(value: object) -> str:
     return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
 
 
-def _redacted(value: object) -> object:
+def _redacted(value: object, levels: int = _LEVELS_SHOWN) -> object:
+    if levels == 0 and isinstance(value, dict | list):
+        return "…"
     if _is_object(value):
-        return {name: REDACTED if is_secret(name) else _redacted(each) for name, each in value.items()}
+        return {name: REDACTED if is_secret(name) else _redacted(each, levels - 1) for name, each in value.items()}
     if _is_array(value):
-        return [_redacted(each) for each in value]
+        return [_redacted(each, levels - 1) for each in value]
     return value
 
 

@@ -1839,7 +1839,7 @@ async def test_an_app_whose_task_is_cancelled_before_its_first_step_is_an_error_
 
     def cancel_apps(loop: asyncio.AbstractEventLoop, coro: Any, **settings: Any) -> "asyncio.Task[Any]":
         task = asyncio.Task(coro, loop=loop, **settings)
-        if getattr(coro, "__qualname__", "") == "Cycle.run":
+        if getattr(coro, "__qualname__", "") == "InFlight._run":
             task.cancel()
         return task
 

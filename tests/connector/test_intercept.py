@@ -14,7 +14,15 @@ import pytest_asyncio
 from aiohttp import ClientSession, ClientTimeout, TCPConnector, web
 from aiohttp.connector import Connection
 
-from asgi_connector import ASGIApplicationConnector, ASGIRoutingConnector, LifespanError, UnmountedHostError, faults
+from asgi_connector import (
+    ASGIApplicationConnector,
+    ASGIRoutingConnector,
+    LifespanError,
+    Stub,
+    UnmatchedRequestError,
+    UnmountedHostError,
+    faults,
+)
 from asgi_connector._aiohttp import interception
 from asgi_connector._types import ASGIApp, Receive, Scope, Send
 from tests.support.sessions import fetch
@@ -328,6 +336,29 @@ async def test_refused_calls_may_be_allowed() -> None:
             assert await get("http://orders.internal/") == b"503"
 
 
+async def test_a_stub_with_an_answer_that_was_never_asked_for_fails_the_block() -> None:
+    stub = Stub()
+    stub.get("/asked", text="asked")
+    stub.get("/never", text="never")
+    async with routing({"stub.internal": stub, "other.internal": stub}) as connector:
+        with pytest.raises(AssertionError, match="never asked for: GET '/never'") as caught, connector.intercept():
+            assert await get("http://stub.internal/asked") == b"asked"
+    assert str(caught.value).count("The Stub at") == 1
+
+
+async def test_a_request_that_a_stub_did_not_answer_fails_the_block() -> None:
+    stub = Stub()
+
+    async def call() -> bytes:
+        with pytest.raises(UnmatchedRequestError):
+            await get("http://stub.internal/other")
+        return b"swallowed"
+
+    async with routing({"stub.internal": stub, "orders.internal": calling(call)}) as connector:
+        with pytest.raises(AssertionError, match=r"The Stub at 'stub\.internal': not answered"), connector.intercept():
+            assert await get("http://orders.internal/") == b"swallowed"
+
+
 async def test_an_exception_that_leaves_the_block_is_not_replaced() -> None:
     async def fail() -> None:
         await get("http://orders.internal/")
@@ -452,7 +483,8 @@ async def test_a_session_that_is_closed_after_the_block_ends_its_requests(limits
             await request
 
 
-async def test_a_session_that_is_closed_during_a_startup_gets_no_connection() -> None:
+@pytest.mark.parametrize("limits", [True, False])
+async def test_a_session_that_is_closed_during_a_startup_gets_no_connection(limits: bool) -> None:
     may_start = asyncio.Event()
     starting = asyncio.Event()
 
@@ -466,7 +498,7 @@ async def test_a_session_that_is_closed_during_a_startup_gets_no_connection() ->
         await send({"type": "lifespan.shutdown.complete"})
 
     connector = ASGIRoutingConnector({"app.internal": app})
-    with connector.intercept():
+    with connector.intercept(limits=limits):
         session = ClientSession()
         request = asyncio.create_task(fetch(session, "http://app.internal/"))
         await starting.wait()

@@ -949,10 +949,11 @@ async def test_the_one_app_of_a_connector_is_the_service() -> None:
 # The fallback.
 
 
-async def test_the_fallback_is_told_without_bodies() -> None:
+@pytest.mark.parametrize("bodies", [False, True])
+async def test_an_exchange_with_the_fallback_is_recorded(bodies: bool) -> None:
     async with (
         tcp_server() as tcp,
-        recording({"app.internal": echo}, bodies=True, fallback=aiohttp.TCPConnector()) as (session, journal),
+        recording({"app.internal": echo}, bodies=bodies, fallback=aiohttp.TCPConnector()) as (session, journal),
     ):
         for data in (None, b"some bytes"):
             async with session.post(f"{tcp.url}/x?y", data=data) as response:
@@ -964,8 +965,10 @@ async def test_the_fallback_is_told_without_bodies() -> None:
             assert (exchange.host, exchange.port, exchange.path) == ("127.0.0.1", tcp.port, "/x")
             assert exchange.response is not None
             assert exchange.response.headers["content-length"] == "8"
-            for content in (exchange.request, exchange.response):
-                assert (content.body, content.cut) == (None, 0)
+            sent = b"" if exchange is journal[0] else b"some bytes"
+            for content, body in ((exchange.request, sent), (exchange.response, b"over TCP")):
+                assert (content.body, content.cut) == (body if bodies else None, 0)
+                assert content.size == (len(body) if bodies else 0)
         assert str(journal[0]) == f"POST {tcp.url}/x?y: 200 via fallback"
 
 
@@ -991,11 +994,10 @@ async def test_a_fallback_that_cannot_connect_is_failed() -> None:
         assert (exchange.state, exchange.via, exchange.reused) == ("failed", "fallback", None)
 
 
-async def test_a_routing_connector_as_the_fallback_is_the_fallback() -> None:
-    async with recording({}, fallback=ASGIRoutingConnector({"app.internal": echo}, lifespan="off")) as (
-        session,
-        journal,
-    ):
+@pytest.mark.parametrize("bodies", [False, True])
+async def test_a_routing_connector_as_the_fallback_is_the_fallback(bodies: bool) -> None:
+    fallback = ASGIRoutingConnector({"app.internal": echo}, lifespan="off")
+    async with recording({}, bodies=bodies, fallback=fallback) as (session, journal):
         async with session.get("/") as response:
             await response.read()
         (exchange,) = journal
@@ -1004,7 +1006,7 @@ async def test_a_routing_connector_as_the_fallback_is_the_fallback() -> None:
 
 
 async def test_a_websocket_of_the_fallback_is_told_by_its_handshake() -> None:
-    """Only its client knows the frames, and so how it was closed."""
+    """Without bodies its frames are not observed, and so it is not known how it was closed."""
 
     async def handle(request: web.BaseRequest) -> web.StreamResponse:
         ws = web.WebSocketResponse()
@@ -1015,7 +1017,7 @@ async def test_a_websocket_of_the_fallback_is_told_by_its_handshake() -> None:
 
     async with (
         test_utils.RawTestServer(handle) as server,
-        recording({}, bodies=True, fallback=aiohttp.TCPConnector()) as (session, journal),
+        recording({}, fallback=aiohttp.TCPConnector()) as (session, journal),
     ):
         async with session.ws_connect(server.make_url("/chat")) as ws:
             await ws.send_str("hello")

@@ -398,17 +398,18 @@ async def test_an_answer_in_the_place_of_the_app_is_via_the_fault() -> None:
     assert "_error" not in entry["response"]
 
 
-async def test_of_the_fallback_there_are_heads_only() -> None:
+@pytest.mark.parametrize("bodies", [False, True])
+async def test_without_bodies_the_sizes_of_the_fallback_are_not_known(bodies: bool) -> None:
     async with tcp_server() as tcp, session_to(answering(), fallback=aiohttp.TCPConnector()) as session:
-        with connector_of(session).record(bodies=True) as journal:
+        with connector_of(session).record(bodies=bodies) as journal:
             async with session.post(tcp.url, data=b"") as response:
                 assert await response.read() == b"over TCP"
     entry = entry_of(journal)
     assert (entry["_via"], entry["_service"], entry["_reused"]) == ("fallback", None, False)
-    assert entry["request"]["bodySize"] == -1
+    assert entry["request"]["bodySize"] == (0 if bodies else -1)
     assert entry["response"]["status"] == 200
-    assert entry["response"]["bodySize"] == -1
-    assert "text" not in entry["response"]["content"]
+    assert entry["response"]["bodySize"] == (8 if bodies else -1)
+    assert ("text" in entry["response"]["content"]) is bodies
 
 
 async def test_a_fallback_that_fails_has_status_0() -> None:

@@ -65,6 +65,13 @@ class TestBlock:
             assert await get(session) == (200, "block")
         assert await get(session) == (200, "fixture")
 
+    async def test_here_in_a_session_that_the_code_makes_itself(
+        self, connector: ASGIRoutingConnector, stub: Stub, plain: aiohttp.ClientSession
+    ) -> None:
+        stub.get("/users/1", text="intercepted")
+        with connector.intercept():
+            assert await get(plain) == (200, "intercepted")
+
 
 class TestStartAndStop:
     """`start()`, `stop()`"""
@@ -490,6 +497,14 @@ class TestPassthrough:
             assert await get(session, server) == (200, "real")
             assert await get(session) == (200, "mocked")
 
+    async def test_here_in_a_session_that_the_code_makes_itself(
+        self, connector: ASGIRoutingConnector, stub: Stub, server: str, plain: aiohttp.ClientSession
+    ) -> None:
+        stub.get("/users/1", text="mocked")
+        with connector.intercept(passthrough=["127.0.0.1"]):
+            assert await get(plain, server) == (200, "real")
+            assert await get(plain) == (200, "mocked")
+
 
 class TestPassthroughUnmatched:
     """`passthrough_unmatched=`"""
@@ -508,6 +523,14 @@ class TestPassthroughUnmatched:
             assert await get(session, server) == (200, "real")
             with pytest.raises(UnmatchedRequestError):
                 await get(session, f"{BASE}/other")
+
+    async def test_here_in_a_session_that_the_code_makes_itself(
+        self, connector: ASGIRoutingConnector, server: str, plain: aiohttp.ClientSession
+    ) -> None:
+        with connector.intercept(passthrough=True):
+            assert await get(plain, server) == (200, "real")
+        with connector.intercept(), pytest.raises(UnmountedHostError):
+            await get(plain, server)
 
 
 class TestUnmatched:

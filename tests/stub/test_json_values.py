@@ -67,3 +67,9 @@ def test_differences_are_named_by_their_place(expected: Any, actual: Any, found:
 
 def test_a_long_value_is_cut() -> None:
     assert shown_json("a" * 100) == '"' + "a" * 79 + "…"
+
+
+def test_a_value_that_is_nested_deeply_is_cut_too() -> None:
+    assert shown_json(json.loads("[" * 900 + "]" * 900)) == "[" * 20 + '"…"' + "]" * 20
+    (found,) = differences(1, json.loads('{"a":' * 900 + "1" + "}" * 900))
+    assert found.startswith('$ is {"a": {"a": ')

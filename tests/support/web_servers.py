@@ -1,5 +1,6 @@
 """One aiohttp.web application, two ways to serve it: in process, and by aiohttp's own `web.TCPSite`."""
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any, Final, NamedTuple, Protocol
@@ -40,6 +41,7 @@ async def serving_and_closing(
         ):
             yield client, connector.close
         return
+    others = asyncio.all_tasks()
     runner = web.AppRunner(app, shutdown_timeout=2)
     await runner.setup()
     try:
@@ -49,6 +51,12 @@ async def serving_and_closing(
             yield client, runner.cleanup
     finally:
         await runner.cleanup()
+        # Those that wait for the rest of a body, whose client has gone, do so for 10 seconds.
+        left = asyncio.all_tasks() - others
+        for task in left:
+            task.cancel()
+        if left:
+            await asyncio.wait(left)
 
 
 def _port_of(runner: web.AppRunner) -> int:

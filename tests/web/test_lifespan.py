@@ -95,7 +95,7 @@ async def test_a_startup_that_fails_is_a_lifespan_error() -> None:
     app.on_startup.append(fail)
     async with session_to(app, lifespan="auto") as session:
         for _ in range(2):
-            with pytest.raises(LifespanError, match="'app.internal' failed to start: LookupError") as caught:
+            with pytest.raises(LifespanError, match=r"'app\.internal' failed to start: LookupError") as caught:
                 await session.get("/")
             assert caught.value.__cause__ is failure
     assert events == ["enter", "startup", "exit"]
@@ -188,37 +188,43 @@ async def test_an_application_that_is_unmounted_shuts_down_when_its_requests_hav
         return web.Response(text="slow")
 
     app.router.add_get("/slow", slow)
-    async with ASGIRoutingConnector({"app.internal": app}) as connector:
-        async with aiohttp.ClientSession("http://app.internal", connector=connector, connector_owner=False) as session:
-            await get(session)
-            call = asyncio.ensure_future(get(session, "/slow"))
-            await begun.wait()
-            unmounting = asyncio.ensure_future(connector.unmount("app.internal"))
-            await asyncio.sleep(0)
-            with pytest.raises(aiohttp.ClientConnectorError):
-                await session.get("/")
-            go_on.set()
-            assert await call == "slow"
-            await unmounting
-            assert events == ["enter", "startup", "request", "slow", "shutdown", "exit", "cleanup"]
+    async with (
+        ASGIRoutingConnector({"app.internal": app}) as connector,
+        aiohttp.ClientSession("http://app.internal", connector=connector, connector_owner=False) as session,
+    ):
+        await get(session)
+        call = asyncio.ensure_future(get(session, "/slow"))
+        await begun.wait()
+        unmounting = asyncio.ensure_future(connector.unmount("app.internal"))
+        await asyncio.sleep(0)
+        with pytest.raises(aiohttp.ClientConnectorError):
+            await session.get("/")
+        go_on.set()
+        assert await call == "slow"
+        await unmounting
+        assert events == ["enter", "startup", "request", "slow", "shutdown", "exit", "cleanup"]
 
 
 async def test_unmounting_right_after_a_response_does_not_wait() -> None:
-    async with ASGIRoutingConnector({"app.internal": Events().app()}) as connector:
-        async with aiohttp.ClientSession("http://app.internal", connector=connector, connector_owner=False) as session:
-            await get(session)
-            async with asyncio.timeout(1):
-                await connector.unmount("app.internal")
+    async with (
+        ASGIRoutingConnector({"app.internal": Events().app()}) as connector,
+        aiohttp.ClientSession("http://app.internal", connector=connector, connector_owner=False) as session,
+    ):
+        await get(session)
+        async with asyncio.timeout(1):
+            await connector.unmount("app.internal")
 
 
 async def test_another_application_takes_its_place() -> None:
     events = Events()
-    async with ASGIRoutingConnector({"app.internal": events.app("old ")}) as connector:
-        async with aiohttp.ClientSession("http://app.internal", connector=connector, connector_owner=False) as session:
+    async with (
+        ASGIRoutingConnector({"app.internal": events.app("old ")}) as connector,
+        aiohttp.ClientSession("http://app.internal", connector=connector, connector_owner=False) as session,
+    ):
+        await get(session)
+        async with connector.mounted("app.internal", events.app("new ")):
             await get(session)
-            async with connector.mounted("app.internal", events.app("new ")):
-                await get(session)
-            await get(session)
+        await get(session)
     assert [event for event in events if event.endswith("request")] == ["old request", "new request", "old request"]
     assert events.index("new cleanup") < events.index("old shutdown")
 
@@ -226,12 +232,14 @@ async def test_another_application_takes_its_place() -> None:
 async def test_an_application_may_be_started_again_in_its_loop() -> None:
     events = Events()
     app = events.app()
-    async with ASGIRoutingConnector({"app.internal": app}) as connector:
-        async with aiohttp.ClientSession("http://app.internal", connector=connector, connector_owner=False) as session:
-            await get(session)
-            await connector.unmount("app.internal")
-            connector.mount("app.internal", app)
-            await get(session)
+    async with (
+        ASGIRoutingConnector({"app.internal": app}) as connector,
+        aiohttp.ClientSession("http://app.internal", connector=connector, connector_owner=False) as session,
+    ):
+        await get(session)
+        await connector.unmount("app.internal")
+        connector.mount("app.internal", app)
+        await get(session)
     assert events.count("startup") == events.count("request") == events.count("shutdown") == 2
 
 
@@ -312,16 +320,18 @@ async def test_a_factory_makes_an_app_for_each_start(is_async: bool, lifespan: s
         return create()
 
     mount = Mount(factory=create_later if is_async else create)
-    async with ASGIRoutingConnector({"app.internal": mount}, lifespan=lifespan) as connector:  # type: ignore[arg-type]
-        async with aiohttp.ClientSession("http://app.internal", connector=connector, connector_owner=False) as session:
-            assert len(made) == 1
-            assert await get(session) == ("{}" if lifespan == "off" else "{'started': True}")
-            await get(session)
-            assert len(made) == 1
-            await connector.unmount("app.internal")
-            connector.mount("app.internal", mount)
-            await get(session)
-            assert len(made) == 2
+    async with (
+        ASGIRoutingConnector({"app.internal": mount}, lifespan=lifespan) as connector,  # type: ignore[arg-type]
+        aiohttp.ClientSession("http://app.internal", connector=connector, connector_owner=False) as session,
+    ):
+        assert len(made) == 1
+        assert await get(session) == ("{}" if lifespan == "off" else "{'started': True}")
+        await get(session)
+        assert len(made) == 1
+        await connector.unmount("app.internal")
+        connector.mount("app.internal", mount)
+        await get(session)
+        assert len(made) == 2
 
 
 @pytest.mark.parametrize("lifespan", ["auto", "off"])
@@ -386,17 +396,21 @@ async def create_app() -> App:
     return asgi_app
 
 
+mount: Any = Mount
+routing: Any = ASGIRoutingConnector
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: Mount(asgi_app, factory=new_asgi_app), "an app or a factory, but not both"),
-        (lambda: Mount(factory=asgi_app), r"callable without arguments, but .* takes \(scope, receive, send\)"),
-        (lambda: Mount(factory=create_app()), "not <coroutine .*, the call of one"),
-        (lambda: Mount(factory=web.Application()), "to mount <Application .* itself, leave it out"),
-        (lambda: Mount(factory=42), "callable without arguments, not 42"),
-        (lambda: Mount(), "None is not an ASGI application"),
-        (lambda: Mount(web.Application), r"it is a class; write Application\(\)"),
-        (lambda: ASGIRoutingConnector(web.Application()), "apps must be a mapping"),
+        (lambda: mount(asgi_app, factory=new_asgi_app), "an app or a factory, but not both"),
+        (lambda: mount(factory=asgi_app), r"callable without arguments, but .* takes \(scope, receive, send\)"),
+        (lambda: mount(factory=create_app()), "not <coroutine .*, the call of one"),
+        (lambda: mount(factory=web.Application()), "to mount <Application .* itself, leave it out"),
+        (lambda: mount(factory=42), "callable without arguments, not 42"),
+        (lambda: mount(), "None is not an ASGI application"),
+        (lambda: mount(web.Application), r"it is a class; write Application\(\)"),
+        (lambda: routing(web.Application()), "apps must be a mapping"),
     ],
 )
 async def test_what_cannot_be_mounted(make: Callable[[], object], message: str) -> None:

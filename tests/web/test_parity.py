@@ -15,6 +15,7 @@ import pytest
 from aiohttp import WSMsgType, web
 from multidict import CIMultiDict
 
+from tests.conftest import AIOHTTP
 from tests.support.flow import KIB, MIB, until_it_stops
 from tests.support.raw import raw_connection
 from tests.support.web_servers import DIFFERENCES, IN_PROCESS, ServeWeb, page_table, serving_and_closing
@@ -193,7 +194,8 @@ async def test_arguments_that_aiohttp_does_not_know_are_left_out_with_a_warning(
     app = app_of(ok, handler_args={"no_such_argument": 1})
     async with serve(app) as session, session.get("/") as response:
         assert response.status == 200
-    assert "Failed to create request handler with custom kwargs" in caplog.text
+    if AIOHTTP >= (3, 14):
+        assert "Failed to create request handler with custom kwargs" in caplog.text
 
 
 async def test_an_http_1_0_request_is_answered_in_kind(serve: ServeWeb) -> None:
@@ -360,7 +362,7 @@ async def test_the_body_may_be_refused_before_it_is_sent(serve: ServeWeb) -> Non
     async def refuse(request: web.Request) -> None:
         raise web.HTTPRequestEntityTooLarge(max_size=1, actual_size=4)
 
-    app = web.Application(handler_args={"lingering_time": 0})
+    app = web.Application()
     app.router.add_post("/", echo, expect_handler=refuse)
     async with serve(app) as session, session.post("/", data=b"data", expect100=True) as response:
         assert response.status == 413
@@ -768,13 +770,15 @@ async def test_requests_that_do_not_wait(serve: ServeWeb, expected: Callable[[An
 
 
 async def test_the_first_write_after_the_client_has_left(serve: ServeWeb, expected: Callable[[Any], Any]) -> None:
-    begun, left, ended = asyncio.Event(), asyncio.Event(), asyncio.Queue[str]()
+    reading: asyncio.Future[aiohttp.ClientResponse] = asyncio.get_running_loop().create_future()
+    ended: asyncio.Queue[str] = asyncio.Queue()
 
     async def handler(request: web.Request) -> web.StreamResponse:
         response = web.StreamResponse()
         await response.prepare(request)
-        begun.set()
-        await left.wait()
+        await response.write(b"x")
+        client = await reading
+        client.close()
         try:
             await response.write(b"x")
         except ConnectionResetError:
@@ -784,12 +788,7 @@ async def test_the_first_write_after_the_client_has_left(serve: ServeWeb, expect
         return response
 
     async with serve(app_of(handler)) as session:
-        call = asyncio.ensure_future(session.get("/"))
-        await begun.wait()
-        call.cancel()
-        with suppress(asyncio.CancelledError):
-            await call
-        left.set()
+        reading.set_result(await session.get("/"))
         assert await ended.get() == expected("ConnectionResetError")
 
 

@@ -1,0 +1,198 @@
+"""A tap on a client connection to a server: it sees the bodies and messages that pass, and changes nothing.
+
+It is between the transport and aiohttp's protocol. To the transport it is the protocol (`set_protocol()`, asyncio's
+public way), and to the protocol it is the transport. It passes bytes on before it reads them.
+"""
+
+# pyright: reportPrivateUsage=false
+
+import asyncio
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from typing import Any, Final, Protocol, cast
+
+from aiohttp.base_protocol import BaseProtocol
+from aiohttp.client_proto import ResponseHandler
+from aiohttp.connector import Connection
+from aiohttp.http import HttpResponseParser
+
+from asgi_connector._http1.request import BadRequest, BodyReader, ChunkedReader, LengthReader, parse_fields
+from asgi_connector._types import Bytes
+
+from .frame_watch import FrameWatch
+
+_SWITCHING_PROTOCOLS: Final = 101
+_NO_CODE: Final = 1005  # a close frame without a code (RFC 6455, 7.1.5)
+
+
+class TapObserver(Protocol):
+    """The recipient of what a tap sees."""
+
+    def request_body(self, data: bytes) -> None:
+        """A piece of the request's body was sent, without the framing of HTTP/1.1."""
+
+    def response_body(self, data: Bytes) -> None:
+        """A piece of the response's body has arrived, without the framing of HTTP/1.1."""
+
+    def message(self, data: str | bytes, *, from_client: bool) -> None:
+        """A WebSocket message has passed."""
+
+    def websocket_closed(self, code: int) -> None:
+        """A close frame of the server has arrived."""
+
+
+class Tap(asyncio.Protocol):
+    """A tap on one connection, for one exchange, until `remove()`."""
+
+    def __init__(self, connection: Connection, method: str, observer: TapObserver) -> None:
+        protocol, transport = connection.protocol, connection.transport
+        assert protocol is not None
+        assert transport is not None
+        self._protocol: ResponseHandler = protocol
+        self._transport = transport
+        self._written = _Written(observer)
+        self._arrived = _Arrived(protocol._loop, method, observer, self._written.switch_to_frames)
+        transport.set_protocol(self)
+        protocol.transport = cast(asyncio.Transport, _TappedTransport(transport, self._written.feed))
+
+    def remove(self) -> None:
+        """The exchange is over: leave the transport and the protocol to each other."""
+        if self._protocol.transport is not None:
+            self._protocol.transport = self._transport
+            self._transport.set_protocol(self._protocol)
+
+    def data_received(self, data: bytes) -> None:
+        self._protocol.data_received(data)
+        self._arrived.feed(data)
+
+    def eof_received(self) -> bool | None:
+        self._protocol.eof_received()
+        return None
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._protocol.connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        self._protocol.pause_writing()
+
+    def resume_writing(self) -> None:
+        self._protocol.resume_writing()
+
+
+class _TappedTransport:
+    """The transport, to aiohttp's protocol. It tells *written* what was written."""
+
+    def __init__(self, transport: asyncio.Transport, written: Callable[[Bytes], None]) -> None:
+        self._transport = transport
+        self._written = written
+
+    def write(self, data: Bytes) -> None:
+        self._transport.write(data)
+        self._written(data)
+
+    def writelines(self, list_of_data: Iterable[Bytes]) -> None:
+        pieces = list(list_of_data)
+        self._transport.writelines(pieces)
+        for data in pieces:
+            self._written(data)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+
+class _Written:
+    """The bytes of a request: its head, then its body, or the frames of a WebSocket."""
+
+    def __init__(self, observer: TapObserver) -> None:
+        self._observer = observer
+        self._feed: Callable[[bytes], None] = self._feed_head
+        self._body: BodyReader | None = None
+
+    def feed(self, data: Bytes) -> None:
+        self._feed(bytes(data))
+
+    def _feed_head(self, data: bytes) -> None:
+        """Read the head, which aiohttp writes as one piece, maybe with the beginning of the body."""
+        self._feed = _ignore
+        head, _, rest = data.partition(b"\r\n\r\n")
+        with suppress(BadRequest):  # only the server can tell what else this is
+            fields = parse_fields(head.partition(b"\r\n")[2])
+            if fields.chunked or fields.content_length:
+                self._body = ChunkedReader() if fields.chunked else LengthReader(fields.content_length)
+                self._feed = self._feed_body
+        if rest:
+            self._feed(rest)
+
+    def _feed_body(self, data: bytes) -> None:
+        assert self._body is not None
+        try:
+            body, _ = self._body.feed(data)
+        except BadRequest:
+            self._feed = _ignore
+            return
+        if body:
+            self._observer.request_body(body)
+
+    def switch_to_frames(self, frames: FrameWatch) -> None:
+        """The server has accepted a WebSocket."""
+        self._feed = frames.feed
+
+
+class _Arrived:
+    """The bytes of a response: its head and body, or the frames of a WebSocket."""
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        method: str,
+        observer: TapObserver,
+        switch_client: Callable[[FrameWatch], None],
+    ) -> None:
+        self.feed: Callable[[bytes], None] = self._feed_response
+        self._loop = loop
+        self._observer = observer
+        self._switch_client = switch_client
+        self._parser = HttpResponseParser(
+            _NoFlow(loop), loop, 2**16, response_with_body=method != "HEAD", read_until_eof=True, auto_decompress=False
+        )
+        self._payload: Any = None
+
+    def _feed_response(self, data: bytes) -> None:
+        try:
+            messages, upgraded, rest = self._parser.feed_data(data)
+        except Exception:  # aiohttp's own parser has told the client the same
+            self.feed = _ignore
+            return
+        for message, payload in messages:
+            self._payload = payload
+            if message.code == _SWITCHING_PROTOCOLS:
+                self._accept()
+        if self._payload is not None and (body := self._payload.read_nowait()):
+            self._observer.response_body(body)
+        if upgraded and rest:
+            self.feed(rest)
+
+    def _accept(self) -> None:
+        """The server has accepted a WebSocket: frames follow, in both directions."""
+        observer = self._observer
+        from_server = FrameWatch(
+            self._loop,
+            lambda data: observer.message(data, from_client=False),
+            lambda code, _: observer.websocket_closed(code or _NO_CODE),
+        )
+        self.feed = from_server.feed
+        self._switch_client(
+            FrameWatch(self._loop, lambda data: observer.message(data, from_client=True), lambda code, reason: None)
+        )
+
+
+def _ignore(data: bytes) -> None:
+    """Nothing more can be read from what passes."""
+
+
+class _NoFlow(BaseProtocol):
+    """What aiohttp's parsers pause and resume; it is the protocol of no transport."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__(loop)
+        self._upgraded = True  # since 3.14: see `frames.ReadingFlow`
