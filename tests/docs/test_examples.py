@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.programs import ROOT, run_python
+from tests.support.programs import ROOT, pytest_arguments, run_python
 
 pytestmark = pytest.mark.docs
 
@@ -103,8 +103,27 @@ TELLING_LINES = {
 }
 
 
+SHOP = ROOT / "examples" / "shop"
+
+# The same for the shop, which is a package.
+SHOP_LINES = [
+    r"^The order: 201$",
+    r"^The customer reads: Thank you for your order",
+    r"^Left in stock: 0$",
+    r"^POST http://orders\.internal/orders: 201 in \d+ ms$",
+    r"^  orders\.internal -> POST http://stock\.internal/reservations: 201 in",
+    r"^  orders\.internal -> PUT http://payments\.internal/charges/\w+: 201 in",
+    r"^    payments\.internal -> POST https://api\.stripe\.com/v1/charges: 201 in",
+    r"^  orders\.internal -> POST http://stock\.internal/reservations/\w+/commit: 200 in",
+    r"^    stock\.internal -> POST http://notifications\.internal/events: 202 in",
+    r"^      notifications\.internal -> POST https://api\.postmarkapp\.com/email: 200 in",
+    r"^  orders\.internal -> POST http://notifications\.internal/events: 202 in",
+]
+
+
 def test_every_example_is_tested() -> None:
     assert {path.name for path in (ROOT / "examples").glob("*.py")} == set(TELLING_LINES)
+    assert [path.parent for path in (ROOT / "examples").glob("*/__init__.py")] == [SHOP]
 
 
 @pytest.mark.parametrize("name", TELLING_LINES)
@@ -112,7 +131,24 @@ def test_an_example_prints_what_it_promises_and_warns_of_nothing(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TMPDIR", str(tmp_path))  # for the files that it writes
-    output = run_python("-X", "dev", ROOT / "examples" / name)
+    check_lines(run_python("-X", "dev", ROOT / "examples" / name), TELLING_LINES[name])
+
+
+def test_the_shop_prints_what_it_promises_and_warns_of_nothing() -> None:
+    check_lines(run_python("-X", "dev", "-m", "examples.shop"), SHOP_LINES)
+
+
+def test_the_tests_of_the_shop_pass() -> None:
+    output = run_python(*pytest_arguments(SHOP, SHOP))
+    assert re.search(r"^17 passed in", output.splitlines()[-1]), output
+
+
+@pytest.mark.parametrize("name", ["common", "notifications", "orders", "payments", "stock"])
+def test_the_services_of_the_shop_know_nothing_of_their_tests(name: str) -> None:
+    assert "asgi_connector" not in (SHOP / f"{name}.py").read_text("utf-8")
+
+
+def check_lines(output: str, telling: list[str]) -> None:
     lines = iter(output.splitlines())
-    for expected in TELLING_LINES[name]:
+    for expected in telling:
         assert any(re.search(expected, line) for line in lines), f"{expected!r} is missing in:\n{output}"
