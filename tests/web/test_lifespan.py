@@ -1,6 +1,7 @@
 """The startup and the shutdown of an aiohttp.web application, and factories that make a new app for each start."""
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import AsyncIterator, Callable
 from typing import Any
@@ -496,10 +497,8 @@ async def test_a_handler_that_goes_on_though_it_is_cancelled_is_left_alone(
     async def handler(request: web.Request) -> web.Response:
         begun.set()
         while not go_on.is_set():
-            try:
+            with contextlib.suppress(asyncio.CancelledError):
                 await go_on.wait()
-            except asyncio.CancelledError:
-                pass
         ended.set()
         return web.Response()
 
