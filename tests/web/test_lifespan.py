@@ -1,6 +1,7 @@
 """The startup and the shutdown of an aiohttp.web application, and factories that make a new app for each start."""
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import AsyncIterator, Callable
 from typing import Any
@@ -485,3 +486,31 @@ asyncio.run(main())
 print("aiohttp.web" in sys.modules)
 """
     assert run_python("-c", program) == "False\n"
+
+
+async def test_a_handler_that_goes_on_though_it_is_cancelled_is_left_alone(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("asgi_connector._services.in_flight.CANCEL_PATIENCE", 0.01)
+    begun, go_on, ended = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+    async def handler(request: web.Request) -> web.Response:
+        begun.set()
+        while not go_on.is_set():
+            with contextlib.suppress(asyncio.CancelledError):
+                await go_on.wait()
+        ended.set()
+        return web.Response()
+
+    app = web.Application()
+    app.router.add_get("/", handler)
+    async with session_to(app, lifespan="off", shutdown_timeout=0.01) as session:
+        call = asyncio.ensure_future(session.get("/"))
+        await begun.wait()
+    with pytest.raises(aiohttp.ClientConnectionError):
+        await call
+    assert "An app went on though it was cancelled: GET http://app.internal/" in caplog.text
+    go_on.set()
+    await ended.wait()
+    for _ in range(5):
+        await asyncio.sleep(0)
