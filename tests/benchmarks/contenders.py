@@ -200,6 +200,14 @@ async def _recorded(*, bodies: bool) -> AsyncIterator[AiohttpClient]:
             yield client
 
 
+@asynccontextmanager
+async def intercepted(stage: Stage) -> AsyncIterator[AiohttpClient]:
+    """A session with aiohttp's own connector, as services make it."""
+    async with ASGIRoutingConnector({HOST: app}) as connector, aiohttp.ClientSession() as session:
+        with connector.intercept():
+            yield AiohttpClient(session, URL)
+
+
 def predecessor(stage: Stage) -> AbstractAsyncContextManager[Client]:
     return over(import_module("aiohttp_asgi_connector").ASGIApplicationConnector(app))
 
@@ -230,6 +238,7 @@ CONTENDERS = {
     "crowded": Contender(title="asgi-connector, with many mounts", connect=crowded),
     "recorded": Contender(title="asgi-connector, recording", connect=recorded),
     "recorded-whole": Contender(title="asgi-connector, recording with bodies", connect=recorded_whole),
+    "intercepted": Contender(title="asgi-connector, intercepting a plain session", connect=intercepted),
     "predecessor": Contender(
         title="aiohttp-asgi-connector", connect=predecessor, distributions=("aiohttp-asgi-connector",)
     ),

@@ -164,6 +164,13 @@ SCENARIOS = {
         unit="µs a request",
         show=microseconds,
     ),
+    "intercept": Scenario(
+        title=lambda sizes: f"{sizes.requests:,} small GETs, through a session with the connector and a plain session",
+        contenders=("ours", "intercepted"),
+        measure=sequential_gets,
+        unit="µs a request",
+        show=microseconds,
+    ),
     "memory": Scenario(
         title=lambda sizes: f"Memory of a pool of {sizes.connections:,} idle connections",
         contenders=("floor", "ours"),

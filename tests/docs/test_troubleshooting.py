@@ -56,6 +56,20 @@ PROGRAMS: Final = {
     "No app is mounted": """
 asyncio.run(get(url="http://user.internal/"))
 """,
+    "A call of a service was refused": """
+async def users(scope, receive, send):
+    try:
+        async with aiohttp.ClientSession() as session:
+            await session.get("http://mail.internal/")
+    except aiohttp.ClientError:
+        await hello(scope, receive, send)
+async def main():
+    async with make_connector(users) as connector:
+        with connector.intercept():
+            async with aiohttp.request("GET", "http://users.internal/"):
+                pass
+asyncio.run(main())
+""",
     "Cannot connect to host": """
 asyncio.run(inject(faults.Unresolvable()))
 """,
@@ -123,6 +137,16 @@ aiohttp.ClientSession()
 session = in_another_loop(make_session)
 async def main():
     await session.get("http://users.internal/")
+asyncio.run(main())
+""",
+    "A mounted host is called from another loop": """
+async def call():
+    async with aiohttp.request("GET", "http://users.internal/"):
+        pass
+async def main():
+    async with make_connector() as connector:
+        with connector.intercept():
+            await asyncio.to_thread(asyncio.run, call())
 asyncio.run(main())
 """,
     "Timeout context manager": """
