@@ -218,7 +218,7 @@ class InFlight:
                 described = _describe(cancelled[task])
                 self._remove(cancelled[task])  # it still runs, but is not waited for any more
                 logger.error("An app went on though it was cancelled: %s, %s", described, where_it_waits(task))
-            if disobedient:
+            if still_running:
                 self._serving.clear()  # which wait for these apps
         if self._serving:
             await asyncio.wait(self._serving, timeout=CANCEL_PATIENCE)
