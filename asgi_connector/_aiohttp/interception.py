@@ -40,21 +40,25 @@ class Interceptor(Protocol):
         ...
 
 
-_lock: Final = threading.Lock()
-_interceptors: list[Interceptor] = []  # the innermost last
+# Reentrant: the garbage collector may free a slot, which takes the lock, while this thread has it.
+_lock: Final = threading.RLock()
+# The innermost last. A tuple, because other threads may read it meanwhile.
+_interceptors: tuple[Interceptor, ...] = ()
 
 
 def add(interceptor: Interceptor) -> None:
     """Let *interceptor* answer what sessions ask their connectors for, before those that were added earlier."""
+    global _interceptors
     with _lock:
         _CONNECT.check()
-        _interceptors.append(interceptor)
+        _interceptors = (*_interceptors, interceptor)
         _update_patches()
 
 
 def remove(interceptor: Interceptor) -> None:
+    global _interceptors
     with _lock:
-        _interceptors.remove(interceptor)
+        _interceptors = tuple(other for other in _interceptors if other is not interceptor)
         _update_patches()
 
 

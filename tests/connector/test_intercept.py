@@ -602,6 +602,32 @@ async def test_exceptions_and_faults_are_as_through_our_own_session() -> None:
                 await get("http://app.internal/")
 
 
+async def test_an_app_that_looks_like_a_broken_connection_runs_once() -> None:
+    """aiohttp sends an idempotent request again if its connection breaks."""
+    calls = 0
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        nonlocal calls
+        calls += 1
+        raise ConnectionResetError("the app's own")
+
+    async with routing({"app.internal": app}) as connector:
+        with connector.intercept(), pytest.raises(ConnectionResetError, match="the app's own"):
+            await get("http://app.internal/")
+    assert calls == 1
+
+
+async def test_a_slot_that_is_freed_while_the_lock_is_held_does_not_wait_for_it() -> None:
+    """The garbage collector may do that, in any line."""
+    own = TCPConnector()
+    slot = interception.Slot(own, "key", limited=False)
+    with interception._lock:
+        slot.free()
+    slot.free()
+    assert own not in interception._unlimited
+    await own.close()
+
+
 # Blocks and connectors.
 
 
