@@ -612,7 +612,7 @@ async def test_an_app_that_looks_like_a_broken_connection_runs_once() -> None:
         raise ConnectionResetError("the app's own")
 
     async with routing({"app.internal": app}) as connector:
-        with connector.intercept(), pytest.raises(ConnectionResetError, match="the app's own"):
+        with connector.intercept(), pytest.raises(aiohttp.ClientOSError, match="the app's own"):
             await get("http://app.internal/")
     assert calls == 1
 
