@@ -34,9 +34,18 @@ class Interceptor(Protocol):
         ...
 
     async def connect(
-        self, session_connector: BaseConnector, req: ClientRequest, traces: list[Trace], timeout: ClientTimeout
+        self,
+        session_connector: BaseConnector,
+        address: Address,
+        mounted: bool,
+        req: ClientRequest,
+        traces: list[Trace],
+        timeout: ClientTimeout,
     ) -> Connection:
-        """Get a connection for *req*, of which a session has asked *session_connector*."""
+        """Get a connection for *req*, which a session has asked *session_connector* for.
+
+        *mounted* is what `mounts()` has just said of its *address*.
+        """
         ...
 
 
@@ -126,8 +135,8 @@ async def connect(
     address = address_of(req)
     for interceptor in reversed(interceptors):
         if interceptor.mounts(address):
-            return await interceptor.connect(connector, req, traces, timeout)
-    return await interceptors[-1].connect(connector, req, traces, timeout)
+            return await interceptor.connect(connector, address, True, req, traces, timeout)
+    return await interceptors[-1].connect(connector, address, False, req, traces, timeout)
 
 
 async def connect_as_always(
@@ -189,6 +198,7 @@ class Slot:
         if self._freed:
             return
         self._freed = True
+        self._connection = None  # its callback has nothing left to do
         if self._limited:
             self._connector._release_acquired(self._key, cast(ResponseHandler, self))
             return
@@ -237,10 +247,14 @@ def close(connector: BaseConnector, abort_ssl: bool) -> list[Awaitable[object]]:
     return [*_CLOSE.original(connector, abort_ssl=abort_ssl), *waiters]
 
 
-async def take_slot(connector: BaseConnector, req: ClientRequest, traces: list[Trace], timeout: ClientTimeout) -> Slot:
+def has_free_slot(connector: BaseConnector, key: Any) -> bool:
+    """Whether the limits of *connector* allow another connection now."""
+    return connector._available_connections(key) > 0
+
+
+async def take_slot(connector: BaseConnector, key: Any, traces: list[Trace], timeout: ClientTimeout) -> Slot:
     """Take a place among the connections of *connector*; waits for one, as `BaseConnector.connect()` does."""
-    key = req.connection_key
-    if connector._available_connections(key) <= 0:
+    if not has_free_slot(connector, key):
         try:
             async with ceil_timeout(timeout.connect, timeout.ceil_threshold):
                 await connector._wait_for_available_connection(key, traces)

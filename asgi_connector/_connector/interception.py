@@ -18,11 +18,11 @@ from asgi_connector._aiohttp.interception import (
     add,
     check_not_closed,
     connect_as_always,
+    has_free_slot,
     keeps_no_connections,
     remove,
     take_slot,
 )
-from asgi_connector._aiohttp.requests import address_of
 from asgi_connector._blocks import Block
 from asgi_connector._services.address import Address
 from asgi_connector._services.patterns import Pattern, covers, parse_pattern
@@ -53,7 +53,9 @@ class Passthrough:
         self._patterns = tuple(parse_pattern(pattern) for pattern in passthrough)
 
     def covers(self, address: Address) -> bool:
-        return self._all or any(covers(pattern, address) for pattern in self._patterns)
+        if not self._patterns:
+            return self._all
+        return any(covers(pattern, address) for pattern in self._patterns)
 
 
 class Interception(Block):
@@ -109,15 +111,20 @@ class Interception(Block):
         return self._services.table.find(address) is not None
 
     async def connect(
-        self, session_connector: BaseConnector, req: ClientRequest, traces: list[Trace], timeout: ClientTimeout
+        self,
+        session_connector: BaseConnector,
+        address: Address,
+        mounted: bool,
+        req: ClientRequest,
+        traces: list[Trace],
+        timeout: ClientTimeout,
     ) -> Connection:
-        """Get a connection for *req*, of which a session has asked *session_connector*."""
-        address = address_of(req)
+        """Get a connection for *req*, which a session has asked *session_connector* for."""
         in_own_loop = asyncio.get_running_loop() is self._services.loop
-        if self.mounts(address):
+        if mounted:
             if not in_own_loop:
                 raise RuntimeError(self._explain_loop(req.url))
-            return await self._connect_to_app(session_connector, req, traces, timeout)
+            return await self._connect_to_app(session_connector, address, req, traces, timeout)
         elsewhere = self._elsewhere(session_connector, address)
         if in_own_loop and self._connector._is_usable():
             return await self._connector._connect_or(elsewhere, req, traces, timeout)
@@ -141,14 +148,20 @@ class Interception(Block):
         )
 
     async def _connect_to_app(
-        self, session_connector: BaseConnector, req: ClientRequest, traces: list[Trace], timeout: ClientTimeout
+        self,
+        session_connector: BaseConnector,
+        address: Address,
+        req: ClientRequest,
+        traces: list[Trace],
+        timeout: ClientTimeout,
     ) -> Connection:
-        if self._limits:
-            slot = await take_slot(session_connector, req, traces, timeout)
+        key = req.connection_key
+        if not self._limits or has_free_slot(session_connector, key):
+            slot = Slot(session_connector, key, limited=self._limits)
         else:
-            slot = Slot(session_connector, req.connection_key, limited=False)
+            slot = await take_slot(session_connector, key, traces, timeout)
         try:
-            elsewhere = self._elsewhere(session_connector, address_of(req), slot)
+            elsewhere = self._elsewhere(session_connector, address, slot)
             connection = await self._connector._connect_or(elsewhere, req, traces, timeout)
         except BaseException:
             slot.free()
