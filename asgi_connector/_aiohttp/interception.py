@@ -252,17 +252,15 @@ def has_free_slot(connector: BaseConnector, key: Any) -> bool:
     return connector._available_connections(key) > 0
 
 
-async def take_slot(connector: BaseConnector, key: Any, traces: list[Trace], timeout: ClientTimeout) -> Slot:
-    """Take a place among the connections of *connector*; waits for one, as `BaseConnector.connect()` does."""
-    if not has_free_slot(connector, key):
-        try:
-            async with ceil_timeout(timeout.connect, timeout.ceil_threshold):
-                await connector._wait_for_available_connection(key, traces)
-        except BaseException as exc:
-            limits = f"limit={connector._limit}, limit_per_host={connector._limit_per_host}"
-            exc.add_note(f"It waited for a connection of {connector!r} ({limits}), all of which were in use")
-            raise
-    return Slot(connector, key, limited=True)
+async def wait_for_slot(connector: BaseConnector, key: Any, traces: list[Trace], timeout: ClientTimeout) -> None:
+    """Wait until the limits of *connector* allow another connection, as `BaseConnector.connect()` does."""
+    try:
+        async with ceil_timeout(timeout.connect, timeout.ceil_threshold):
+            await connector._wait_for_available_connection(key, traces)
+    except BaseException as exc:
+        limits = f"limit={connector._limit}, limit_per_host={connector._limit_per_host}"
+        exc.add_note(f"It waited for a connection of {connector!r} ({limits}), all of which were in use")
+        raise
 
 
 def keeps_no_connections(connector: BaseConnector) -> bool:

@@ -21,7 +21,7 @@ from asgi_connector._aiohttp.interception import (
     has_free_slot,
     keeps_no_connections,
     remove,
-    take_slot,
+    wait_for_slot,
 )
 from asgi_connector._blocks import Block
 from asgi_connector._services.address import Address
@@ -156,10 +156,9 @@ class Interception(Block):
         timeout: ClientTimeout,
     ) -> Connection:
         key = req.connection_key
-        if not self._limits or has_free_slot(session_connector, key):
-            slot = Slot(session_connector, key, limited=self._limits)
-        else:
-            slot = await take_slot(session_connector, key, traces, timeout)
+        if self._limits and not has_free_slot(session_connector, key):
+            await wait_for_slot(session_connector, key, traces, timeout)
+        slot = Slot(session_connector, key, limited=self._limits)
         try:
             elsewhere = self._elsewhere(session_connector, address, slot)
             connection = await self._connector._connect_or(elsewhere, req, traces, timeout)

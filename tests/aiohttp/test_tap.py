@@ -5,7 +5,7 @@ import base64
 import gzip
 import hashlib
 import ssl
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from typing import Any, cast
 
@@ -99,6 +99,23 @@ async def serving(tls: ssl.SSLContext | None = None) -> AsyncIterator[tuple[Serv
         await runner.cleanup()
 
 
+Answer = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Coroutine[Any, Any, None]]
+
+
+@asynccontextmanager
+async def serving_raw(answer: Answer) -> AsyncIterator[str]:
+    """Let *answer* serve each connection. Returns the URL; waits for all of them at the end."""
+    tasks: list[asyncio.Task[None]] = []
+
+    def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        tasks.append(asyncio.create_task(answer(reader, writer)))
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    async with server:
+        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/"
+        await asyncio.gather(*tasks)
+
+
 @asynccontextmanager
 async def recording(fallback: aiohttp.BaseConnector | None = None) -> AsyncIterator[tuple[ClientSession, Journal]]:
     connector = ASGIRoutingConnector(fallback=fallback or TCPConnector())
@@ -165,10 +182,8 @@ async def test_an_upload_that_the_server_reads_late_is_held_back_and_kept() -> N
             yield b"x" * 64 * KIB
             sent += 1
 
-    server = await asyncio.start_server(answer, "127.0.0.1", 0)
-    url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/"
     connector = ASGIRoutingConnector(fallback=TCPConnector())
-    async with server, ClientSession(connector=connector) as session:
+    async with serving_raw(answer) as url, ClientSession(connector=connector) as session:
         with connector.record(bodies=True, max_body_size=10) as journal:
             request = asyncio.create_task(fetch(session, url, "POST", data=upload()))
             assert await until_it_stops(lambda: sent) < 17 * 16
@@ -190,9 +205,7 @@ async def test_a_request_that_cannot_be_read_is_passed_on_as_it_is(headers: dict
         writer.close()
         await writer.wait_closed()
 
-    server = await asyncio.start_server(answer, "127.0.0.1", 0)
-    url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/"
-    async with server, recording() as (session, journal):
+    async with serving_raw(answer) as url, recording() as (session, journal):
         await fetch(session, url, "POST", data=b"no chunks\r\n", headers=headers)
     assert (await received.get()).endswith(b"no chunks\r\n")
     assert journal[0].request.body == kept
@@ -232,10 +245,8 @@ async def test_a_response_without_a_length_over_http_10_is_kept() -> None:
         writer.close()
         await writer.wait_closed()
 
-    server = await asyncio.start_server(answer, "127.0.0.1", 0)
-    port = server.sockets[0].getsockname()[1]
-    async with server, recording() as (session, journal):
-        assert await fetch(session, f"http://127.0.0.1:{port}/") == b"first second"
+    async with serving_raw(answer) as url, recording() as (session, journal):
+        assert await fetch(session, url) == b"first second"
         assert bodies(journal[0]) == (b"", b"first second")
 
 
@@ -248,11 +259,9 @@ async def test_bytes_that_are_no_response_fail_as_without_a_recording() -> None:
         writer.close()
         await writer.wait_closed()
 
-    server = await asyncio.start_server(answer, "127.0.0.1", 0)
-    port = server.sockets[0].getsockname()[1]
-    async with server, recording() as (session, journal):
+    async with serving_raw(answer) as url, recording() as (session, journal):
         with pytest.raises(aiohttp.ClientError):
-            await fetch(session, f"http://127.0.0.1:{port}/")
+            await fetch(session, url)
         assert journal[0].state == "failed"
 
 
@@ -359,10 +368,8 @@ async def test_frames_that_break_the_protocol_end_the_watching_only() -> None:
         writer.close()
         await writer.wait_closed()
 
-    server = await asyncio.start_server(answer, "127.0.0.1", 0)
-    port = server.sockets[0].getsockname()[1]
-    async with server, recording() as (session, journal):
-        async with session.ws_connect(f"http://127.0.0.1:{port}/") as websocket:
+    async with serving_raw(answer) as url, recording() as (session, journal):
+        async with session.ws_connect(url) as websocket:
             assert await websocket.receive_str() == "hi"
             assert (await websocket.receive()).type is WSMsgType.ERROR
         assert [each.data for each in journal[0].messages] == ["hi"]

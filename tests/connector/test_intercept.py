@@ -13,6 +13,7 @@ import pytest
 import pytest_asyncio
 from aiohttp import ClientSession, ClientTimeout, TCPConnector, web
 from aiohttp.connector import Connection
+from yarl import URL
 
 from asgi_connector import (
     ASGIApplicationConnector,
@@ -521,6 +522,25 @@ async def test_a_response_that_is_forgotten_gives_its_place_back(limits: bool) -
             assert kept() is None
             assert await fetch(session, "http://app.internal/") == b"ok"
     assert not own._acquired
+
+
+@pytest.mark.parametrize("limits", [True, False])
+async def test_a_connection_that_its_user_has_lost_gives_its_place_back(limits: bool) -> None:
+    messages: list[str] = []  # and no more of the reports, which have the connection
+    loop = asyncio.get_running_loop()
+    loop.set_exception_handler(lambda _, context: messages.append(context["message"]))
+    own = TCPConnector(limit=1)
+    async with routing() as connector, ClientSession(connector=own) as session:
+        with connector.intercept(limits=limits):
+            url = URL("http://app.internal/")
+            request = aiohttp.ClientRequest("GET", url, loop=loop)
+            connection: Connection | None = await own.connect(request, [], ClientTimeout())
+            assert connection is not None
+            with pytest.warns(ResourceWarning, match="Unclosed connection"):
+                connection = None
+            assert await fetch(session, "http://app.internal/") == b"ok"
+    assert not own._acquired
+    assert messages == ["Unclosed connection"]
 
 
 async def test_a_request_that_is_cancelled_while_it_waits_leaves_nothing() -> None:
