@@ -10,7 +10,7 @@ from abc import abstractmethod
 from collections.abc import Iterable
 from typing import Protocol
 
-from asgi_connector._exceptions import ASGIConnectorError, ASGIProtocolError
+from asgi_connector._exceptions import ASGIProtocolError
 from asgi_connector._http1.request import RequestLine
 from asgi_connector._log import logger
 from asgi_connector._numbers import is_int
@@ -157,14 +157,6 @@ class Cycle(AppRequest):
             self._call_exception_handler(exc)
         elif not isinstance(exc, asyncio.CancelledError):
             self._log(exc, "after its client had gone")
-
-    def _raisable(self, exc: BaseException) -> BaseException:
-        """Return *exc*, wrapped if the client would take it for its own cancellation."""
-        if not isinstance(exc, asyncio.CancelledError):
-            return exc
-        cancelled = ASGIConnectorError(f"The app was cancelled: {self.method} {self.url}")
-        cancelled.__cause__ = exc
-        return cancelled
 
     def _call_exception_handler(self, exc: BaseException) -> None:
         self._loop.call_exception_handler(

@@ -202,7 +202,7 @@ class RequestResponseCycle(Cycle):
             self.report(exc, client_gone=False)
             return
         self._hold_turns = 0
-        exc = self._raisable(exc)
+        exc = self.raisable(exc)
         if self._connection.raise_from_client(exc):
             self._tell_observer(exc)
         else:

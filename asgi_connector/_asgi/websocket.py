@@ -192,7 +192,7 @@ class WebSocketCycle(Cycle):
         if state is _State.OVER:
             self.report(exc, client_gone=False)
             return
-        exc = self._raisable(exc)
+        exc = self.raisable(exc)
         if state is _State.OPEN:
             self._log(exc, "after its WebSocket was accepted")
             self._call_exception_handler(exc)

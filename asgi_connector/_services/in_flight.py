@@ -9,6 +9,7 @@ from contextvars import Context
 from typing import Any, Final
 
 from asgi_connector._callers import Caller, current_caller
+from asgi_connector._exceptions import ASGIConnectorError
 from asgi_connector._log import logger
 from asgi_connector._observer import Observer
 from asgi_connector._tasks import discard_silently, is_discarded, where_it_waits
@@ -72,6 +73,14 @@ class AppRequest(ABC):
     @abstractmethod
     def app_interrupted(self, exc: BaseException) -> None:
         """Called when the app has raised `KeyboardInterrupt` or `SystemExit`, which then reaches the event loop."""
+
+    def raisable(self, exc: BaseException) -> BaseException:
+        """Return *exc*, wrapped if the client would take it for its own cancellation."""
+        if not isinstance(exc, asyncio.CancelledError):
+            return exc
+        cancelled = ASGIConnectorError(f"The app was cancelled: {self.method} {self.url}")
+        cancelled.__cause__ = exc
+        return cancelled
 
     def end(self) -> None:
         """Called last, when the app has ended and the client has been told how."""

@@ -7,7 +7,6 @@ from typing import Protocol
 from aiohttp import web
 
 from asgi_connector._aiohttp.web_protocol import Answer
-from asgi_connector._exceptions import ASGIConnectorError
 from asgi_connector._log import logger
 from asgi_connector._services.address import Address
 from asgi_connector._services.in_flight import AppRequest, InFlight
@@ -110,7 +109,7 @@ class WebExchange(AppRequest):
         elif ends_with_loop(exc, self._connection.in_flight.loop) or not self.mounted.raise_app_exceptions:
             self.tell_observer(exc)
         else:
-            self._raise(self._raisable(exc))
+            self._raise(self.raisable(exc))
 
     def app_interrupted(self, exc: BaseException) -> None:
         self._outcome = exc
@@ -132,14 +131,6 @@ class WebExchange(AppRequest):
             self.tell_observer(exc)
         else:
             self.report(exc, client_gone=False)
-
-    def _raisable(self, exc: BaseException) -> BaseException:
-        """*exc*, unless the client would take it for its own cancellation."""
-        if not isinstance(exc, asyncio.CancelledError):
-            return exc
-        cancelled = ASGIConnectorError(f"The app was cancelled: {self.method} {self.url}")
-        cancelled.__cause__ = exc
-        return cancelled
 
     def report(self, exc: BaseException, *, client_gone: bool) -> None:
         """There is no call to raise *exc* from: log it, and tell the event loop if there is still a client."""
