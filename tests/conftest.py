@@ -48,7 +48,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     effort.thorough = config.getoption("--thorough")
     profile = hypothesis.settings.get_profile(hypothesis.settings.get_current_profile_name())
-    hypothesis.settings.register_profile("effort", profile, max_examples=effort.examples(profile.max_examples))
+    hypothesis.settings.register_profile(
+        "effort", profile, max_examples=effort.examples(profile.max_examples), deadline=None
+    )
     hypothesis.settings.load_profile("effort")
 
 
