@@ -230,7 +230,8 @@ class Slot:
             protocol.close()
 
 
-_unlimited: "weakref.WeakKeyDictionary[BaseConnector, set[Slot]]" = weakref.WeakKeyDictionary()
+_unlimited: dict[BaseConnector, set[Slot]] = {}
+"""The slots of blocks without limits, by the connector of the session, as long as they are not freed."""
 
 
 def close(connector: BaseConnector, abort_ssl: bool) -> list[Awaitable[object]]:
@@ -259,7 +260,7 @@ async def wait_for_slot(connector: BaseConnector, key: Any, traces: list[Trace],
             await connector._wait_for_available_connection(key, traces)
     except BaseException as exc:
         limits = f"limit={connector._limit}, limit_per_host={connector._limit_per_host}"
-        exc.add_note(f"It waited for a connection of {connector!r} ({limits}), all of which were in use")
+        exc.add_note(f"It waited for a connection of {connector!r} ({limits}); all of them were in use")
         raise
 
 

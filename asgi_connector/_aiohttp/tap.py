@@ -159,18 +159,23 @@ class _Arrived:
 
     def _feed_response(self, data: bytes) -> None:
         try:
-            messages, upgraded, rest = self._parser.feed_data(data)
+            rest = self._parse(data)
         except Exception:  # aiohttp's own parser has told the client the same
             self.feed = _ignore
             return
+        if rest:
+            self.feed(rest)
+
+    def _parse(self, data: bytes) -> bytes:
+        """Read the head and the body. Returns the bytes that follow an upgrade. Raises as aiohttp's parser does."""
+        messages, upgraded, rest = self._parser.feed_data(data)
         for message, payload in messages:
             self._payload = payload
             if message.code == _SWITCHING_PROTOCOLS:
                 self._accept()
         if self._payload is not None and (body := self._payload.read_nowait()):
             self._observer.response_body(body)
-        if upgraded and rest:
-            self.feed(rest)
+        return rest if upgraded else b""
 
     def _accept(self) -> None:
         """The server has accepted a WebSocket: frames follow, in both directions."""

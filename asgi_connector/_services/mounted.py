@@ -64,7 +64,7 @@ class MountedApp:
 
     def end_use(self, user: object) -> None:
         self._in_flight.discard(user)
-        if self._unused and not self._in_flight:
+        if not self._in_flight and self._unused:
             self._unused.wake()
 
     async def wait_until_unused(self) -> None:

@@ -18,8 +18,9 @@ from asgi_connector import ASGIRoutingConnector, Exchange, Journal
 from asgi_connector._aiohttp.tap import TapObserver, _TappedTransport, _Written
 from tests.conftest import LOOPS
 from tests.support.flow import until_it_stops
+from tests.support.reports import Reports
 from tests.support.sessions import fetch
-from tests.support.waiting import until
+from tests.support.waiting import settle, until
 
 KIB = 1024
 
@@ -263,6 +264,32 @@ async def test_bytes_that_are_no_response_fail_as_without_a_recording() -> None:
         with pytest.raises(aiohttp.ClientError):
             await fetch(session, url)
         assert journal[0].state == "failed"
+
+
+@pytest.mark.parametrize("end", [b"no size\r\n", b"3\r\nabcXX", b"3\r\nab"])
+async def test_a_chunked_body_that_is_broken_fails_as_without_a_recording(end: bytes, reports: Reports) -> None:
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n2\r\nab\r\n")
+        await writer.drain()
+        await settle()
+        writer.write(end)
+        writer.close()
+        await writer.wait_closed()
+
+    # After some of them aiohttp lets its reader wait until the timeout.
+    timeout = aiohttp.ClientTimeout(total=0.2)
+    async with serving_raw(answer) as url, recording() as (session, journal), ClientSession(timeout=timeout) as plain:
+        failures = []
+        for each in (plain, session):
+            with pytest.raises((aiohttp.ClientError, TimeoutError)) as caught:
+                await fetch(each, url, timeout=timeout)
+            failures.append((type(caught.value), str(caught.value)))
+        assert failures[0] == failures[1]
+        assert journal[0].state in ("failed", "abandoned")
+        assert journal[0].response is not None
+        assert (journal[0].response.body or b"").startswith(b"ab")
+    assert reports.all == []
 
 
 async def test_a_body_is_cut_at_the_limit() -> None:

@@ -121,7 +121,7 @@ async def _answer(send: Send, status: int, body: bytes) -> None:
 
 
 class Clients:
-    """Random requests, each of which ends in some way."""
+    """Make random requests. Each ends in some way."""
 
     def __init__(self, session: ClientSession, chance: random.Random) -> None:
         self._session = session

@@ -411,7 +411,7 @@ async def test_nested_calls_through_one_connection_wait_and_say_so() -> None:
         with connector.intercept(), pytest.raises(aiohttp.ConnectionTimeoutError) as caught:
             await fetch(session, "http://outer.internal/")
         notes = getattr(caught.value.__cause__, "__notes__", [])
-        assert any("limit=1" in note and "all of which were in use" in note for note in notes)
+        assert any("limit=1" in note and "all of them were in use" in note for note in notes)
 
 
 async def test_limits_can_be_lifted() -> None:

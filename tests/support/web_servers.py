@@ -108,7 +108,7 @@ DIFFERENCES: Final = {
         "a request that is under way when the server, here the connector, closes",
         "its client is disconnected; its handler has `shutdown_timeout` (2 seconds) to end",
         "is answered, if its handler ends within `shutdown_timeout` (60 seconds)",
-        "the session closes its own connections, so nobody could read the response",
+        "the session closes its own connections, so no client could read the response",
         "answered",
     ),
     "test_a_websocket_that_is_open_when_on_shutdown_is_called": Difference(
