@@ -329,7 +329,7 @@ async def s3(apps: dict[str, Any], made: list[Any] | None = None, **settings: An
     class InProcess(http_session):  # type: ignore[misc] # of an optional package, so known only when the test runs
         async def _create_connector(self, proxy_url: str | None) -> aiohttp.BaseConnector:
             noted.append(ASGIRoutingConnector(apps))
-            return noted[-1]  # type: ignore[no-any-return]
+            return noted[-1]  # type: ignore[no-any-return] # its base class is not known to the type checker
 
     session = pytest.importorskip("aiobotocore.session").get_session()
     async with session.create_client(
@@ -392,7 +392,7 @@ async def elasticsearch(connector: ASGIRoutingConnector, owner: bool = False, **
     module = pytest.importorskip("elasticsearch", reason="elasticsearch is not installed")
     node: Any = pytest.importorskip("elastic_transport").AiohttpHttpNode
 
-    class InProcess(node):  # type: ignore[misc]
+    class InProcess(node):  # type: ignore[misc] # of an optional package, as above
         def _create_aiohttp_session(self) -> None:
             self._loop = asyncio.get_running_loop()
             self.session = aiohttp.ClientSession(connector=connector, connector_owner=owner)

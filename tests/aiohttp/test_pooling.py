@@ -305,7 +305,7 @@ async def test_idle_connections_are_kept_for_ever_where_there_is_no_keepalive_ti
         await fetch(session, timeout=ClientTimeout())
         assert len(pooled(session)) == 1
         if isinstance(loop, asyncio.BaseEventLoop):
-            timers: list[asyncio.TimerHandle] = loop._scheduled  # type: ignore[attr-defined]
+            timers: list[asyncio.TimerHandle] = loop._scheduled  # type: ignore[attr-defined] # private to asyncio
             assert [timer for timer in timers if not timer.cancelled()] == []
 
 
@@ -559,7 +559,7 @@ def open_connections() -> int:
         pytest.param(
             "on_connection_reuseconn",
             marks=pytest.mark.skipif(
-                AIOHTTP < (3, 14, 4), reason="aiohttp before 3.14.4 takes such a connection for one in use, for ever"
+                AIOHTTP < (3, 14, 4), reason="aiohttp before 3.14.4 takes such a connection for one in use"
             ),
         ),
         "on_request_start",

@@ -239,7 +239,7 @@ async def test_a_client_that_is_cancelled_anywhere_leaves_nothing(call: Call, ri
 
 @pytest.mark.skipif(
     AIOHTTP < (3, 14, 0),
-    reason="aiohttp 3.13 takes some of these connections for ones in use, for ever",
+    reason="aiohttp 3.13 takes some of these connections for ones in use, and never frees them",
 )
 @every_call
 @every_moment

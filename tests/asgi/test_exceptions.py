@@ -731,7 +731,7 @@ async def test_the_users_own_retry_in_a_loop_runs_the_app_again(make: Callable[[
                     assert await response.read() == b"ok"
                 break
             except (ServerDisconnectedError, ClientOSError) as exc:
-                assert exc is app.exc  # noqa: PT017
+                assert exc is app.exc  # noqa: PT017 (aiohttp decides in which try it is raised)
     assert (tries, app.runs) == (2, 2)
 
 
@@ -1128,7 +1128,7 @@ async def test_an_app_may_go_on_after_a_message_that_was_refused() -> None:
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         for wrong in (body(b"x"), {"type": "x"}, None, start(100)):
             with pytest.raises(ASGIProtocolError):
-                await send(wrong)  # type: ignore[arg-type]
+                await send(wrong)  # type: ignore[arg-type] # not all of them are messages
         await send(start(200, LENGTH_3))
         for wrong in (start(), body("abc"), body(b"abcd"), None):
             with pytest.raises(ASGIProtocolError):
