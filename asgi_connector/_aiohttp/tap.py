@@ -41,29 +41,51 @@ class TapObserver(Protocol):
         """A close frame of the server has arrived."""
 
 
-class Tap(asyncio.Protocol):
-    """A tap on one connection, for one exchange, until `remove()`."""
+class Tap:
+    """One observer of one exchange on a connection, until `remove()`."""
 
     def __init__(self, connection: Connection, method: str, observer: TapObserver) -> None:
         protocol, transport = connection.protocol, connection.transport
         assert protocol is not None
         assert transport is not None
-        self._protocol: ResponseHandler = protocol
-        self._transport = transport
-        self._written = _Written(observer)
-        self._arrived = _Arrived(protocol._loop, method, observer, self._written.switch_to_frames)
-        transport.set_protocol(self)
-        protocol.transport = cast(asyncio.Transport, _TappedTransport(transport, self._written.feed))
+        self.written = _Written(observer)
+        self.arrived = _Arrived(protocol._loop, method, observer, self.written.switch_to_frames)
+        # A connector and its fallback may both record the exchange.
+        found: object = transport
+        self._junction = found.junction if isinstance(found, _TappedTransport) else _Junction(protocol, transport)
+        self._junction.taps.append(self)
 
     def remove(self) -> None:
-        """The exchange is over: leave the transport and the protocol to each other."""
+        """The exchange is over. The last tap leaves the transport and the protocol to each other."""
+        self._junction.taps.remove(self)
+        if not self._junction.taps:
+            self._junction.remove()
+
+
+class _Junction(asyncio.Protocol):
+    """Stands between the transport and the protocol of one connection, and lets the taps see what passes."""
+
+    def __init__(self, protocol: ResponseHandler, transport: asyncio.Transport) -> None:
+        self.taps: list[Tap] = []
+        self._protocol = protocol
+        self._transport = transport
+        transport.set_protocol(self)
+        protocol.transport = cast(asyncio.Transport, _TappedTransport(transport, self))
+
+    def remove(self) -> None:
         if self._protocol.transport is not None:
             self._protocol.transport = self._transport
             self._transport.set_protocol(self._protocol)
 
+    def data_written(self, data: Bytes) -> None:
+        for tap in self.taps:
+            tap.written.feed(data)
+
     def data_received(self, data: bytes) -> None:
+        taps = tuple(self.taps)  # the protocol may release the connection, which removes them
         self._protocol.data_received(data)
-        self._arrived.feed(data)
+        for tap in taps:
+            tap.arrived.feed(data)
 
     def eof_received(self) -> bool | None:
         self._protocol.eof_received()
@@ -80,21 +102,21 @@ class Tap(asyncio.Protocol):
 
 
 class _TappedTransport:
-    """The transport, to aiohttp's protocol. It tells *written* what was written."""
+    """The transport, to aiohttp's protocol. It tells *junction* what was written."""
 
-    def __init__(self, transport: asyncio.Transport, written: Callable[[Bytes], None]) -> None:
+    def __init__(self, transport: asyncio.Transport, junction: _Junction) -> None:
+        self.junction = junction
         self._transport = transport
-        self._written = written
 
     def write(self, data: Bytes) -> None:
         self._transport.write(data)
-        self._written(data)
+        self.junction.data_written(data)
 
     def writelines(self, list_of_data: Iterable[Bytes]) -> None:
         pieces = list(list_of_data)
         self._transport.writelines(pieces)
         for data in pieces:
-            self._written(data)
+            self.junction.data_written(data)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._transport, name)

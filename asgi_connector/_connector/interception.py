@@ -99,8 +99,9 @@ class Interception(Block):
 
     def _stub_problems(self) -> Iterator[str]:
         """What each mounted `Stub` was never asked for, and what it has not answered."""
-        stubs = {mounted.app: mounted.pattern for mounted in self._services.table if isinstance(mounted.app, Stub)}
-        for stub, pattern in stubs.items():
+        apps = {mounted.lifespan.source.app: mounted.pattern for mounted in self._services.table}
+        stubs = [(app, pattern) for app, pattern in apps.items() if isinstance(app, Stub)]
+        for stub, pattern in stubs:
             yield from (f"The Stub at {pattern!r}: {problem}" for problem in stub.problems())
 
     def note_refused(self, caller: str, method: str, url: str, problem: str) -> None:

@@ -54,6 +54,12 @@ def check_factory(factory: object) -> None:
         raise TypeError(f"factory must be callable without arguments, but {factory!r} takes {call}")
 
 
+def check_root_path_for(app: object, root_path: object) -> None:
+    """Raise `ValueError` if *root_path*, a setting of `Mount`, is given for an ``aiohttp.web.Application``."""
+    if is_web_app(app) and isinstance(root_path, str) and root_path:
+        raise ValueError(f"root_path={root_path!r} for {app!r}: there is none in aiohttp.web")
+
+
 def close_coroutine(value: object) -> None:
     """Close *value* if it is a coroutine that has not been started."""
     if inspect.iscoroutine(value) and inspect.getcoroutinestate(value) == inspect.CORO_CREATED:

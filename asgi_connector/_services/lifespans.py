@@ -38,7 +38,7 @@ class Lifespans:
         key = key_of(mount)
         lifespan = self._of_app.get(key)
         if lifespan is None or lifespan.over:
-            source = AppSource(key, mount.app, mount.factory, self._adapt, self.loop)
+            source = AppSource(key, mount.app, mount.factory, mount.root_path, self._adapt, self.loop)
             predecessor, lifespan = lifespan, Lifespan(source, setting, name, context, self)
             lifespan.predecessor = predecessor
             self._of_app[key] = lifespan

@@ -5,7 +5,7 @@ from typing import Final, Literal, get_args
 
 from asgi_connector._types import App, Factory
 
-from .apps import check_app, check_factory, is_web_app
+from .apps import check_app, check_factory, check_root_path_for
 from .lifespan import Setting, check_setting
 
 
@@ -71,8 +71,7 @@ class Mount:
             check_factory(self.factory)
         else:
             raise TypeError(f"a Mount has an app or a factory, but not both: {self.app!r} and {self.factory!r}")
-        if is_web_app(self.app) and not isinstance(self.root_path, Inherit) and self.root_path:
-            raise ValueError(f"root_path={self.root_path!r} for {self.app!r}: there is none in aiohttp.web")
+        check_root_path_for(self.app, self.root_path)
         if not isinstance(self.root_path, Inherit):
             check_root_path(self.root_path)
         if not isinstance(self.client, Inherit):

@@ -7,7 +7,7 @@ from typing import TypeAlias, cast
 
 from asgi_connector._types import App, ASGIApp, Factory
 
-from .apps import check_app
+from .apps import check_app, check_root_path_for
 
 Adapt: TypeAlias = Callable[[App, asyncio.AbstractEventLoop], ASGIApp]
 """Returns what runs the lifespan of an app of any kind."""
@@ -22,13 +22,20 @@ class AppSource:
         lifespan_app: what runs its lifespan; `None` as long as ``app`` is.
     """
 
-    __slots__ = ("_adapt", "_factory", "_loop", "app", "key", "lifespan_app")
+    __slots__ = ("_adapt", "_factory", "_loop", "_root_path", "app", "key", "lifespan_app")
 
     def __init__(
-        self, key: object, app: App | None, factory: Factory | None, adapt: Adapt, loop: asyncio.AbstractEventLoop
+        self,
+        key: object,
+        app: App | None,
+        factory: Factory | None,
+        root_path: object,
+        adapt: Adapt,
+        loop: asyncio.AbstractEventLoop,
     ) -> None:
         self.key = key
         self._factory = factory
+        self._root_path = root_path
         self._adapt = adapt
         self._loop = loop
         self.app = app
@@ -44,6 +51,7 @@ class AppSource:
                 check_app(app)
             except TypeError as exc:
                 raise TypeError(f"the factory {self._factory!r} has not returned an app: {exc}") from None
+            check_root_path_for(app, self._root_path)
             self.app = app
             self.lifespan_app = self._adapt(app, self._loop)
         return self.lifespan_app

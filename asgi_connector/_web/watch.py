@@ -91,7 +91,11 @@ class ExchangeWatch:
         if self._until_close:
             self.observer.response_body(data)
         elif self._body is not None and not self._body.complete:
-            body, _ = self._body.feed(data)
+            try:
+                body, _ = self._body.feed(data)
+            except BadRequest:  # a second response in the middle of this one: the client cannot read it either
+                self._body = None
+                return
             if body:
                 self.observer.response_body(body)
 

@@ -15,7 +15,7 @@ import trustme
 from aiohttp import ClientSession, TCPConnector, WSMsgType, web
 
 from asgi_connector import ASGIRoutingConnector, Exchange, Journal
-from asgi_connector._aiohttp.tap import TapObserver, _TappedTransport, _Written
+from asgi_connector._aiohttp.tap import TapObserver, _Junction, _TappedTransport, _Written
 from tests.conftest import LOOPS
 from tests.support.flow import until_it_stops
 from tests.support.reports import Reports
@@ -442,6 +442,27 @@ def test_it_works_over_tls_on_every_loop(
         runner.run(main())
 
 
+@pytest.mark.parametrize("order", ["inner first", "outer first"])
+async def test_a_connector_and_its_fallback_both_record(order: str) -> None:
+    fallback = TCPConnector()
+    inner = ASGIRoutingConnector(fallback=fallback)
+    outer = ASGIRoutingConnector(fallback=inner)
+    async with serving() as (_, url), ClientSession(connector=outer) as session:
+        recordings = [inner, outer] if order == "inner first" else [outer, inner]
+        for _ in range(3):
+            with recordings[0].record(bodies=True) as one, recordings[1].record(bodies=True) as other:
+                await fetch(session, f"{url}/echo", "POST", data=b"x")
+            assert bodies(one[0]) == bodies(other[0]) == (b"x", b"got x")
+            [(protocol, _)] = [pooled for connections in fallback._conns.values() for pooled in connections]
+            assert isinstance(protocol.transport, asyncio.Transport)
+            assert protocol.transport.get_protocol() is protocol
+        with inner.record(bodies=True), outer.record(bodies=True) as journal:
+            async with session.ws_connect(f"{url}/ws") as websocket:
+                await websocket.send_str("text")
+                await websocket.receive()
+        assert [each.data for each in journal[0].messages] == ["text", "texttext"]
+
+
 async def test_a_body_whose_framing_is_broken_is_not_read_on() -> None:
     """aiohttp writes no such body today."""
     seen: list[object] = []
@@ -470,7 +491,11 @@ async def test_pieces_that_are_written_together_are_seen_one_by_one() -> None:
 
     transport = Transport()
     seen: list[object] = []
-    tapped = _TappedTransport(transport, seen.append)
+
+    class Junction:
+        data_written = staticmethod(seen.append)
+
+    tapped = _TappedTransport(transport, cast(_Junction, Junction()))
     tapped.writelines(piece for piece in [b"one", b"two"])
     assert transport.lines == [[b"one", b"two"]]
     assert seen == [b"one", b"two"]

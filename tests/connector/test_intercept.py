@@ -19,6 +19,7 @@ from asgi_connector import (
     ASGIApplicationConnector,
     ASGIRoutingConnector,
     LifespanError,
+    Mount,
     Stub,
     UnmatchedRequestError,
     UnmountedHostError,
@@ -345,6 +346,17 @@ async def test_a_stub_with_an_answer_that_was_never_asked_for_fails_the_block() 
         with pytest.raises(AssertionError, match="never asked for: GET '/never'") as caught, connector.intercept():
             assert await get("http://stub.internal/asked") == b"asked"
     assert str(caught.value).count("The Stub at") == 1
+
+
+async def test_a_stub_of_a_factory_that_was_never_asked_fails_the_block() -> None:
+    def create() -> Stub:
+        stub = Stub()
+        stub.get("/never", text="never")
+        return stub
+
+    async with ASGIRoutingConnector({"stub.internal": Mount(factory=create)}) as connector:
+        with pytest.raises(AssertionError, match="never asked for: GET '/never'"), connector.intercept():
+            pass
 
 
 async def test_a_request_that_a_stub_did_not_answer_fails_the_block() -> None:

@@ -1,6 +1,7 @@
 """What a journal tells of calls to an aiohttp.web application, and of those that it makes itself."""
 
 import asyncio
+import contextlib
 import contextvars
 import io
 from collections.abc import AsyncIterator
@@ -16,6 +17,7 @@ from asgi_connector import ASGIRoutingConnector, Exchange, Journal, Mount
 from tests.conftest import session_to
 from tests.support.flow import KIB
 from tests.support.raw import raw_connection
+from tests.support.sessions import connector_of, fetch
 
 CHUNKS: Final = (b"one", b"", b"two" * 30 * KIB, b"six")
 
@@ -40,6 +42,27 @@ async def stream(request: web.Request) -> web.StreamResponse:
 
 async def fail(request: web.Request) -> web.Response:
     raise LookupError("no such user")
+
+
+async def answers_twice(request: web.Request) -> web.StreamResponse:
+    response = web.StreamResponse()
+    response.enable_chunked_encoding()
+    await response.prepare(request)
+    await response.write(b"one")
+    raise web.HTTPNotFound
+
+
+@pytest.mark.parametrize("bodies", [None, False, True])
+async def test_a_second_response_in_the_middle_of_one_is_as_without_a_recording(bodies: bool | None) -> None:
+    application = web.Application()
+    application.router.add_get("/", answers_twice)
+    async with session_to(application) as session:
+        recording = contextlib.nullcontext() if bodies is None else connector_of(session).record(bodies=bodies)
+        with recording as journal, pytest.raises(aiohttp.ClientResponseError) as caught:
+            await fetch(session)
+        assert caught.value.status == 400
+        if journal is not None and bodies:
+            assert journal[0].response is None or journal[0].response.body == b"one"
 
 
 async def chat(request: web.Request) -> web.WebSocketResponse:

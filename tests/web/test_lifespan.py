@@ -426,6 +426,13 @@ def test_an_application_has_no_root_path() -> None:
     assert Mount(web.Application(), root_path="").root_path == ""
 
 
+async def test_a_factory_of_a_web_application_has_no_root_path() -> None:
+    connector = ASGIRoutingConnector({"app.internal": Mount(factory=web.Application, root_path="/v1")})
+    async with aiohttp.ClientSession("http://app.internal", connector=connector) as session:
+        with pytest.raises(LifespanError, match=r"root_path='/v1' for .*: there is none in aiohttp\.web"):
+            await session.get("/")
+
+
 async def test_a_mount_with_a_factory_has_one_setting() -> None:
     mount = Mount(factory=new_asgi_app)
     connector = ASGIRoutingConnector({"a.internal": mount})
