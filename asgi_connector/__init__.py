@@ -14,7 +14,7 @@ if TYPE_CHECKING:
         UnmatchedRequestError,
         UnmountedHostError,
     )
-    from ._journal.exchange import Content, Exchange, WebSocketMessage
+    from ._exchange.exchange import Content, Exchange, WebSocketMessage
     from ._journal.journal import Journal
     from ._services.mount import Mount
     from ._stub.stub import Stub
@@ -44,15 +44,15 @@ _MODULES = {
     "ASGIConnectorError": "._exceptions",
     "ASGIProtocolError": "._exceptions",
     "ASGIRoutingConnector": "._connector.routing",
-    "Content": "._journal.exchange",
-    "Exchange": "._journal.exchange",
+    "Content": "._exchange.exchange",
+    "Exchange": "._exchange.exchange",
     "Journal": "._journal.journal",
     "LifespanError": "._exceptions",
     "Mount": "._services.mount",
     "Stub": "._stub.stub",
     "UnmatchedRequestError": "._exceptions",
     "UnmountedHostError": "._exceptions",
-    "WebSocketMessage": "._journal.exchange",
+    "WebSocketMessage": "._exchange.exchange",
     "faults": ".faults",
 }
 

@@ -267,6 +267,6 @@ def _hand_out(
 
 def _shown(url: URL) -> str:
     """Return a URL for a log record, without secrets and safe to print."""
-    from asgi_connector._journal.redaction import redact_url
+    from asgi_connector._exchange.redaction import redact_url
 
     return printable(redact_url(str(url)))

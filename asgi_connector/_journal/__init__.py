@@ -1,1 +1,1 @@
-"""Recording: exchanges, the journal that users read, and its formats. May import _aiohttp and the layers below it."""
+"""Recording, and what users ask of a journal. May import _export and the layers below it."""

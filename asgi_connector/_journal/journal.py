@@ -7,10 +7,10 @@ from typing import Any, Final, overload
 
 from typing_extensions import override
 
+from asgi_connector._exchange.exchange import Exchange
 from asgi_connector._numbers import check_number, is_int
 from asgi_connector._waiters import Waiters
 
-from .exchange import Exchange
 from .selector import Caller, Path, Selector
 
 _MAX_SHOWN: Final = 10  # calls in the message of a failed assertion
@@ -190,7 +190,7 @@ class Journal(Sequence[Exchange]):
 
         The diagram has no times, so that the same run gives the same text.
         """
-        from .mermaid import sequence_diagram
+        from asgi_connector._export.mermaid import sequence_diagram
 
         return sequence_diagram(self)
 
@@ -201,7 +201,7 @@ class Journal(Sequence[Exchange]):
         With *sensitive* (`False` by default) they are included. Other bodies and messages are not redacted. Bodies are
         decoded from gzip and deflate.
         """
-        from .har import archive
+        from asgi_connector._export.har import archive
 
         return archive(self, sensitive=sensitive)
 
@@ -211,7 +211,7 @@ class Journal(Sequence[Exchange]):
         An existing file is replaced only when the new one is complete. If writing fails, it is unchanged. With
         *sensitive*, only the owner of the file may read it.
         """
-        from .har import save
+        from asgi_connector._export.har import save
 
         save(self, path, sensitive=sensitive)
 

@@ -17,10 +17,9 @@ from asgi_connector._aiohttp.client_protocol import ClientProtocol
 from asgi_connector._aiohttp.requests import is_closed_by_client, response_of
 from asgi_connector._aiohttp.tap import Tap
 from asgi_connector._callers import Caller
+from asgi_connector._exchange.exchange import Clock, Exchange, State, Via, WebSocketMessage, name_of
 from asgi_connector._services.server_end import ServerEnd
 from asgi_connector._types import ASGIApp, Bytes
-
-from .exchange import Clock, Exchange, State, Via, WebSocketMessage, name_of
 
 MESSAGES_KEPT: Final = 10_000  # of one WebSocket
 _SWITCHING_PROTOCOLS: Final = 101

@@ -7,9 +7,9 @@ from aiohttp import ClientRequest
 
 from asgi_connector._blocks import Block
 from asgi_connector._callers import current_caller
+from asgi_connector._exchange.exchange import Clock
 from asgi_connector._waiters import Waiters
 
-from .exchange import Clock
 from .journal import Journal
 from .live import LiveExchange
 

@@ -9,12 +9,11 @@ from urllib.parse import unquote
 from yarl import URL
 
 from asgi_connector._display import repr_of
+from asgi_connector._exchange.exchange import Exchange
+from asgi_connector._exchange.redaction import redact_url
 from asgi_connector._numbers import is_int
 from asgi_connector._services.address import Address
 from asgi_connector._services.patterns import Pattern, covers, parse_pattern
-
-from .exchange import Exchange
-from .redaction import redact_url
 
 Caller = str | None | EllipsisType
 Path = str | re.Pattern[str] | None

@@ -10,11 +10,11 @@ from urllib.parse import unquote, urlencode, urlsplit
 
 from yarl import URL
 
+from asgi_connector._exchange.json_values import differences, dump_json, shown_json
+from asgi_connector._exchange.redaction import redact_url
 from asgi_connector._injection.faults import Respond
-from asgi_connector._journal.redaction import redact_url
 
 from .asked import Asked, Query, parse_query
-from .json_values import differences, dump_json, shown_json
 
 Path = str | re.Pattern[str]
 QueryValue = str | int | float

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from urllib.parse import parse_qsl, quote
 
 from asgi_connector._display import printable
-from asgi_connector._journal.redaction import redact_url
+from asgi_connector._exchange.redaction import redact_url
 from asgi_connector._types import Scope
 
 Query = tuple[tuple[str, str], ...]

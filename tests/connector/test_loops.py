@@ -622,7 +622,7 @@ later = ("_connector.instruments", "_injection", "_journal", "_network.impairmen
 assert not [name for name in loaded if name.startswith(later)], loaded
 asgi_connector.Journal, asgi_connector.Exchange, asgi_connector.Content, asgi_connector.WebSocketMessage
 asgi_connector.faults
-assert "asgi_connector._journal.har" not in sys.modules and "asgi_connector._journal.mermaid" not in sys.modules
+assert "asgi_connector._export.har" not in sys.modules and "asgi_connector._export.mermaid" not in sys.modules
 """
     assert run_python("-c", program) == ""
 

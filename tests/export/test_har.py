@@ -20,7 +20,7 @@ from jsonschema import Draft6Validator
 from yarl import URL
 
 from asgi_connector import Journal, faults
-from asgi_connector._journal.forms import read_form
+from asgi_connector._export.forms import read_form
 from asgi_connector._types import ASGIApp, Receive, Scope, Send
 from tests.conftest import session_to
 from tests.support.effort import examples

@@ -9,10 +9,9 @@ from collections.abc import Iterable, Iterator
 from typing import Final
 from urllib.parse import quote, unquote
 
+from asgi_connector._exchange.exchange import Exchange, WebSocketMessage
+from asgi_connector._exchange.redaction import redact_url
 from asgi_connector._services.address import Address
-
-from .exchange import Exchange, WebSocketMessage
-from .redaction import redact_url
 
 _OUTSIDE: Final = "outside"
 _NOT_PLAIN: Final = re.compile(r"[^A-Za-z0-9 ./_-]|^ | $")

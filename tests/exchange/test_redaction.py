@@ -7,7 +7,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from yarl import URL
 
-from asgi_connector._journal.redaction import is_secret, redact_form, redact_header, redact_text, redact_url
+from asgi_connector._exchange.redaction import is_secret, redact_form, redact_header, redact_text, redact_url
 from tests.support.effort import examples
 
 SECRET = "sesame"

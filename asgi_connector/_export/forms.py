@@ -8,7 +8,7 @@ from email.utils import collapse_rfc2231_value
 from typing import Final
 from urllib.parse import parse_qsl
 
-from .redaction import REDACTED, is_secret, redact_form, redact_text
+from asgi_connector._exchange.redaction import REDACTED, is_secret, redact_form, redact_text
 
 _END_OF_HEADERS: Final = re.compile(rb"\r?\n\r?\n")
 

@@ -10,7 +10,8 @@ from typing import Final
 from typing_extensions import TypeIs
 
 from asgi_connector._display import printable
-from asgi_connector._journal.redaction import REDACTED, is_secret
+
+from .redaction import REDACTED, is_secret
 
 _SHOWN: Final = 80  # characters of a value
 _LEVELS_SHOWN: Final = 20  # of objects and arrays inside of each other

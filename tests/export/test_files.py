@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from asgi_connector import Journal
-from asgi_connector._journal.files import replace_file
+from asgi_connector._export.files import replace_file
 
 OLD = b"old"
 
@@ -103,7 +103,7 @@ def test_a_full_disk_leaves_the_old_file_and_no_other(tmp_path: Path) -> None:
     path = tmp_path / "a.har"
     path.write_bytes(OLD)
     program = (
-        "import resource, signal, sys; from asgi_connector._journal.files import replace_file\n"
+        "import resource, signal, sys; from asgi_connector._export.files import replace_file\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN); resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))\n"
         "replace_file(sys.argv[1], bytes(100_000), private=False)"
     )

@@ -21,11 +21,11 @@ from urllib.parse import parse_qsl
 from multidict import CIMultiDict
 
 from asgi_connector._display import text_of
+from asgi_connector._exchange.exchange import NO_HEADERS, Content, Exchange, WebSocketMessage
+from asgi_connector._exchange.redaction import REDACTED, redact_header, redact_text, redact_url
 
-from .exchange import NO_HEADERS, Content, Exchange, WebSocketMessage
 from .files import replace_file
 from .forms import Field, read_form
-from .redaction import REDACTED, redact_header, redact_text, redact_url
 
 _UNKNOWN: Final = -1
 _MAX_DECODED_SIZE: Final = 64 * 1024 * 1024  # bytes: a small body must not become a large archive
