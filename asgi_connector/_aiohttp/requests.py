@@ -89,18 +89,27 @@ _FAILURE: Final = "_asgi_connector_failure"
 
 def trace_reuse(report: Callable[[bool], None]) -> Trace:
     """Return a trace that calls *report* with whether the connection of a request was used before."""
+    return Trace(cast(Any, None), _REUSE, SimpleNamespace(report=report))
+
+
+async def _reused(session: object, context: SimpleNamespace, params: object) -> None:
+    context.report(True)
+
+
+async def _created(session: object, context: SimpleNamespace, params: object) -> None:
+    context.report(False)
+
+
+def _reuse_config() -> TraceConfig:
+    """Return the configuration that all of these traces share, because making one is slow."""
     config = TraceConfig()
-
-    async def reused(session: object, context: object, params: object) -> None:
-        report(True)
-
-    async def created(session: object, context: object, params: object) -> None:
-        report(False)
-
-    config.on_connection_reuseconn.append(reused)
-    config.on_connection_create_end.append(created)
+    config.on_connection_reuseconn.append(_reused)
+    config.on_connection_create_end.append(_created)
     config.freeze()
-    return Trace(cast(Any, None), config, SimpleNamespace())
+    return config
+
+
+_REUSE: Final = _reuse_config()
 
 
 def take_proxy(req: ClientRequest) -> tuple[Any, Any, Any]:

@@ -1,7 +1,8 @@
 """A tap on a client connection to a server: it sees the bodies and messages that pass, and changes nothing.
 
 It is between the transport and aiohttp's protocol. To the transport it is the protocol (`set_protocol()`, asyncio's
-public way), and to the protocol it is the transport. It passes bytes on before it reads them.
+public way), and to the protocol it is the transport. It passes bytes on before it reads them. It reads those of a small
+exchange only when it is asked, because reading them takes longer than passing them on.
 """
 
 # pyright: reportPrivateUsage=false
@@ -22,6 +23,7 @@ from asgi_connector._types import Bytes
 from .frame_watch import FrameWatch
 
 _SWITCHING_PROTOCOLS: Final = 101
+_MAX_KEPT: Final = 2**16  # bytes of one exchange
 _NO_CODE: Final = 1005  # a close frame without a code (RFC 6455, 7.1.5)
 
 
@@ -42,24 +44,79 @@ class TapObserver(Protocol):
 
 
 class Tap:
-    """One observer of one exchange on a connection, until `remove()`."""
+    """One observer of one exchange on a connection, until `remove()`.
 
-    def __init__(self, connection: Connection, method: str, observer: TapObserver) -> None:
+    It keeps what passes until `read()` is called, or until much has passed. From then on it reads what passes at once.
+    With *upgrade* the request asks for a WebSocket: the observer is told of each message when it passes.
+    """
+
+    def __init__(self, connection: Connection, method: str, observer: TapObserver, *, upgrade: bool) -> None:
         protocol, transport = connection.protocol, connection.transport
         assert protocol is not None
         assert transport is not None
-        self.written = _Written(observer)
-        self.arrived = _Arrived(protocol._loop, method, observer, self.written.switch_to_frames)
+        self._kept: Kept | None = Kept(protocol._loop, method)
+        self._observer = observer
         # A connector and its fallback may both record the exchange.
         found: object = transport
         self._junction = found.junction if isinstance(found, _TappedTransport) else _Junction(protocol, transport)
         self._junction.taps.append(self)
+        if upgrade:
+            self.read()
 
-    def remove(self) -> None:
-        """The exchange is over. The last tap leaves the transport and the protocol to each other."""
+    def data_written(self, data: Bytes) -> None:
+        if self._kept is None:
+            self._written.feed(data)
+        elif self._kept.add(self._kept.written, data):
+            self.read()
+
+    def data_received(self, data: bytes) -> None:
+        if self._kept is None:
+            self._arrived.feed(data)
+        elif self._kept.add(self._kept.arrived, data):
+            self.read()
+
+    def read(self) -> None:
+        """Tell the observer what has passed; from now on, when it passes."""
+        if self._kept is not None:
+            self._written, self._arrived = self._kept.read(self._observer)
+            self._kept = None
+
+    def remove(self) -> "Kept | None":
+        """The exchange is over. Returns what was not read.
+
+        The last tap leaves the transport and the protocol to each other.
+        """
         self._junction.taps.remove(self)
         if not self._junction.taps:
             self._junction.remove()
+        return self._kept
+
+
+class Kept:
+    """The bytes of an exchange that were not read yet."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, method: str) -> None:
+        self.written: list[bytes] = []
+        self.arrived: list[bytes] = []
+        self._size = 0
+        self._loop = loop
+        self._method = method
+
+    def add(self, pieces: list[bytes], data: Bytes) -> bool:
+        """Keep *data*. Returns whether there is so much that it must be read."""
+        pieces.append(bytes(data))
+        self._size += len(data)
+        return self._size > _MAX_KEPT
+
+    def read(self, observer: TapObserver) -> "tuple[_Written, _Arrived]":
+        """Tell *observer* what was kept. Returns the readers of what follows."""
+        written = _Written(observer)
+        arrived = _Arrived(self._loop, self._method, observer, written.switch_to_frames)
+        for data in self.written:
+            written.feed(data)
+        for data in self.arrived:
+            arrived.feed(data)
+        return written, arrived
 
 
 class _Junction(asyncio.Protocol):
@@ -79,13 +136,13 @@ class _Junction(asyncio.Protocol):
 
     def data_written(self, data: Bytes) -> None:
         for tap in self.taps:
-            tap.written.feed(data)
+            tap.data_written(data)
 
     def data_received(self, data: bytes) -> None:
         taps = tuple(self.taps)  # the protocol may release the connection, which removes them
         self._protocol.data_received(data)
         for tap in taps:
-            tap.arrived.feed(data)
+            tap.data_received(data)
 
     def eof_received(self) -> bool | None:
         self._protocol.eof_received()

@@ -145,7 +145,6 @@ class Exchange:
         reused: whether the connection had been used before. `None` while there is no connection, and if the fallback
             does not report it.
         fault: the injected fault that affected it; the innermost if there were several.
-        request: the headers, size and body of the request.
         messages: the messages of a WebSocket; at most 10,000 are kept.
         messages_dropped: the number of messages that were not kept.
     """
@@ -160,6 +159,7 @@ class Exchange:
         "_end_order",
         "_error",
         "_order",
+        "_request",
         "_response",
         "_response_start",
         "_start",
@@ -174,7 +174,6 @@ class Exchange:
         "number",
         "parent",
         "port",
-        "request",
         "reused",
         "secure",
         "service",
@@ -197,7 +196,7 @@ class Exchange:
         self.via: Via = "app"
         self.reused: bool | None = None
         self.fault: Fault | None = None
-        self.request = Content(CIMultiDictProxy(req.headers), max_body_size, req.version)
+        self._request = Content(CIMultiDictProxy(req.headers), max_body_size, req.version)
         self.messages: Sequence[WebSocketMessage] = ()
         self.messages_dropped = 0
         self._close_code: int | None = None
@@ -246,8 +245,15 @@ class Exchange:
         return self._status
 
     @property
+    def request(self) -> Content:
+        """The headers, size and body of the request."""
+        self._read_bodies()
+        return self._request
+
+    @property
     def response(self) -> Content | None:
         """The headers, size and body of the response; `None` until its head has arrived."""
+        self._read_bodies()
         return None if self.status is None else self._response
 
     @property
@@ -288,6 +294,9 @@ class Exchange:
 
     def _settle(self) -> None:
         """Update the attributes from the client's response."""
+
+    def _read_bodies(self) -> None:
+        """Update the bodies from what has passed."""
 
     def __reduce__(self) -> NoReturn:
         raise TypeError("An Exchange goes on changing, and cannot be copied or pickled: take what you need of it")

@@ -15,7 +15,7 @@ from typing_extensions import override
 
 from asgi_connector._aiohttp.client_protocol import ClientProtocol
 from asgi_connector._aiohttp.requests import is_closed_by_client, response_of
-from asgi_connector._aiohttp.tap import Tap
+from asgi_connector._aiohttp.tap import Kept, Tap
 from asgi_connector._callers import Caller
 from asgi_connector._exchange.exchange import Clock, Exchange, State, Via, WebSocketMessage, name_of
 from asgi_connector._services.server_end import ServerEnd
@@ -45,6 +45,7 @@ class LiveExchange(Exchange):
         "_max_body_size",
         "_released",
         "_tap",
+        "_unread",
         "_req",
         "app",
         "on_end",
@@ -71,6 +72,7 @@ class LiveExchange(Exchange):
         self._connection: Connection | None = None
         self._closed: asyncio.Future[None] | None = None  # of the fallback's protocol
         self._tap: Tap | None = None  # observes the fallback's bodies
+        self._unread: Kept | None = None  # what the tap has seen, after the exchange
         # The client's state when it released the connection.
         self._released = False
         self._last_response: ClientResponse | None = None
@@ -93,7 +95,7 @@ class LiveExchange(Exchange):
         self.via = via
         self.service = None
         if via == "refused":
-            self.request.keep_no_body()
+            self._request.keep_no_body()
             self._response.keep_no_body()
 
     def handed_to(self, server: ServerEnd) -> None:
@@ -115,7 +117,7 @@ class LiveExchange(Exchange):
             protocol.on_websocket_closed = self.websocket_closed
             return
         if self._max_body_size is not None:
-            self._tap = Tap(connection, self.method, self)
+            self._tap = Tap(connection, self.method, self, upgrade="Upgrade" in self._request.headers)
         if (closed := protocol.closed) is not None:
             # Reading `closed` creates the future. It outlives this exchange on a connection that is kept alive.
             closed.remove_done_callback(_retrieve_exception)
@@ -152,7 +154,7 @@ class LiveExchange(Exchange):
         assert protocol is not None  # aiohttp runs the callbacks before it takes the protocol away
         self._last_error = protocol.exception()
         if self._tap is not None:
-            self._tap.remove()
+            self._unread = self._tap.remove()
         if isinstance(protocol, ClientProtocol) and self.via != "fallback":
             protocol.on_lost = protocol.on_websocket_closed = None
         self._note_end()
@@ -177,6 +179,14 @@ class LiveExchange(Exchange):
             self.conclude()
         else:
             self._update_from(self._client_response())
+
+    @override
+    def _read_bodies(self) -> None:
+        if self._unread is not None:
+            self._unread.read(self)
+            self._unread = None
+        elif self._tap is not None:
+            self._tap.read()
 
     def _update_from(self, response: ClientResponse | None) -> None:
         # Until the head has arrived, aiohttp's response has no status.
@@ -248,7 +258,7 @@ class LiveExchange(Exchange):
         self.via = "app"
 
     def request_body(self, data: bytes) -> None:
-        self.request.add(data)
+        self._request.add(data)
 
     def response_started(self) -> None:
         self._response_start = self._clock.time()
@@ -258,7 +268,7 @@ class LiveExchange(Exchange):
 
     def _keep_request_headers(self) -> None:
         """Copy the headers, because the user may now change the request and send it again."""
-        self.request.headers = CIMultiDictProxy(self.request.headers.copy())
+        self._request.headers = CIMultiDictProxy(self._request.headers.copy())
 
     def response_body(self, data: Bytes) -> None:
         self._response.add(data)

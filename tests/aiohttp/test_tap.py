@@ -2,9 +2,11 @@
 
 import asyncio
 import base64
+import gc
 import gzip
 import hashlib
 import ssl
+import weakref
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from typing import Any, cast
@@ -290,6 +292,49 @@ async def test_a_chunked_body_that_is_broken_fails_as_without_a_recording(end: b
         assert journal[0].response is not None
         assert (journal[0].response.body or b"").startswith(b"ab")
     assert reports.all == []
+
+
+async def test_bodies_are_read_when_they_are_asked_for_also_in_the_middle_of_an_exchange() -> None:
+    go_on = asyncio.Event()
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        await reader.readexactly(3)
+        writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\none ")
+        await writer.drain()
+        await go_on.wait()
+        await reader.readexactly(3)
+        writer.write(b"three")
+        await writer.drain()
+        writer.close()
+        await writer.wait_closed()
+
+    async def upload() -> AsyncIterator[bytes]:
+        yield b"abc"
+        await go_on.wait()
+        yield b"def"
+
+    async with serving_raw(answer) as url, recording() as (session, journal):
+        async with session.post(url, data=upload(), headers={"Content-Length": "6"}) as response:
+            await response.content.readexactly(4)
+            for _ in range(2):
+                assert bodies(journal[0]) == (b"abc", b"one ")
+            go_on.set()
+            await response.read()
+        for _ in range(2):
+            assert bodies(journal[0]) == (b"abcdef", b"one three")
+
+
+async def test_an_exchange_that_was_not_asked_about_is_freed_without_the_garbage_collector() -> None:
+    async with serving() as (_, url), recording() as (session, journal):
+        await fetch(session, f"{url}/echo", "POST", data=b"x")
+    exchange = weakref.ref(journal[0])
+    gc.disable()
+    try:
+        del journal
+        assert exchange() is None
+    finally:
+        gc.enable()
 
 
 async def test_a_body_is_cut_at_the_limit() -> None:
