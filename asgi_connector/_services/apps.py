@@ -105,7 +105,8 @@ def _mistake_in(app: object) -> str | None:
 def _mistake_in_factory(app: object, is_async: bool) -> str:
     name = getattr(app, "__name__", "") if isinstance(app, FunctionType | MethodType) else ""
     what = "make_app" if not name.isidentifier() else name
-    return f"it needs no arguments; if it makes the application, write {'await ' if is_async else ''}{what}()"
+    call = f"{'await ' if is_async else ''}{what}()"
+    return f"it needs no arguments; if it makes the application, write {call}, or Mount(factory={what})"
 
 
 def _mistake_in_class(cls: type[Any]) -> str | None:

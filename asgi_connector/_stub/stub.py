@@ -37,11 +37,20 @@ class Stub:
     A request gets the first answer, in the order of definition, whose method, path, query and JSON body it matches.
     Answers for the same call, which means the same method, path, `query` and `request_json`, are given one after
     another, and the last one stays. A request that matches no answer raises `UnmatchedRequestError`.
+
+    Parameters:
+        allow_unused: whether an `intercept()` block may end although an answer was not asked for (`bool`, `False` by
+            default), for a stub that many tests share. `assert_all_used()` lists such answers all the same.
+
+    Raises `TypeError` if *allow_unused* is not a `bool`.
     """
 
     __module__ = "asgi_connector"
 
-    def __init__(self) -> None:
+    def __init__(self, *, allow_unused: bool = False) -> None:
+        if not isinstance(allow_unused, bool):
+            raise TypeError(f"allow_unused must be a bool, not {allow_unused!r}")
+        self._allow_unused = allow_unused
         self._answers: dict[Criteria, list[Answer]] = {}
         self._used: dict[Criteria, list[int]] = {}  # how many requests each of these answers has answered
         self._unanswered = Counter[str]()
@@ -134,13 +143,16 @@ class Stub:
         answer is listed even if the code under test has handled its `UnmatchedRequestError`.
         """
         __tracebackhide__ = True
-        if problems := self.problems():
+        if problems := [*self._unused(), *self._not_answered()]:
             raise AssertionError("\n  ".join([f"{self!r}:", *problems]))
 
     def problems(self) -> list[str]:
-        """What `assert_all_used()` would list, one sentence each; empty if there is nothing."""
-        times = {asked: f" ({number} times)" if number > 1 else "" for asked, number in self._unanswered.items()}
-        return [*self._unused(), *(f"not answered: {asked}{times[asked]}" for asked in self._unanswered)]
+        """What `assert_all_used()` would list, one sentence each, without unused answers if these are allowed."""
+        return [*(() if self._allow_unused else self._unused()), *self._not_answered()]
+
+    def _not_answered(self) -> Iterator[str]:
+        for asked, number in self._unanswered.items():
+            yield f"not answered: {asked}{f' ({number} times)' if number > 1 else ''}"
 
     def _unused(self) -> Iterator[str]:
         for criteria, answers in self._answers.items():

@@ -359,8 +359,19 @@ async def test_a_stub_of_a_factory_that_was_never_asked_fails_the_block() -> Non
             pass
 
 
-async def test_a_request_that_a_stub_did_not_answer_fails_the_block() -> None:
-    stub = Stub()
+async def test_a_stub_whose_answers_may_stay_unused_does_not_fail_the_block() -> None:
+    stub = Stub(allow_unused=True)
+    stub.get("/never", text="never")
+    async with routing({"stub.internal": stub}) as connector:
+        with connector.intercept():
+            pass
+    with pytest.raises(AssertionError, match="never asked for: GET '/never'"):
+        stub.assert_all_used()
+
+
+@pytest.mark.parametrize("allow_unused", [False, True])
+async def test_a_request_that_a_stub_did_not_answer_fails_the_block(allow_unused: bool) -> None:
+    stub = Stub(allow_unused=allow_unused)
 
     async def call() -> bytes:
         with pytest.raises(UnmatchedRequestError):

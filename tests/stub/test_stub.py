@@ -2,7 +2,7 @@
 
 import json
 import re
-from typing import Any
+from typing import Any, cast
 
 import aiohttp
 import pytest
@@ -581,3 +581,8 @@ async def test_a_server_without_denial_responses_gets_the_error() -> None:
     scope = {"type": "websocket", "scheme": "ws", "path": "/", "query_string": b"", "headers": [(b"host", b"a")]}
     with pytest.raises(UnmatchedRequestError, match="no answer to GET ws://a/"):
         await stub(scope, receive, send)
+
+
+def test_allow_unused_must_be_a_bool() -> None:
+    with pytest.raises(TypeError, match="allow_unused must be a bool, not 'yes'"):
+        Stub(allow_unused=cast(bool, "yes"))
