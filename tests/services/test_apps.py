@@ -121,6 +121,7 @@ async def view(request: object) -> None: ...
 SINGLE_CALLABLE = "asgiref.compatibility.guarantee_single_callable"
 single_callable: Any = compatibility.guarantee_single_callable
 WSGI = "it takes (environ, start_response), as a WSGI application does; write a2wsgi.WSGIMiddleware(app)"
+IS_FACTORY = "it needs no arguments; if it makes the application"
 MISTAKES: list[tuple[Any, str]] = [
     (fastapi.FastAPI, "it is a class; write FastAPI()"),
     (starlette.applications.Starlette, "it is a class; write Starlette()"),
@@ -133,15 +134,15 @@ MISTAKES: list[tuple[Any, str]] = [
     (AsyncWebsocketConsumer, "it is a class; write AsyncWebsocketConsumer.as_asgi()"),
     (ASGI2, f"it is a class, as an application of ASGI 2 may be; write {SINGLE_CALLABLE}(ASGI2)"),
     (WSGIClass, WSGI.replace("app)", "WSGIClass)")),
-    (make_app, "write make_app(), or Mount(factory=make_app)"),
-    (make_configured_app, "write make_configured_app(), or Mount(factory=make_configured_app)"),
-    (functools.partial(make_app), "write make_app(), or Mount(factory=make_app)"),
+    (make_app, f"{IS_FACTORY}, write make_app(), or Mount(factory=make_app)"),
+    (make_configured_app, f"{IS_FACTORY}, write make_configured_app(), or Mount(factory=make_configured_app)"),
+    (functools.partial(make_app), f"{IS_FACTORY}, write make_app(), or Mount(factory=make_app)"),
     (functools.partial(fastapi.FastAPI, title="x"), "it needs no arguments"),
-    (lambda: app, "write make_app(), or Mount(factory=make_app)"),
+    (lambda: app, f"{IS_FACTORY}, write make_app(), or Mount(factory=make_app)"),
     (Factory(), "it needs no arguments"),
-    (Service().make, "write make(), or Mount(factory=make)"),
-    (make_app_later, "write await make_app_later(), or Mount(factory=make_app_later)"),
-    (functools.partial(make_app_later), "write await make_app(), or Mount(factory=make_app)"),
+    (Service().make, f"{IS_FACTORY}, write make(), or Mount(factory=make)"),
+    (make_app_later, f"{IS_FACTORY}, write await make_app_later(), or Mount(factory=make_app_later)"),
+    (functools.partial(make_app_later), f"{IS_FACTORY}, write await make_app(), or Mount(factory=make_app)"),
     (flask_app, WSGI),
     (flask_app.wsgi_app, WSGI),
     (WSGIHandler.__new__(WSGIHandler), WSGI),
