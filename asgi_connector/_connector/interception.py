@@ -25,6 +25,7 @@ from asgi_connector._aiohttp.interception import (
 )
 from asgi_connector._blocks import Block
 from asgi_connector._services.address import Address
+from asgi_connector._services.mounted import MountedApp
 from asgi_connector._services.patterns import Pattern, covers, parse_pattern
 from asgi_connector._stub.stub import Stub
 
@@ -68,6 +69,7 @@ class Interception(Block):
             if not isinstance(value, bool):
                 raise TypeError(f"{name} must be a bool, not {value!r}")
         self._refused: list[str] = []
+        self._stubs: dict[Stub, str] = {}  # those that were mounted in the block, with their patterns
         self._connector = connector
         self._services = connector._services
         self._passthrough = passthrough
@@ -79,12 +81,14 @@ class Interception(Block):
         self._enter()
         add(self)
         self._connector._refusal_listeners.append(self)
+        self._services.on_leaving.append(self._note_stub)
 
     def __exit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
         __tracebackhide__ = True  # pytest shows the block
         self._connector._refusal_listeners.remove(self)
+        self._services.on_leaving.remove(self._note_stub)
         remove(self)
         if exc_type is None and (problems := [*self._refused_calls(), *self._stub_problems()]):
             raise AssertionError("\n".join(problems))
@@ -98,11 +102,18 @@ class Interception(Block):
             yield "Mount these hosts, or name them in passthrough=[...]; allow_refused=True permits refused calls."
 
     def _stub_problems(self) -> Iterator[str]:
-        """What each mounted `Stub` was never asked for, and what it has not answered."""
-        apps = {mounted.lifespan.source.app: mounted.pattern for mounted in self._services.table}
-        stubs = [(app, pattern) for app, pattern in apps.items() if isinstance(app, Stub)]
-        for stub, pattern in stubs:
+        """What each `Stub` was never asked for, and what it has not answered; empty while an outer block is open."""
+        if self._connector._refusal_listeners:
+            return
+        for mounted in self._services.table:
+            self._note_stub(mounted)
+        for stub, pattern in self._stubs.items():
             yield from (f"The Stub at {pattern!r}: {problem}" for problem in stub.problems())
+
+    def _note_stub(self, mounted: MountedApp) -> None:
+        app = mounted.lifespan.source.app
+        if isinstance(app, Stub):
+            self._stubs[app] = mounted.pattern
 
     def note_refused(self, caller: str, method: str, url: str, problem: str) -> None:
         """A call of the service *caller* was refused."""

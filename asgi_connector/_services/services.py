@@ -1,7 +1,7 @@
 """The apps of one connector, from their first mount until the connector is closed."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextvars import Context, copy_context
 from typing import TypeAlias
 
@@ -37,6 +37,8 @@ class Services:
         self.table = MountTable(defaults, self.lifespans)
         self.mounts = Mounts(self.table)
         self.in_flight = InFlight(loop)
+        self.on_leaving: list[Callable[[MountedApp], None]] = []
+        """What is told of each app that is unmounted or replaced."""
         self._shutdown_timeout = shutdown_timeout
         self._leaving: set[Leaving] = set()  # apps that were unmounted or replaced, and have not shut down yet
         self.table.add_all(apps, copy_context())
@@ -79,6 +81,9 @@ class Services:
         The app is not shut down if it is mounted elsewhere. This is a separate task, because the caller may be
         cancelled. Its result is the failure of the shutdown, if any.
         """
+
+        for told in self.on_leaving:
+            told(mounted)
 
         async def shut_down() -> LifespanError | None:
             with self.in_flight.reporting_delay(mounted):

@@ -359,6 +359,50 @@ async def test_a_stub_of_a_factory_that_was_never_asked_fails_the_block() -> Non
             pass
 
 
+async def test_a_stub_that_was_mounted_for_a_part_of_the_block_fails_it() -> None:
+    def stub_of(path: str) -> Stub:
+        stub = Stub()
+        stub.get(path, text="never")
+        return stub
+
+    async def remount(connector: ASGIRoutingConnector) -> None:
+        async with connector.mounted("stub.internal", stub_of("/covering")):
+            pass
+        await connector.unmount("stub.internal")
+        connector.mount("other.internal", stub_of("/replacing"))
+
+    async with routing({"stub.internal": stub_of("/before"), "other.internal": stub_of("/replaced")}) as connector:
+        with pytest.raises(AssertionError) as caught, connector.intercept():
+            await remount(connector)
+        assert str(caught.value).splitlines() == [
+            f"The Stub at {pattern!r}: never asked for: GET {path!r}"
+            for pattern, path in [
+                ("stub.internal", "/covering"),
+                ("stub.internal", "/before"),
+                ("other.internal", "/replaced"),
+                ("other.internal", "/replacing"),
+            ]
+        ]
+        with pytest.raises(AssertionError) as caught, connector.intercept():
+            pass
+        assert "/replacing" in str(caught.value)
+        assert "/covering" not in str(caught.value)
+
+
+async def test_the_outermost_block_reports_what_a_stub_was_not_asked_for() -> None:
+    stub = Stub()
+    stub.get("/late", text="asked for late")
+    async with routing({"stub.internal": stub}) as connector:
+        with connector.intercept():
+            with connector.intercept():
+                pass
+            assert await get("http://stub.internal/late") == b"asked for late"
+        stub.get("/never", text="never")
+        with pytest.raises(AssertionError, match="never asked for: GET '/never'"), connector.intercept():
+            with connector.intercept():
+                stub.get("/never/again", text="never")
+
+
 async def test_a_stub_whose_answers_may_stay_unused_does_not_fail_the_block() -> None:
     stub = Stub(allow_unused=True)
     stub.get("/never", text="never")
