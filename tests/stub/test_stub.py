@@ -19,8 +19,8 @@ from asgi_connector import (
     UnmatchedRequestError,
     faults,
 )
+from asgi_connector._exchange.queries import parse_query
 from asgi_connector._stub.answers import read_criteria
-from asgi_connector._stub.asked import parse_query
 from asgi_connector._types import Message, Receive, Scope, Send
 from tests.conftest import session_to
 from tests.support.servers import HTTP_WAYS, WEBSOCKET_WAYS, serving
