@@ -10,6 +10,7 @@ from urllib.parse import unquote, urlsplit
 
 from yarl import URL
 
+from asgi_connector._exchange.bodies import read_json
 from asgi_connector._exchange.json_values import differences, dump_json, shown_json
 from asgi_connector._exchange.queries import Query, QueryGiven, read_query, shown_query
 from asgi_connector._exchange.redaction import redact_url
@@ -71,10 +72,9 @@ class Criteria:
 
     def _differences_in_body(self, asked: Asked, expected: object) -> Iterator[str]:
         try:
-            actual = json.loads(asked.body)
-        except (ValueError, RecursionError):
-            kind = f" of {asked.content_type!r}" if asked.content_type else ""
-            yield f"body is not JSON, but {len(asked.body)} bytes{kind}" if asked.body else "body is empty"
+            actual = read_json(asked.body, asked.content_type)
+        except ValueError as exc:
+            yield f"body {exc}"
             return
         found = differences(expected, actual)
         yield from (f"body: {each}" for each in islice(found, _DIFFERENCES_SHOWN))
