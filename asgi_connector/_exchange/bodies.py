@@ -1,6 +1,6 @@
 """The body of a request or a response, as text and as JSON. Pure functions.
 
-Each raises `ValueError`, whose text continues a sentence that begins with "the body", if a body cannot be read so.
+Each raises `ValueError`, whose text continues a sentence that begins with "body", if a body cannot be read so.
 """
 
 import json

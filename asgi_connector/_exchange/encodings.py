@@ -15,7 +15,7 @@ _MAX_MEMBERS: Final = 1024  # as in aiohttp
 def decode(body: bytes, encoding: str) -> bytes:
     """*body* without *encoding*, the value of its Content-Encoding header.
 
-    Raises `ValueError`, whose text continues a sentence that begins with "the body", if that is not possible.
+    Raises `ValueError`, whose text continues a sentence that begins with "body", if that is not possible.
     """
     name = encoding.strip().lower()
     if not body or name in ("", "identity"):

@@ -30,7 +30,7 @@ State = Literal["running", "done", "failed", "abandoned"]
 
 _MAX_ERROR_LENGTH: Final = 160  # characters
 _NOT_RECORDED: Final = (
-    "was not recorded: write record(bodies=True); or, with the plugin for pytest, mark the test "
+    "body was not recorded: write record(bodies=True); or, with the plugin for pytest, mark the test "
     "@pytest.mark.asgi_connector(bodies=True)"
 )
 _T = TypeVar("_T")
@@ -120,30 +120,27 @@ class Content:
     def _read(self, read: Callable[[bytes, str], _T]) -> _T:
         """Apply *read* to the decoded body and its Content-Type."""
         if (problem := self.why_unreadable) is not None:
-            raise RuntimeError(f"the body {problem}")
+            raise RuntimeError(problem)
         try:
             body = decode(self.body or b"", ", ".join(self.headers.getall("Content-Encoding", ())))
             return read(body, self.headers.get("Content-Type", ""))
         except ValueError as exc:
-            raise ValueError(f"the body {exc}") from None
+            raise ValueError(f"body {exc}") from None
 
     @property
     def why_unreadable(self) -> str | None:
-        """Why there is no complete body, and what to write; `None` if there is.
-
-        The text continues a sentence that begins with "the body".
-        """
+        """Why there is no complete body, and what to write; `None` if there is."""
         if self._max_body_size is None:
             return self._why_no_body
         if self.cut:
             kept = f"only the first {self._kept} of {self.size} bytes were recorded"
-            return f"was cut, {kept}: write record(bodies=True, max_body_size={self.size}) or more"
+            return f"body was cut, {kept}: write record(bodies=True, max_body_size={self.size}) or more"
         return None
 
     def keep_no_body(self) -> None:
         """Do not keep the body: it is not sent."""
         self._max_body_size = None
-        self._why_no_body = "was not sent, because the request was refused"
+        self._why_no_body = "body was not sent, because the request was refused"
 
     def add(self, data: Bytes) -> None:
         """Count a piece of the body, and keep as much of it as the limit allows."""
