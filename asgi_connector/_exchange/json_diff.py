@@ -1,6 +1,7 @@
 """Two JSON values, compared line by line, as pytest shows it. Pure functions."""
 
 import json
+import re
 from difflib import unified_diff
 from itertools import islice
 from typing import Final
@@ -12,6 +13,7 @@ from .json_values import LEVELS_SHOWN, is_array, is_object, is_same, redacted
 _COMPARED: Final = 2000  # lines of each value: the time grows with their square
 _SHOWN: Final = 40  # lines
 _WIDTH: Final = 160  # characters of a line
+_FIRST_LINE: Final = re.compile("@@ -1[ ,]")
 
 
 def diff_lines(expected: object, actual: object, *, subset: bool) -> list[str]:
@@ -20,11 +22,19 @@ def diff_lines(expected: object, actual: object, *, subset: bool) -> list[str]:
     A line of *expected* alone begins with ``-``, and one of *actual* alone with ``+``. With *subset*, members that only
     *actual* has are left out.
     """
-    lines = unified_diff(_lines(expected), _lines(_as_compared(expected, actual, subset, LEVELS_SHOWN)), lineterm="")
-    changes = [_shown(line) for line in islice(lines, 3, None)]  # without the three lines of the head
+    one, other = _lines(expected), _lines(_as_compared(expected, actual, subset, LEVELS_SHOWN))
+    changes = _changes(one, other, near=_SHOWN)
+    if len(changes) > _SHOWN:
+        changes = _changes(one, other, near=3)
     if len(changes) > _SHOWN:
         return [*changes[:_SHOWN], f"... {len(changes) - _SHOWN} more lines"]
     return changes
+
+
+def _changes(one: list[str], other: list[str], near: int) -> list[str]:
+    """The lines that differ, and *near* lines before and after each of them."""
+    lines = islice(unified_diff(one, other, lineterm="", n=near), 2, None)  # without the names of files
+    return [_shown(line) for line in lines if not _FIRST_LINE.match(line)]
 
 
 def _as_compared(expected: object, actual: object, subset: bool, levels: int) -> object:
