@@ -20,7 +20,7 @@ def explain(
     if not exchanges:
         return f"{text}\nThere was no call at all."
     others = [(differences, each) for each in exchanges if (differences := selector.differences(each))]
-    others.sort(key=lambda other: (len(other[0]), selector.differences_in_body(other[1])))
+    others.sort(key=lambda other: (len(other[0]), selector.distance_of_body(other[1])))
     lines = [text, *(f"  {each}" for each in found[:_SHOWN]), *_more(len(found))]
     if others:
         lines.append(f"{'Other' if found else 'The'} calls there were, the nearest first:")

@@ -1,12 +1,14 @@
 """`JsonCriterion`: what the JSON body of a request must equal, or contain."""
 
+import math
 from dataclasses import dataclass
+from typing import Any, Final
 
 from asgi_connector._exchange.exchange import Exchange
 from asgi_connector._exchange.json_diff import diff_lines
 from asgi_connector._exchange.json_values import differences, shown_json
 
-_SHOWN = 3  # differences
+_SHOWN: Final = 3  # differences
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,12 +37,8 @@ class JsonCriterion:
         """How the body differs; empty if it matches, and if it is not known."""
         if _why_unknown(exchange) is not None:
             return []
-        if not exchange.request.size and exchange.via in ("refused", "fault"):
-            return ["no body arrived"]
-        if exchange.request.body is None:
-            return ["body is empty"]
         try:
-            actual = exchange.request.json()
+            actual = _json_of(exchange)
         except ValueError as exc:
             return [str(exc)]
         return [f"body: {each}" for each in differences(self.expected, actual, subset=self.subset)]
@@ -51,15 +49,35 @@ class JsonCriterion:
         more = [f"body: {len(found) - _SHOWN} more"] if len(found) > _SHOWN else []
         return "; ".join(found[:_SHOWN] + more)
 
+    def distance(self, exchange: Exchange) -> float:
+        """The number of differences. It is infinite if the body is no JSON value of the same kind."""
+        if _why_unknown(exchange) is None and not self._is_comparable(exchange):
+            return math.inf
+        return len(self.differences(exchange))
+
     def diff(self, exchange: Exchange) -> list[str]:
-        """The differences line by line; none if the body is not JSON, or not known."""
-        if _why_unknown(exchange) is not None or not exchange.request.body:
+        """The differences line by line; none if the body is not a JSON value of the same kind, or is not known."""
+        if _why_unknown(exchange) is not None or not self._is_comparable(exchange):
             return []
+        return diff_lines(self.expected, _json_of(exchange), subset=self.subset)
+
+    def _is_comparable(self, exchange: Exchange) -> bool:
+        """Whether the body and what is expected are both objects, or both arrays, so that their parts are compared."""
         try:
-            actual = exchange.request.json()
+            actual = _json_of(exchange)
         except ValueError:
-            return []
-        return diff_lines(self.expected, actual, subset=self.subset)
+            return False
+        return isinstance(actual, dict | list) and type(actual) is type(self.expected)
+
+
+def _json_of(exchange: Exchange) -> Any:
+    """The JSON value in the body. Raises `ValueError` that says what the body is instead."""
+    content = exchange.request
+    if not content.size and exchange.via in ("refused", "fault"):
+        raise ValueError("no body arrived")
+    if content.body is None:
+        raise ValueError("body is empty")
+    return content.json()
 
 
 def _why_unknown(exchange: Exchange) -> str | None:

@@ -128,9 +128,9 @@ class Selector:
             differences.append(f"query is {shown_query(query)}")
         return differences
 
-    def differences_in_body(self, exchange: Exchange) -> int:
+    def distance_of_body(self, exchange: Exchange) -> float:
         """Return in how many places the body differs; 0 if there is no criterion for it."""
-        return 0 if self._json is None else len(self._json.differences(exchange))
+        return 0 if self._json is None else self._json.distance(exchange)
 
     def diff_of_body(self, exchange: Exchange) -> list[str]:
         """Return the lines in which the body differs; none if there is no criterion for it."""
