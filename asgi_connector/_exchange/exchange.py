@@ -133,7 +133,7 @@ class Content:
         if self._max_body_size is None:
             return self._why_no_body
         if self.cut:
-            kept = f"only the first {self._kept} of {self.size} bytes were recorded"
+            kept = f"only the first {self.size - self.cut} of {self.size} bytes were recorded"
             return f"body was cut, {kept}: write record(bodies=True, max_body_size={self.size}) or more"
         return None
 

@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from asgi_connector._exchange.exchange import Exchange
 from asgi_connector._exchange.json_diff import diff_lines
-from asgi_connector._exchange.json_values import differences, shown_json
+from asgi_connector._exchange.json_values import differences, is_array, is_object, shown_json
 
 _SHOWN: Final = 3  # differences
 
@@ -67,7 +67,7 @@ class JsonCriterion:
             actual = _json_of(exchange)
         except ValueError:
             return False
-        return isinstance(actual, dict | list) and type(actual) is type(self.expected)
+        return (is_object(actual) and is_object(self.expected)) or (is_array(actual) and is_array(self.expected))
 
 
 def _json_of(exchange: Exchange) -> Any:

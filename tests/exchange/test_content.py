@@ -2,6 +2,7 @@
 
 import asyncio
 import gzip
+import itertools
 import json
 import zlib
 from typing import Any
@@ -86,6 +87,7 @@ def test_text_is_decoded_from_its_charset_or_from_utf_8(content_type: str, encod
         ("identity", b'"a"'),
         ("", b'"a"'),
     ],
+    ids=["gzip", "x-gzip", "deflate", "raw deflate", "identity", "empty"],
 )
 def test_a_content_encoding_is_decoded(encoding: str, body: bytes) -> None:
     content = content_of(body, {"Content-Encoding": encoding})
@@ -135,6 +137,7 @@ def test_an_empty_body_is_an_empty_text_whatever_its_encoding(encoding: str) -> 
             ),
         ),
     ],
+    ids=itertools.count(),
 )
 def test_a_body_that_is_not_json_says_what_it_is(headers: dict[str, str], body: bytes, problem: str) -> None:
     assert problem_of(content_of(body, headers, 1_000_000)).startswith(problem)

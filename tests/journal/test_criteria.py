@@ -495,6 +495,9 @@ async def test_a_fault_affects_requests_in_progress_with_its_query(kind: str) ->
 async def test_an_idle_connection_is_not_cut_if_only_a_query_is_affected(session: aiohttp.ClientSession) -> None:
     await fetch(session, "/")
     inject = connector_of(session).inject
-    with inject("app.internal", faults.Reset(), query="page=2", allow_unused=True), connector_of(session).record() as j:
+    with (
+        inject("app.internal", faults.Reset(), query="page=2", allow_unused=True),
+        connector_of(session).record() as journal,
+    ):
         await fetch(session, "/")
-    assert j[0].reused is True
+    assert journal[0].reused is True
