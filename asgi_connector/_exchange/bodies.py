@@ -35,7 +35,8 @@ def read_json(body: bytes, content_type: str) -> Any:
         return json.loads(body)
     except (ValueError, RecursionError) as exc:
         kind = f" of {content_type!r}" if content_type else ""
-        raise ValueError(f"is not JSON, but {len(body)} bytes{kind}{_details(body, content_type, exc)}") from None
+        size = f"{len(body)} {'byte' if len(body) == 1 else 'bytes'}"
+        raise ValueError(f"is not JSON, but {size}{kind}{_details(body, content_type, exc)}") from None
 
 
 def _details(body: bytes, content_type: str, exc: Exception) -> str:

@@ -36,11 +36,12 @@ class Journal(Sequence[Exchange]):
     - ``json``: a JSON value that the body of the request equals; 1 and 1.0 are equal, `True` and 1 are not;
     - ``json_contains`` (`dict`): members that the JSON object in the body of the request has. It may have others, and
       so may each object inside of it. An array has the same number of items, and each contains the expected one;
-    - ``where``: a function that takes an `Exchange` and returns whether it matches.
+    - ``where``: a function that takes an `Exchange` and returns whether it matches. It is called last, for an exchange
+      that matches the other criteria.
 
-    An invalid criterion raises `TypeError` or `ValueError`. With ``json`` and ``json_contains``, a call that matches
-    all other criteria and whose body was not recorded, or was cut, raises `RuntimeError`: they need
-    ``record(bodies=True)``. A body that is compressed by gzip or deflate is decoded first.
+    An invalid criterion raises `TypeError` or `ValueError`. ``json`` and ``json_contains`` need
+    ``record(bodies=True)``: an exchange that matches the other criteria except ``where``, and whose body was not
+    recorded, or was cut, raises `RuntimeError`. A body that is compressed by gzip or deflate is decoded first.
     """
 
     __module__ = "asgi_connector"

@@ -109,14 +109,14 @@ def test_an_empty_body_is_an_empty_text_whatever_its_encoding(encoding: str) -> 
         ({"Content-Encoding": "gzip, gzip"}, b"x", "body has the content encoding 'gzip, gzip', but only"),
         ({"Content-Encoding": "gzip"}, b"x", "body cannot be decoded from gzip: it is invalid, incomplete, or larger"),
         ({"Content-Encoding": "deflate"}, b"x", "body cannot be decoded from deflate: it is invalid, incomplete, or"),
-        ({}, b"{", "body is not JSON, but 1 bytes"),
+        ({}, b"{", "body is not JSON, but 1 byte"),
         ({"Content-Type": "application/json"}, b"{'a': 1}", "body is not JSON, but 8 bytes of 'application/json': Ex"),
         (
             {"Content-Type": "application/a+json"},
             b"[1",
             "body is not JSON, but 2 bytes of 'application/a+json': Expect",
         ),
-        ({"Content-Type": "application/json"}, b"\xff", "body is not JSON, but 1 bytes of 'application/json': 'utf-8'"),
+        ({"Content-Type": "application/json"}, b"\xff", "body is not JSON, but 1 byte of 'application/json': 'utf-8'"),
         (
             {"Content-Type": "application/json"},
             b"[" * 200_000,

@@ -355,7 +355,7 @@ async def test_only_the_nearest_call_has_a_diff_and_only_if_calls_are_missing(se
 async def test_a_body_that_is_not_json_says_what_it_is(session: aiohttp.ClientSession) -> None:
     journal = await recorded(session, b"{")
     text = failure_of(lambda: journal.assert_called(json={}))
-    assert text.endswith(": 200\n    body is not JSON, but 1 bytes of 'application/octet-stream'")
+    assert text.endswith(": 200\n    body is not JSON, but 1 byte of 'application/octet-stream'")
 
 
 async def test_a_failure_of_where_shows_its_source(session: aiohttp.ClientSession) -> None:
