@@ -286,6 +286,11 @@ class Exchange:
         self._settle()
         return (self._order, self._end_order)
 
+    @property
+    def clock(self) -> Clock:
+        """The clock of its connector, by which exchanges of several connectors are told apart."""
+        return self._clock
+
     def _settle(self) -> None:
         """Update the attributes from the client's response."""
 
@@ -306,7 +311,7 @@ class Exchange:
         if self.state != "done":
             words.append(self.state)
         if self.error is not None:
-            words.append(f"({_summary(self.error)})")
+            words.append(f"({summary(self.error)})")
         if self.close_code is not None:
             words.append(f"closed {self.close_code}")
         if self.via != "app":
@@ -321,7 +326,8 @@ def name_of(version: HttpVersion | None) -> str:
     return "" if version is None else f"HTTP/{version.major}.{version.minor}"
 
 
-def _summary(error: BaseException) -> str:
+def summary(error: BaseException) -> str:
+    """The type of an exception and its text, in one line that is not long, without the secrets in URLs."""
     text = " ".join(redact_text(text_of(error)).split())  # in one line
     if len(text) > _MAX_ERROR_LENGTH:
         text = f"{text[:_MAX_ERROR_LENGTH]}…"
