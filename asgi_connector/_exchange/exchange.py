@@ -156,10 +156,12 @@ class Exchange:
         "__weakref__",
         "_clock",
         "_close_code",
+        "_connected",
         "_end",
         "_end_order",
         "_error",
         "_order",
+        "_pieces",
         "_response",
         "_response_start",
         "_start",
@@ -209,7 +211,9 @@ class Exchange:
         self._response = Content(NO_HEADERS, max_body_size)
         self._clock = clock
         self._start = clock.time()
+        self._connected: float | None = None
         self._response_start: float | None = None
+        self._pieces: list[float] | None = None
         self._end: float | None = None
 
     @property
@@ -232,12 +236,28 @@ class Exchange:
         return (self._clock.time() if self._end is None else self._end) - self._start
 
     @property
+    def connect_time(self) -> float | None:
+        """The seconds until there was a connection for the request; `None` before, and if there was none.
+
+        This is the time for the startup of the app, for the pool, or for a real connection.
+        """
+        return None if self._connected is None else self._connected - self._start
+
+    @property
     def waited(self) -> float | None:
         """The seconds until the app, or the server, sent the head of a response; `None` before, and for the fallback.
 
         The delay that a fault adds on the way is not included.
         """
         return None if self._response_start is None else self._response_start - self._start
+
+    @property
+    def pieces(self) -> tuple[float, ...]:
+        """The seconds until each piece of the response's body, such as an event of a stream: of the first 1,000.
+
+        It is when the app sent the piece. From the fallback, pieces are known with ``bodies=True`` only.
+        """
+        return tuple(each - self._start for each in self._pieces or ())
 
     @property
     def status(self) -> int | None:

@@ -26,6 +26,8 @@ class Kind(Enum):
     MORE = "more"
     """In the place of all further messages of a WebSocket."""
     END = "end"
+    RUNNING = "running"
+    """A call that has not ended. It has no arrow back, and stands at the end of the diagram."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,8 +49,11 @@ class Diagram:
     events: list[Event]
 
 
-def diagram_of(exchanges: Iterable[Exchange], *, messages: int | None = None) -> Diagram:
-    """Return the diagram of *exchanges*, with at most *messages* of each WebSocket (all of them with `None`)."""
+def diagram_of(exchanges: Iterable[Exchange], *, messages: int | None = None, running: bool = False) -> Diagram:
+    """Return the diagram of *exchanges*, with at most *messages* of each WebSocket (all of them with `None`).
+
+    With *running*, a call that has not ended has an event at the end, of the kind `Kind.RUNNING`.
+    """
     exchanges = list(exchanges)
     places: dict[str | None, int] = {}
     for exchange in exchanges:
@@ -62,7 +67,13 @@ def diagram_of(exchanges: Iterable[Exchange], *, messages: int | None = None) ->
         moments.sort(key=lambda moment: moment.order)
     # The order of events is known for each connector. Those of several connectors are merged by their dates.
     merged = heapq.merge(*map(_dated, by_clock.values()), key=lambda dated: dated[0])
-    return Diagram(list(places), [moment.event for _, moment in merged])
+    events = [moment.event for _, moment in merged]
+    if running:
+        unended = [exchange for exchange in exchanges if not exchange.ended]
+        events += [
+            Event(Kind.RUNNING, each, places[callee_of(each)], places[each.caller], each.state) for each in unended
+        ]
+    return Diagram(list(places), events)
 
 
 def callee_of(exchange: Exchange) -> str:

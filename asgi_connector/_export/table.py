@@ -1,0 +1,82 @@
+"""The table of exchanges, and the filters for it."""
+
+from collections.abc import Iterable, Sequence
+from typing import Final
+
+from .markup import count, escape, milliseconds
+from .results import Result
+from .selection import Entry
+
+_STATUSES: Final = {"1": "1xx", "2": "2xx", "3": "3xx", "4": "4xx", "5": "5xx and more", "": "no status"}
+
+
+def filters(entries: Sequence[Entry]) -> str:
+    """Return the fields by which the script filters the table and the timeline. They are hidden without it."""
+    found = {_status_class(entry) for entry in entries}
+    statuses = [(key, text) for key, text in _STATUSES.items() if key in found]
+    return (
+        '<div class="filters" role="search" aria-label="Filter the exchanges" hidden>\n'
+        f"{_choice('service', 'Service', _names(entry.callee for entry in entries))}\n"
+        f"{_choice('caller', 'Caller', _names(entry.caller for entry in entries))}\n"
+        '<label>Path <input type="search" name="path" placeholder="part of it" autocomplete="off" spellcheck="false">'
+        "</label>\n"
+        f"{_choice('status', 'Status', statuses)}\n"
+        '<label class="check"><input type="checkbox" name="failed"> Failed only</label>\n'
+        f'<output aria-live="polite">{count(len(entries), "exchange")}</output>\n</div>'
+    )
+
+
+def table(entries: Sequence[Entry]) -> str:
+    """Return the table; a sentence if there is no exchange."""
+    if not entries:
+        return '<p class="quiet">There was no call.</p>'
+    heads = ("#", "From → to", "Method", "Path", "Status", "State", "Time")
+    head = "".join(f'<th scope="col">{each}</th>' for each in heads)
+    rows = "\n".join(map(_row, entries))
+    return f"<table>\n<thead><tr>{head}</tr></thead>\n<tbody>\n{rows}\n</tbody>\n</table>"
+
+
+def badge(entry: Entry) -> str:
+    """Return the status, or ``none``, marked by the kind of the result."""
+    status = entry.exchange.status
+    return f'<span class="badge {entry.result.value}">{"none" if status is None else status}</span>'
+
+
+def state_of(entry: Entry) -> str:
+    """Return how an exchange ended, in words."""
+    exchange = entry.exchange
+    words = ["refused" if exchange.via == "refused" else exchange.state]
+    if exchange.close_code is not None:
+        words.append(f"closed {exchange.close_code}")
+    if exchange.error is not None:
+        words.append(type(exchange.error).__name__)
+    return ", ".join(words)
+
+
+def _row(entry: Entry) -> str:
+    exchange = entry.exchange
+    failed = " data-failed" if entry.result in (Result.FAILED, Result.ABANDONED) else ""
+    flash = ' <span class="fault" title="A fault was injected">fault</span>' if exchange.fault is not None else ""
+    return (
+        f'<tr class="{entry.result.value}" data-service="{escape(entry.callee)}" data-caller="{escape(entry.caller)}" '
+        f'data-status="{_status_class(entry)}"{failed}><td class="number">{entry.number}</td>'
+        f'<td>{escape(entry.caller)} <span class="to">→</span> {escape(entry.callee)}</td>'
+        f"<td>{escape(exchange.method)}</td>"
+        f'<td class="path"><a href="#{entry.anchor}">{escape(entry.path)}</a></td>'
+        f"<td>{badge(entry)}</td><td>{escape(state_of(entry))}{flash}</td>"
+        f'<td class="number">{milliseconds(exchange.duration)}</td></tr>'
+    )
+
+
+def _status_class(entry: Entry) -> str:
+    status = entry.exchange.status
+    return "" if status is None else str(min(status // 100, 5))
+
+
+def _names(names: Iterable[str]) -> list[tuple[str, str]]:
+    return [(name, name) for name in sorted(set(names))]
+
+
+def _choice(name: str, label: str, options: Sequence[tuple[str, str]]) -> str:
+    found = "".join(f'<option value="={escape(value)}">{escape(text)}</option>' for value, text in options)
+    return f'<label>{label} <select name="{name}"><option value="">any</option>{found}</select></label>'
