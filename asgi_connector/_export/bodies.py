@@ -24,8 +24,8 @@ def request_body(content: Content, limit: int, *, sensitive: bool) -> str:
     form = form_of(body, headers, sensitive=sensitive) if body else None
     if form is None or not form.fields:
         return _body(content, body if form is None else form.body, limit)
-    rows = "\n".join(_field(field, limit) for field in form.fields)
-    return f'{_size(content, body)}<table class="fields"><tbody>\n{rows}\n</tbody></table>\n'
+    rows = "".join(_field(field, limit) for field in form.fields)
+    return f'{_size(content, body)}<table class="fields"><tbody>{rows}</tbody></table>'
 
 
 def response_body(content: Content, limit: int) -> str:
@@ -37,7 +37,7 @@ def text_block(text: str, limit: int) -> str:
     """Return *text*, and a sentence if more than *limit* characters of it are left out."""
     if len(text) <= limit:
         return preformatted(text)
-    return f'{preformatted(text[:limit])}<p class="cut">Only the first {limit:,} characters are shown.</p>\n'
+    return f'{preformatted(text[:limit])}<p class="cut">Only the first {limit:,} characters are shown.</p>'
 
 
 def bytes_block(data: bytes) -> str:
@@ -46,7 +46,7 @@ def bytes_block(data: bytes) -> str:
     lines = [shown[start : start + _BYTES_OF_LINE] for start in range(0, len(shown), _BYTES_OF_LINE)]
     dump = "\n".join(f"{number * _BYTES_OF_LINE:04x}  {_hex_line(line)}" for number, line in enumerate(lines))
     left_out = len(data) - len(shown)
-    more = f'<p class="cut">{count(left_out, "more byte")} not shown.</p>\n' if left_out else ""
+    more = f'<p class="cut">{count(left_out, "more byte")} not shown.</p>' if left_out else ""
     return preformatted(dump) + more
 
 
@@ -68,7 +68,7 @@ def _size(content: Content, body: bytes | None) -> str:
         text = f"The first {content.size - content.cut:,} of {count(content.size, 'byte')} were recorded"
     elif body is None:
         size = count(content.size, "byte") if content.size else "Body"
-        return f'<p class="quiet">{size} not recorded. <code>record(bodies=True)</code> keeps bodies.</p>\n'
+        return f'<p class="quiet">{size} not recorded. <code>record(bodies=True)</code> keeps bodies.</p>'
     elif not body:
         text = "Empty"
     elif len(body) != content.size and "Content-Encoding" in content.headers:
@@ -76,7 +76,7 @@ def _size(content: Content, body: bytes | None) -> str:
         text = f"{count(len(body), 'byte')}, decoded from {count(content.size, 'byte')} of {encoding}"
     else:
         text = count(content.size, "byte")
-    return f'<p class="quiet">{text}</p>\n'
+    return f'<p class="quiet">{text}</p>'
 
 
 def _field(field: Field, limit: int) -> str:

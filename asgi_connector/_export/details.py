@@ -30,19 +30,19 @@ class Details:
     """What the details of all exchanges have in common.
 
     At most *limit* characters are shown of a body, a message or a traceback. *origins* has, by the identity of each
-    exception, the exchange in which it was raised, which shows its traceback.
+    exception, the exchange in which it was raised. It shows the traceback if it is *traced*.
     """
 
     limit: int
     sensitive: bool
     origins: dict[int, Entry]
+    traced: frozenset[Entry]
 
     def article(self, entry: Entry, before: Entry | None, after: Entry | None) -> str:
         """Return everything about an exchange, with links to the ones *before* and *after* it."""
         exchange = entry.exchange
-        links = [
-            f'<a href="#{each.anchor}">{text}</a>' for each, text in ((before, "Previous"), (after, "Next")) if each
-        ]
+        beside = {"Previous": before, "Next": after}
+        links = [f'<a href="#{each.anchor}">{text}</a>' for text, each in beside.items() if each is not None]
         parts = [
             f'<article id="{entry.anchor}" class="exchange" tabindex="-1" aria-label="Exchange {entry.number}">',
             f"<header><h3>{badge(entry)} <b>{escape(exchange.method)}</b> {escape(entry.path)}</h3>",
@@ -56,7 +56,7 @@ class Details:
             parts.append(self._direction("Response", exchange.response, body))
         if exchange.messages:
             parts.append(self._messages(exchange.messages, exchange.messages_dropped))
-        return "\n".join([*filter(None, parts), "</article>"])
+        return "".join([*parts, "</article>"])
 
     def _request_body(self, content: Content) -> str:
         return request_body(content, self.limit, sensitive=self.sensitive)
@@ -80,8 +80,8 @@ class Details:
         if entry.calls:
             more = [f"and {len(entry.calls) - _CALLS} more"] if len(entry.calls) > _CALLS else []
             facts["Its calls"] = "<br>".join([*map(_link, entry.calls[:_CALLS]), *more])
-        rows = "\n".join(f"<dt>{name}</dt><dd>{value}</dd>" for name, value in facts.items())
-        return f'<dl class="facts">\n{rows}\n</dl>'
+        rows = "".join(f"<dt>{name}</dt><dd>{value}</dd>" for name, value in facts.items())
+        return f'<dl class="facts">{rows}</dl>'
 
     def _exception(self, entry: Entry) -> str:
         error = entry.exchange.error
@@ -90,31 +90,31 @@ class Details:
         text = error_text(error, sensitive=self.sensitive)
         shown = escape_lines(text if len(text) <= _LONGEST_ERROR else f"{text[:_LONGEST_ERROR]}…")
         origin = self.origins.get(id(error), entry)
-        if origin is entry:
+        if origin is not entry:
+            more = f"<p>It was raised in {_link(origin)}.</p>"
+        elif entry in self.traced:
             more = preformatted(traceback_of(error, self.limit, sensitive=self.sensitive))
         else:
-            more = f"<p>It was raised in {_link(origin)}, which has the traceback.</p>"
-        return f'<section class="exception"><h4>Exception</h4>\n<p class="error">{shown}</p>\n{more}\n</section>'
+            more = f'<p class="cut">Only the first {len(self.traced):,} exceptions have their tracebacks here.</p>'
+        return f'<section class="exception"><h4>Exception</h4><p class="error">{shown}</p>{more}</section>'
 
     def _direction(self, title: str, content: Content, body: str) -> str:
         headers = "\n".join(
-            f"<b>{escape(name)}</b>: {escape(header_value(name, value, sensitive=self.sensitive))}"
+            f"{escape(name)}: {escape(header_value(name, value, sensitive=self.sensitive))}"
             for name, value in headers_of(content).items()
         )
-        summary = (
-            f"{count(len(content.headers), 'header')}, {content.http_version}" if content.http_version else "headers"
-        )
+        about = ", ".join(filter(None, [count(len(content.headers), "header"), content.http_version]))
         return (
-            f"<section><h4>{title}</h4>\n<details open><summary>{summary}</summary>\n"
-            f'<pre class="headers">{headers}</pre></details>\n{body}</section>'
+            f"<section><h4>{title}</h4><details open><summary>{about}</summary>"
+            f'<pre class="headers">{headers}</pre></details>{body}</section>'
         )
 
     def _messages(self, messages: Sequence[WebSocketMessage], dropped: int) -> str:
         shown = messages[: min(_MESSAGES, self.limit)]
-        rows = "\n".join(_message(message, self.limit) for message in shown)
+        rows = "".join(_message(message, self.limit) for message in shown)
         left_out = len(messages) - len(shown) + dropped
-        more = f'<p class="cut">{count(left_out, "more message")} not shown.</p>\n' if left_out else ""
-        return f'<section><h4>Messages</h4>\n<ol class="messages">\n{rows}\n</ol>\n{more}</section>'
+        more = f'<p class="cut">{count(left_out, "more message")} not shown.</p>' if left_out else ""
+        return f'<section><h4>Messages</h4><ol class="messages">{rows}</ol>{more}</section>'
 
 
 def _link(entry: Entry) -> str:

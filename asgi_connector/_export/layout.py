@@ -81,6 +81,10 @@ class Row:
     notes: list[Note]
 
     @property
+    def top(self) -> int:
+        return self.y - _LABEL_HEIGHT
+
+    @property
     def is_loop(self) -> bool:
         return self.event.source == self.event.target
 

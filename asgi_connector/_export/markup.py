@@ -2,12 +2,14 @@
 
 import html
 import unicodedata
+from collections.abc import Iterable
 from typing import Final
 
 from asgi_connector._display import printable
 
 from .readable import clean
 
+_LINES_OF_GROUP: Final = 50
 # Widths in pixels of a sans-serif font of 12 pixels. They are generous, because fonts differ.
 _NARROW: Final = 4.0
 _MEDIUM: Final = 6.9
@@ -32,7 +34,7 @@ def escape_lines(text: str) -> str:
 def preformatted(text: str, kind: str = "") -> str:
     """Return the lines of *text* as an element, of the class *kind*."""
     opening = f'<pre class="{kind}">' if kind else "<pre>"
-    return f"{opening}\n{escape_lines(text)}</pre>\n"  # HTML drops one line break after the opening
+    return f"{opening}\n{escape_lines(text)}</pre>"  # HTML drops one line break after the opening
 
 
 def width_of(text: str) -> int:
@@ -71,8 +73,17 @@ def count(number: int, noun: str) -> str:
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
+def grouped(lines: Iterable[str]) -> list[str]:
+    """Return *lines* in groups. A browser lays out only the groups that are in view."""
+    everything = list(lines)
+    starts = range(0, len(everything), _LINES_OF_GROUP)
+    return ["\n".join(everything[start : start + _LINES_OF_GROUP]) for start in starts]
+
+
 def milliseconds(seconds: float) -> str:
     """Return a duration as people read it: ``0.42 ms``, ``12.3 ms``, ``1,234 ms``."""
     value = max(seconds, 0.0) * 1000
+    if not value:
+        return "0 ms"
     digits = 2 if value < 1 else 1 if value < 100 else 0
     return f"{value:,.{digits}f} ms"

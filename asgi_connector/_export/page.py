@@ -9,6 +9,7 @@ import hashlib
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from importlib.metadata import version
+from itertools import islice
 from os import PathLike
 from string import Template
 from typing import Final
@@ -30,6 +31,7 @@ from .timeline import timeline
 _TITLE: Final = "Who called whom"
 _MOST: Final = 1_000  # exchanges
 _PROBLEMS: Final = 20
+_TRACEBACKS: Final = 100  # each takes some milliseconds
 _TOLD: Final = (Result.FAILED, Result.ABANDONED, Result.RUNNING)
 _LONGEST_REASON: Final = 300  # characters
 _TEXT_OF_ALL: Final = 2_000_000  # characters: about the size of the largest page
@@ -128,9 +130,10 @@ def _problem(entry: Entry, sensitive: bool) -> str:
     exchange = entry.exchange
     name = f"{entry.caller} → {entry.callee} {exchange.method} {entry.path}"
     why = state_of(entry) if exchange.error is None else error_text(exchange.error, sensitive=sensitive)
+    shown = "" if exchange.status is None else f"{badge(entry)} "
     if len(why) > _LONGEST_REASON:
         why = f"{why[:_LONGEST_REASON]}…"
-    return f'<a href="#{entry.anchor}">{entry.number} {escape(name)}</a> {badge(entry)} {escape(why)}'
+    return f'<a href="#{entry.anchor}">{entry.number} {escape(name)}</a> {shown}{escape(why)}'
 
 
 def _diagram(entries: Sequence[Entry]) -> str:
@@ -138,11 +141,12 @@ def _diagram(entries: Sequence[Entry]) -> str:
         return ""
     anchors = {entry.exchange: f"#{entry.anchor}" for entry in entries}
     picture = drawing(anchors, anchors.__getitem__)
-    return f'<div class="head">{picture.head}</div>\n{picture.body}'
+    return "\n".join([f'<div class="head">{picture.head}</div>', *picture.blocks])
 
 
 def _details(entries: Sequence[Entry], origins: dict[int, Entry], sensitive: bool) -> str:
     limit = _TEXT_OF_ALL // max(len(entries), 1)
-    details = Details(min(max(limit, _TEXT_OF_ONE.start), _TEXT_OF_ONE.stop), sensitive, origins)
+    limit = min(max(limit, _TEXT_OF_ONE.start), _TEXT_OF_ONE.stop)
+    details = Details(limit, sensitive, origins, frozenset(islice(origins.values(), _TRACEBACKS)))
     beside: list[Entry | None] = [None, *entries, None]
     return "\n".join(map(details.article, entries, beside, beside[2:]))

@@ -9,7 +9,7 @@ from .diagram import OUTSIDE, callee_of, path_of
 from .results import Result, is_failure, result_of
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Entry:
     """An exchange that a page shows. Its number is unique on the page."""
 

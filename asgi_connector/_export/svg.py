@@ -44,6 +44,7 @@ _COLOURS: Final = {
     "fault": "#8a5a00",
 }
 _THICK: Final = 'stroke-width="1.6"'
+_ROWS_OF_BLOCK: Final = 100
 _LONGEST_TITLE: Final = 300  # characters
 _BESIDE_LABEL: Final = 9
 _ABOVE_ARROW: Final = 6
@@ -51,10 +52,13 @@ _ABOVE_ARROW: Final = 6
 
 @dataclass(frozen=True, slots=True)
 class Drawing:
-    """The two parts of a diagram: the boxes of the participants, and what is below them."""
+    """The parts of a diagram, one below the other: the boxes of the participants, and blocks of rows.
+
+    A browser lays out only the blocks that are in view.
+    """
 
     head: str
-    body: str
+    blocks: list[str]
 
 
 def standalone(exchanges: Iterable[Exchange]) -> str:
@@ -62,14 +66,17 @@ def standalone(exchanges: Iterable[Exchange]) -> str:
     exchanges = list(exchanges)
     layout = layout_of(exchanges)
     height = HEAD_HEIGHT + layout.height
+    title = _title_of(exchanges)
     return "\n".join(
         [
-            _opening(layout.width, height, f"Sequence diagram of {count(len(exchanges), 'call')}"),
+            _opening(title, layout.width, 0, height, role="img"),
+            f"<title>{title}</title>",
             f"<style>{template('diagram.css')}</style>",
             f'<rect class="paper" fill="#ffffff" width="{layout.width}" height="{height}" rx="6"/>',
-            *_head(layout),
+            *map(_box, layout.columns),
             f'<g transform="translate(0 {HEAD_HEIGHT})">',
-            *_body(layout, None),
+            *_lines(layout, 0, layout.height),
+            *(_row(row, None) for row in layout.rows),
             "</g>",
             "</svg>\n",
         ]
@@ -77,62 +84,61 @@ def standalone(exchanges: Iterable[Exchange]) -> str:
 
 
 def drawing(exchanges: Iterable[Exchange], link: Link) -> Drawing:
-    """Return the diagram for a page, whose style is ``diagram.css``. Each call is a link."""
+    """Return the diagram for a page, whose style has ``diagram.css``. Each call is a link."""
     exchanges = list(exchanges)
     layout = layout_of(exchanges)
-    head = [_opening(layout.width, HEAD_HEIGHT, "Participants"), *_head(layout), "</svg>"]
-    title = f"Sequence diagram of {count(len(exchanges), 'call')}"
-    opening = _opening(layout.width, layout.height, title).replace('role="img"', 'role="group"')
-    return Drawing("\n".join(head), "\n".join([opening, *_body(layout, link), "</svg>"]))
+    head = [_opening("Participants", layout.width, 0, HEAD_HEIGHT, role="img"), *map(_box, layout.columns), "</svg>"]
+    starts = range(0, len(layout.rows), _ROWS_OF_BLOCK)
+    tops = [layout.rows[start].top if start else 0 for start in starts]
+    title = _title_of(exchanges)
+    blocks: list[str] = []
+    for start, top, bottom in zip(starts, tops, [*tops[1:], layout.height], strict=True):
+        block = [_opening(title, layout.width, top, bottom - top, role="group"), *_lines(layout, top, bottom)]
+        block += [_row(row, link) for row in layout.rows[start : start + _ROWS_OF_BLOCK]]
+        blocks.append("\n".join([*block, "</svg>"]))
+        title = "Continued"
+    return Drawing("\n".join(head), blocks)
 
 
-def _opening(width: int, height: int, title: str) -> str:
+def _title_of(exchanges: list[Exchange]) -> str:
+    return f"Sequence diagram of {count(len(exchanges), 'call')}"
+
+
+def _opening(title: str, width: int, top: int, height: int, *, role: str) -> str:
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" class="asgi-sequence" width="{width}" height="{height}" '
-        f'viewBox="0 0 {width} {height}" role="img" aria-label="{escape(title)}" fill="currentColor" {_FONT}>'
-        f"\n<title>{escape(title)}</title>"
+        f'viewBox="0 {top} {width} {height}" role="{role}" aria-label="{title}" fill="currentColor" {_FONT}>'
     )
 
 
-def _head(layout: Layout) -> list[str]:
-    return [part for column in layout.columns for part in _box(column)]
-
-
-def _box(column: Column) -> list[str]:
+def _box(column: Column) -> str:
     dashes = "" if column.note == "service" else ' stroke-dasharray="4 3"'
     left, y = column.x - column.width // 2, 24 if column.note else 31
     place = f'x="{left}" y="8" width="{column.width}" height="38" rx="5"'
     name = f'<text x="{column.x}" y="{y}" text-anchor="middle" font-weight="600">{escape(column.name)}</text>'
     kind = f'<text class="kind" x="{column.x}" y="39" text-anchor="middle" font-size="10" fill="#57606a">'
+    return (
+        f'<g class="box" color="#24292f"><rect {place} fill="#f2f4f8" stroke="#8a94a6"{dashes}/>{name}'
+        f"{f'{kind}{column.note}</text>' if column.note else ''}</g>"
+    )
+
+
+def _lines(layout: Layout, top: int, bottom: int) -> list[str]:
+    """The lifelines, and the bars that are at least in part between *top* and *bottom*."""
+    end = layout.height - MARGIN // 2
+    lifelines = [f'<path d="M {column.x} -8 V {end}" stroke-dasharray="3 4"/>' for column in layout.columns]
+    bars = [_bar(bar, end) for bar in layout.bars if bar.top < bottom and (bar.bottom is None or bar.bottom > top)]
     return [
-        f'<g class="box" color="#24292f"><rect {place} fill="#f2f4f8" stroke="#8a94a6"{dashes}/>',
-        f"{name}{kind}{column.note}</text></g>" if column.note else f"{name}</g>",
+        f'<g class="lifelines" stroke="#b8c0cc">{"".join(lifelines)}</g>',
+        f'<g class="bars" fill="#e4e9f5" stroke="#7585ad">{"".join(bars)}</g>',
     ]
 
 
-def _body(layout: Layout, link: Link | None) -> list[str]:
-    lifelines = [
-        f'<path d="M {column.x} -8 V {layout.height - MARGIN // 2}" stroke-dasharray="3 4"/>'
-        for column in layout.columns
-    ]
-    bottom = layout.height - MARGIN // 2
-    return [
-        '<g class="lifelines" stroke="#b8c0cc">',
-        *lifelines,
-        "</g>",
-        '<g class="bars" fill="#e4e9f5" stroke="#7585ad">',
-        *(_bar(bar, bottom) for bar in layout.bars),
-        "</g>",
-        *(_row(row, link) for row in layout.rows),
-    ]
-
-
-def _bar(bar: Bar, bottom: int) -> str:
+def _bar(bar: Bar, end: int) -> str:
+    """A bar, which is open at the bottom if the call is still running at the *end* of the diagram."""
     if bar.bottom is None:
-        path = f"M {bar.x} {bottom} V {bar.top} h {BAR_WIDTH} V {bottom}"
-    else:
-        path = f"M {bar.x} {bar.bottom} V {bar.top} h {BAR_WIDTH} V {bar.bottom} z"
-    return f'<path d="{path}"/>'
+        return f'<path d="M {bar.x} {end} V {bar.top} h {BAR_WIDTH} V {end}"/>'
+    return f'<path d="M {bar.x} {bar.bottom} V {bar.top} h {BAR_WIDTH} V {bar.bottom} z"/>'
 
 
 def _row(row: Row, link: Link | None) -> str:
@@ -155,7 +161,7 @@ def _title(row: Row) -> str:
     exchange = row.event.exchange
     caller = OUTSIDE if exchange.caller is None else exchange.caller
     texts = [f"{caller} → {callee_of(exchange)}", row.event.label, *(note.text for note in row.notes)]
-    title = ": ".join(texts[:2] + [", ".join(texts[2:])][: len(texts) - 2])
+    title = ", ".join(texts)
     return title if len(title) <= _LONGEST_TITLE else f"{title[:_LONGEST_TITLE]}…"
 
 

@@ -3,11 +3,12 @@
 from collections.abc import Iterable, Sequence
 from typing import Final
 
-from .markup import count, escape, milliseconds
+from .markup import count, escape, grouped, milliseconds
 from .results import Result
 from .selection import Entry
 
 _STATUSES: Final = {"1": "1xx", "2": "2xx", "3": "3xx", "4": "4xx", "5": "5xx and more", "": "no status"}
+_TITLES: Final = ("#", "From → to", "Method", "Path", "Status", "State", "Time")
 
 
 def filters(entries: Sequence[Entry]) -> str:
@@ -30,22 +31,22 @@ def table(entries: Sequence[Entry]) -> str:
     """Return the table; a sentence if there is no exchange."""
     if not entries:
         return '<p class="quiet">There was no call.</p>'
-    heads = ("#", "From → to", "Method", "Path", "Status", "State", "Time")
-    head = "".join(f'<th scope="col">{each}</th>' for each in heads)
-    rows = "\n".join(map(_row, entries))
-    return f"<table>\n<thead><tr>{head}</tr></thead>\n<tbody>\n{rows}\n</tbody>\n</table>"
+    head = "".join(f'<th role="columnheader" scope="col">{title}</th>' for title in _TITLES)
+    groups = "\n".join(f'<tbody role="rowgroup">\n{rows}\n</tbody>' for rows in grouped(map(_row, entries)))
+    return f'<table role="table">\n<thead role="rowgroup"><tr role="row">{head}</tr></thead>\n{groups}\n</table>'
 
 
 def badge(entry: Entry) -> str:
-    """Return the status, or ``none``, marked by the kind of the result."""
+    """Return the status, or a dash, marked by the kind of the result."""
     status = entry.exchange.status
-    return f'<span class="badge {entry.result.value}">{"none" if status is None else status}</span>'
+    text = "\N{EN DASH}" if status is None else str(status)
+    return f'<span class="badge {entry.result.value}">{text}</span>'
 
 
 def state_of(entry: Entry) -> str:
     """Return how an exchange ended, in words."""
     exchange = entry.exchange
-    words = ["refused" if exchange.via == "refused" else exchange.state]
+    words: list[str] = ["refused" if exchange.via == "refused" else exchange.state]
     if exchange.close_code is not None:
         words.append(f"closed {exchange.close_code}")
     if exchange.error is not None:
@@ -57,14 +58,20 @@ def _row(entry: Entry) -> str:
     exchange = entry.exchange
     failed = " data-failed" if entry.result in (Result.FAILED, Result.ABANDONED) else ""
     flash = ' <span class="fault" title="A fault was injected">fault</span>' if exchange.fault is not None else ""
+    cells = [
+        str(entry.number),
+        f'{escape(entry.caller)} <span class="to">→</span> {escape(entry.callee)}',
+        escape(exchange.method),
+        f'<a href="#{entry.anchor}">{escape(entry.path)}</a>',
+        badge(entry),
+        f"{escape(state_of(entry))}{flash}",
+        milliseconds(exchange.duration),
+    ]
+    row = "".join(f'<td role="cell">{cell}</td>' for cell in cells)
     return (
-        f'<tr class="{entry.result.value}" data-service="{escape(entry.callee)}" data-caller="{escape(entry.caller)}" '
-        f'data-status="{_status_class(entry)}"{failed}><td class="number">{entry.number}</td>'
-        f'<td>{escape(entry.caller)} <span class="to">→</span> {escape(entry.callee)}</td>'
-        f"<td>{escape(exchange.method)}</td>"
-        f'<td class="path"><a href="#{entry.anchor}">{escape(entry.path)}</a></td>'
-        f"<td>{badge(entry)}</td><td>{escape(state_of(entry))}{flash}</td>"
-        f'<td class="number">{milliseconds(exchange.duration)}</td></tr>'
+        f'<tr role="row" class="{entry.result.value}" data-service="{escape(entry.callee)}" '
+        f'data-caller="{escape(entry.caller)}" data-status="{_status_class(entry)}"{failed}>'
+        f"{row}</tr>"
     )
 
 

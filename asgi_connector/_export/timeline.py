@@ -8,7 +8,7 @@ from typing import Final
 
 from asgi_connector._exchange.exchange import Exchange
 
-from .markup import count, escape, milliseconds
+from .markup import count, escape, grouped, milliseconds
 from .selection import Entry
 
 _MARKS: Final = 200  # of one exchange
@@ -39,11 +39,9 @@ def timeline(entries: Sequence[Entry]) -> str:
     scale = _Scale(start, 0.0)
     scale = _Scale(start, max(scale.start_of(entry.exchange) + entry.exchange.duration for entry in entries))
     ticks = "".join(f'<text x="{scale.place(each)}" y="13">{milliseconds(each)}</text>' for each in _ticks(scale))
-    lanes = "\n".join(_lane(entry, scale) for entry in entries)
-    return (
-        f'<div class="axis" aria-hidden="true"><svg width="100%" height="18">{ticks}</svg></div>\n'
-        f'<ol class="lanes">\n{lanes}\n</ol>'
-    )
+    groups = grouped(_lane(entry, scale) for entry in entries)
+    lanes = "\n".join(f'<ol class="lanes">\n{group}\n</ol>' for group in groups)
+    return f'<div class="axis" aria-hidden="true"><svg width="100%" height="18">{ticks}</svg></div>\n{lanes}'
 
 
 def _ticks(scale: _Scale) -> Iterator[float]:

@@ -14,9 +14,8 @@ _SHARE_OF_BEGIN: Final = 4
 
 def traceback_of(error: BaseException, limit: int, *, sensitive: bool) -> str:
     """Return the traceback, without the secrets in URLs. If it is longer than *limit* characters, its middle is cut."""
-    text = clean(_format(error))
-    if not sensitive:
-        text = redact_text(text)
+    parts = map(clean, _parts(error))
+    text = "".join(parts if sensitive else (f"{redact_text(part.rstrip())}\n" for part in parts))
     if len(text) <= limit:
         return text
     begin, end = text[: limit // _SHARE_OF_BEGIN], text[len(text) - limit + limit // _SHARE_OF_BEGIN :]
@@ -24,8 +23,8 @@ def traceback_of(error: BaseException, limit: int, *, sensitive: bool) -> str:
     return f"{begin}\n\n[… {left_out:,} characters are not shown …]\n\n{end}"
 
 
-def _format(error: BaseException) -> str:
-    """Return the text; empty if methods of the exception fail."""
+def _parts(error: BaseException) -> list[str]:
+    """Return the frames and the texts of the exceptions; nothing if methods of the exception fail."""
     parts: list[str] = []
     size = 0
     try:
@@ -37,5 +36,5 @@ def _format(error: BaseException) -> str:
     except (KeyboardInterrupt, SystemExit):
         raise
     except BaseException:
-        return ""
-    return "".join(parts)
+        return []
+    return parts

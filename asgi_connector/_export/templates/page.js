@@ -9,13 +9,14 @@
   }
 
   function showOpened() {
-    for (const link of document.querySelectorAll("main [aria-current]")) {
-      link.removeAttribute("aria-current");
+    for (const marked of document.querySelectorAll("main .open")) {
+      marked.classList.remove("open");
     }
     const exchange = openedExchange();
+    document.body.classList.toggle("with-details", exchange !== null);
     if (exchange !== null) {
       for (const link of document.querySelectorAll(`main a[href="#${exchange.id}"]`)) {
-        link.setAttribute("aria-current", "true");
+        (link.closest("tr, li") ?? link).classList.add("open");
       }
       exchange.scrollTop = 0;
       exchange.focus({ preventScroll: true });
@@ -26,7 +27,12 @@
   }
 
   document.addEventListener("click", (event) => {
-    opener = event.target.closest('main a[href^="#exchange-"]') ?? opener;
+    const link = event.target.closest('main a[href^="#exchange-"]');
+    const row = event.target.closest(".rows tbody tr");
+    opener = link ?? row?.querySelector("a") ?? opener;
+    if (link === null && row !== null && getSelection().isCollapsed) {
+      location.hash = opener.hash;
+    }
   });
   document.addEventListener("keydown", (event) => {
     if (event.key === "Escape" && openedExchange() !== null) {
@@ -45,7 +51,7 @@
   const rows = Array.from(document.querySelectorAll(".rows tbody tr"), (row, place) => ({
     row,
     lane: lanes[place],
-    path: row.querySelector(".path").textContent.toLowerCase(),
+    path: row.querySelector("a").textContent.toLowerCase(),
   }));
 
   function isChosen(choice, value) {
@@ -67,6 +73,7 @@
       shown += fits;
     }
     const all = `${rows.length} ${rows.length === 1 ? "exchange" : "exchanges"}`;
+    document.body.classList.toggle("filtered", shown < rows.length);
     told.textContent = shown === rows.length ? all : `${shown} of ${all}`;
   }
 
