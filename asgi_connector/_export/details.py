@@ -45,7 +45,7 @@ class Details:
         links = [f'<a href="#{each.anchor}">{text}</a>' for text, each in beside.items() if each is not None]
         parts = [
             f'<article id="{entry.anchor}" class="exchange" tabindex="-1" aria-label="Exchange {entry.number}">',
-            f"<header><h3>{badge(entry)} <b>{escape(exchange.method)}</b> {escape(entry.path)}</h3>",
+            f"<header><h3>{entry.number} <b>{escape(exchange.method)}</b> {escape(entry.path)} {badge(entry)}</h3>",
             f'<nav>{"".join(links)}<a class="close" href="#-">Close</a></nav></header>',
             self._facts(entry),
             self._exception(entry),

@@ -55,6 +55,10 @@ class Note:
     at_callee: bool
     text: str
 
+    @property
+    def shown(self) -> str:
+        return f"fault: {self.text}" if self.is_fault else self.text
+
 
 @dataclass(slots=True)
 class Bar:
@@ -158,7 +162,7 @@ def _columns(diagram: Diagram, exchanges: list[Exchange], notes: dict[Exchange, 
         left, right = sorted((event.source, event.target))
         if right - left == 1:
             below = notes[event.exchange] if event.kind is Kind.END else []
-            texts = [label_of(event, below), *(note.text for note in below)]
+            texts = [label_of(event, below), *(note.shown for note in below)]
             gaps[left] = max(gaps[left], _AROUND_TEXT + min(_WIDEST_TEXT, max(map(width_of, texts))))
     columns: list[Column] = []
     x = MARGIN + widths[0] // 2 if widths else 0
@@ -230,5 +234,5 @@ def _right_of(row: Row) -> int:
     """How far a row reaches to the right."""
     if not row.is_loop:
         return max(row.start, row.end)
-    texts = [label_of(row.event, row.notes), *(note.text for note in row.notes)]
+    texts = [label_of(row.event, row.notes), *(note.shown for note in row.notes)]
     return row.start + _AROUND_TEXT + min(row.room, max(map(width_of, texts)))

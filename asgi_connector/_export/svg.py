@@ -160,7 +160,7 @@ def _row(row: Row, link: Link | None) -> str:
 def _title(row: Row) -> str:
     exchange = row.event.exchange
     caller = OUTSIDE if exchange.caller is None else exchange.caller
-    texts = [f"{caller} → {callee_of(exchange)}", row.event.label, *(note.text for note in row.notes)]
+    texts = [f"{caller} → {callee_of(exchange)}", row.event.label, *(note.shown for note in row.notes)]
     title = ", ".join(texts)
     return title if len(title) <= _LONGEST_TITLE else f"{title[:_LONGEST_TITLE]}…"
 
@@ -207,7 +207,7 @@ def _note(row: Row, note: Note, place: int) -> str:
     """A line below the arrow, with its mark on the lifeline at which it happened."""
     x, rightwards = (row.start, row.rightwards) if note.at_callee else (row.end, not row.rightwards or row.is_loop)
     y = row.y + NOTE_HEIGHT * place + (LOOP_HEIGHT if row.is_loop else 0)
-    text = _text(row, x + (8 if rightwards else -8), y, rightwards, note.text)
+    text = _text(row, x + (8 if rightwards else -8), y, rightwards, note.shown)
     if note.is_fault:
         flash = f'<path d="M {x + 1} {y - 12} l -6 8 h 4 l -2 6 l 7 -9 h -4 l 3 -5 z"/>'
         return f'<g class="fault" color="{_COLOURS["fault"]}">{flash}{text}</g>'

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from typing import Final
 
 from .markup import count, escape, grouped, milliseconds
-from .results import Result
+from .results import is_failure
 from .selection import Entry
 
 _STATUSES: Final = {"1": "1xx", "2": "2xx", "3": "3xx", "4": "4xx", "5": "5xx and more", "": "no status"}
@@ -51,20 +51,21 @@ def state_of(entry: Entry) -> str:
         words.append(f"closed {exchange.close_code}")
     if exchange.error is not None:
         words.append(type(exchange.error).__name__)
+    if exchange.fault is not None:
+        words.append("fault")
     return ", ".join(words)
 
 
 def _row(entry: Entry) -> str:
     exchange = entry.exchange
-    failed = " data-failed" if entry.result in (Result.FAILED, Result.ABANDONED) else ""
-    flash = ' <span class="fault" title="A fault was injected">fault</span>' if exchange.fault is not None else ""
+    failed = " data-failed" if is_failure(exchange) else ""
     cells = [
         str(entry.number),
         f'{escape(entry.caller)} <span class="to">→</span> {escape(entry.callee)}',
         escape(exchange.method),
         f'<a href="#{entry.anchor}">{escape(entry.path)}</a>',
         badge(entry),
-        f"{escape(state_of(entry))}{flash}",
+        escape(state_of(entry)),
         milliseconds(exchange.duration),
     ]
     row = "".join(f'<td role="cell">{cell}</td>' for cell in cells)
