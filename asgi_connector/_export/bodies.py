@@ -70,7 +70,7 @@ def _size(content: Content, body: bytes | None) -> str:
         size = count(content.size, "byte") if content.size else "Body"
         return f'<p class="quiet">{size} not recorded. <code>record(bodies=True)</code> keeps bodies.</p>'
     elif not body:
-        text = "Empty"
+        text = "No body"
     elif len(body) != content.size and "Content-Encoding" in content.headers:
         encoding = escape(headers_of(content)["Content-Encoding"])
         text = f"{count(len(body), 'byte')}, decoded from {count(content.size, 'byte')} of {encoding}"
