@@ -54,7 +54,7 @@ async def test_the_messages_after_the_first_ones_are_one_event(kept: int, last: 
     async with session_to(chat) as session:
         with connector_of(session).record() as journal:
             async with session.ws_connect("/") as ws:
-                while not (await ws.receive()).type == aiohttp.WSMsgType.CLOSE:
+                while (await ws.receive()).type is not aiohttp.WSMsgType.CLOSE:
                     pass
         await asyncio.sleep(0)
     lines = lines_of(diagram_of(journal, messages=kept))
