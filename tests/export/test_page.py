@@ -464,7 +464,7 @@ def test_the_secrets_of_one_line_do_not_hide_the_lines_below() -> None:
 def test_an_exception_whose_methods_fail_has_no_traceback(failure: type[BaseException]) -> None:
     class Hostile(Exception):
         @property
-        def __traceback__(self) -> Any:
+        def __traceback__(self) -> Any:  # type: ignore[override]
             raise failure
 
     if issubclass(failure, Exception):
