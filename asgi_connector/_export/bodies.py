@@ -9,9 +9,10 @@ from typing import Final
 from asgi_connector._exchange.exchange import Content
 
 from .forms import Field
-from .markup import count, escape, preformatted
+from .markup import count, escape, preformatted, within
 from .readable import body_of, form_of, headers_of
 
+_FORM_TO_TEXT: Final = 4  # how many times as long as a text a form may be
 _BYTES_SHOWN: Final = 256
 _BYTES_OF_LINE: Final = 16
 _TOKEN: Final = re.compile(r'"(?:[^"\\]|\\.)*"|[\[\]{},:]|[^\s\[\]{},:"]+')
@@ -24,8 +25,10 @@ def request_body(content: Content, limit: int, *, sensitive: bool) -> str:
     form = form_of(body, headers, sensitive=sensitive) if body else None
     if form is None or not form.fields:
         return _body(content, body if form is None else form.body, limit)
-    rows = "".join(_field(field, limit) for field in form.fields)
-    return f'{_size(content, body)}<table class="fields"><tbody>{rows}</tbody></table>'
+    rows = within(_FORM_TO_TEXT * limit, (_field(field, limit) for field in form.fields))
+    left_out = len(form.fields) - len(rows)
+    more = f'<p class="cut">{count(left_out, "more field")} not shown.</p>' if left_out else ""
+    return f'{_size(content, body)}<table class="fields"><tbody>{"".join(rows)}</tbody></table>{more}'
 
 
 def response_body(content: Content, limit: int) -> str:

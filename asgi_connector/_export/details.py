@@ -8,17 +8,17 @@ from typing import Final
 from asgi_connector._exchange.exchange import Content, WebSocketMessage
 
 from .bodies import bytes_block, request_body, response_body, text_block
-from .markup import count, escape, escape_lines, milliseconds, preformatted
+from .markup import count, cut, escape, escape_lines, milliseconds, preformatted, within
 from .readable import error_text, header_value, headers_of, url_of
 from .selection import Entry
 from .table import badge, state_of
 from .tracebacks import traceback_of
 
 _MESSAGES: Final = 500  # of one exchange
+_MESSAGES_TO_BODY: Final = 4  # how many times as long as a body all of them may be
 _CALLS: Final = 50
 _LONGEST_ERROR: Final = 2_000  # characters
 _ANSWERED_BY: Final = {
-    "app": "the app",
     "fallback": "the network, through the fallback",
     "refused": "nothing: the host is not mounted, and there is no fallback",
     "fault": "a fault; the app was not called",
@@ -64,13 +64,14 @@ class Details:
     def _facts(self, entry: Entry) -> str:
         exchange = entry.exchange
         facts = {
-            "URL": f"<code>{escape(url_of(exchange, sensitive=self.sensitive))}</code>",
+            "URL": f"<code>{escape(cut(url_of(exchange, sensitive=self.sensitive), self.limit))}</code>",
             "From → to": f"{escape(entry.caller)} → {escape(entry.callee)}",
             "Result": " ".join([*_status_texts(exchange.status), escape(state_of(entry))]),
         }
         if exchange.fault is not None:
             facts["Fault"] = f"<code>{escape(repr(exchange.fault))}</code>"
-        facts["Answered by"] = _ANSWERED_BY[exchange.via]
+        if exchange.via in _ANSWERED_BY:
+            facts["Answered by"] = _ANSWERED_BY[exchange.via]
         if exchange.reused is not None:
             facts["Connection"] = "reused" if exchange.reused else "new"
         facts["Started"] = f"{exchange.started:%Y-%m-%d %H:%M:%S.%f} UTC"
@@ -88,7 +89,7 @@ class Details:
         if error is None:
             return ""
         text = error_text(error, sensitive=self.sensitive)
-        shown = escape_lines(text if len(text) <= _LONGEST_ERROR else f"{text[:_LONGEST_ERROR]}…")
+        shown = escape_lines(cut(text, _LONGEST_ERROR))
         origin = self.origins.get(id(error), entry)
         if origin is not entry:
             more = f"<p>It was raised in {_link(origin)}.</p>"
@@ -99,22 +100,28 @@ class Details:
         return f'<section class="exception"><h4>Exception</h4><p class="error">{shown}</p>{more}</section>'
 
     def _direction(self, title: str, content: Content, body: str) -> str:
-        headers = "\n".join(
-            f"{escape(name)}: {escape(header_value(name, value, sensitive=self.sensitive))}"
-            for name, value in headers_of(content).items()
+        headers = within(
+            self.limit,
+            (
+                f"{escape(name)}: {escape(header_value(name, value, sensitive=self.sensitive))}"
+                for name, value in headers_of(content).items()
+            ),
         )
+        if len(headers) < len(content.headers):
+            headers.append(f"(and {len(content.headers) - len(headers)} more)")
+        lines = "\n".join(headers)
         about = ", ".join(filter(None, [count(len(content.headers), "header"), content.http_version]))
         return (
             f"<section><h4>{title}</h4><details open><summary>{about}</summary>"
-            f'<pre class="headers">{headers}</pre></details>{body}</section>'
+            f'<pre class="headers">{lines}</pre></details>{body}</section>'
         )
 
     def _messages(self, messages: Sequence[WebSocketMessage], dropped: int) -> str:
-        shown = messages[: min(_MESSAGES, self.limit)]
-        rows = "".join(_message(message, self.limit) for message in shown)
+        texts = (_message(message, self.limit) for message in messages[:_MESSAGES])
+        shown = within(_MESSAGES_TO_BODY * self.limit, texts)
         left_out = len(messages) - len(shown) + dropped
         more = f'<p class="cut">{count(left_out, "more message")} not shown.</p>' if left_out else ""
-        return f'<section><h4>Messages</h4><ol class="messages">{rows}</ol>{more}</section>'
+        return f'<section><h4>Messages</h4><ol class="messages">{"".join(shown)}</ol>{more}</section>'
 
 
 def _link(entry: Entry) -> str:

@@ -52,6 +52,11 @@ def _width_of_character(character: str) -> float:
     return _WIDE if unicodedata.east_asian_width(character) in "WF" else _BROAD
 
 
+def cut(text: str, length: int) -> str:
+    """Return *text*, cut with an ellipsis so that it has not many more than *length* characters."""
+    return text if len(text) <= length else f"{text[:length]}…"
+
+
 def shortened(text: str, width: int) -> str:
     """Return *text*, cut with an ellipsis so that it is not wider than *width* pixels."""
     left = float(width)
@@ -78,6 +83,17 @@ def grouped(lines: Iterable[str]) -> list[str]:
     everything = list(lines)
     starts = range(0, len(everything), _LINES_OF_GROUP)
     return ["\n".join(everything[start : start + _LINES_OF_GROUP]) for start in starts]
+
+
+def within(budget: int, parts: Iterable[str]) -> list[str]:
+    """Return the first of *parts*: so many that they have about *budget* characters."""
+    found: list[str] = []
+    for part in parts:
+        if budget <= 0:
+            break
+        budget -= len(part)
+        found.append(part)
+    return found
 
 
 def milliseconds(seconds: float) -> str:

@@ -19,7 +19,7 @@ from asgi_connector._exchange.exchange import Exchange
 from .details import Details
 from .diagram import where_raised
 from .files import replace_file
-from .markup import count, escape, milliseconds, preformatted
+from .markup import count, cut, escape, milliseconds, preformatted
 from .readable import error_text
 from .results import Result, is_failure, result_of
 from .selection import Entry, Selection, select
@@ -131,9 +131,7 @@ def _problem(entry: Entry, sensitive: bool) -> str:
     name = f"{entry.caller} → {entry.callee} {exchange.method} {entry.path}"
     why = state_of(entry) if exchange.error is None else error_text(exchange.error, sensitive=sensitive)
     shown = "" if exchange.status is None else f"{badge(entry)} "
-    if len(why) > _LONGEST_REASON:
-        why = f"{why[:_LONGEST_REASON]}…"
-    return f'<a href="#{entry.anchor}">{entry.number} {escape(name)}</a> {shown}{escape(why)}'
+    return f'<a href="#{entry.anchor}">{entry.number} {escape(name)}</a> {shown}{escape(cut(why, _LONGEST_REASON))}'
 
 
 def _diagram(entries: Sequence[Entry]) -> str:

@@ -2,11 +2,15 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import Final
 
 from asgi_connector._exchange.exchange import Exchange
 
 from .diagram import OUTSIDE, callee_of, path_of
+from .markup import cut
 from .results import Result, is_failure, result_of
+
+_LONGEST_PATH: Final = 500  # characters; the whole URL is in the details
 
 
 @dataclass(slots=True, eq=False)
@@ -66,7 +70,7 @@ def _entries(exchanges: Sequence[Exchange]) -> list[Entry]:
             number,
             OUTSIDE if exchange.caller is None else exchange.caller,
             callee_of(exchange),
-            path_of(exchange),
+            cut(path_of(exchange), _LONGEST_PATH),
             result_of(exchange),
         )
         for exchange, number in zip(exchanges, numbers, strict=True)

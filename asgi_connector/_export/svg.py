@@ -26,7 +26,7 @@ from .layout import (
     label_of,
     layout_of,
 )
-from .markup import count, escape, shortened
+from .markup import count, cut, escape, shortened
 from .results import Result, result_of
 from .templates import template
 
@@ -161,8 +161,7 @@ def _title(row: Row) -> str:
     exchange = row.event.exchange
     caller = OUTSIDE if exchange.caller is None else exchange.caller
     texts = [f"{caller} → {callee_of(exchange)}", row.event.label, *(note.shown for note in row.notes)]
-    title = ", ".join(texts)
-    return title if len(title) <= _LONGEST_TITLE else f"{title[:_LONGEST_TITLE]}…"
+    return cut(", ".join(texts), _LONGEST_TITLE)
 
 
 def _touch_area(row: Row) -> str:

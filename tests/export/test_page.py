@@ -288,6 +288,35 @@ async def test_many_messages_and_many_calls_are_cut_with_a_word() -> None:
     assert "and 10 more" in reader.articles["exchange-1"]
 
 
+async def test_long_paths_many_headers_fields_and_messages_are_cut_with_a_word() -> None:
+    async def chat(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "websocket":
+            await receive()
+            await send({"type": "websocket.accept"})
+            for _ in range(20):
+                await send({"type": "websocket.send", "text": "x" * 10_000})
+            await send({"type": "websocket.close"})
+        else:
+            await read_body(receive)
+            await respond(send)
+
+    headers = {"Content-Type": FORM, **{f"X-{number}": "x" * 1_000 for number in range(30)}}
+    form = "&".join(f"name{number}=x" for number in range(3_000)).encode()
+    async with session_to(chat) as session:
+        with connector_of(session).record(bodies=True) as journal:
+            await fetch(session, "/path" * 200, "POST", data=form, headers=headers)
+            async with session.ws_connect("/") as ws:
+                while (await ws.receive()).type is not aiohttp.WSMsgType.CLOSE:
+                    pass
+    reader = page_of(journal)
+    article = reader.articles["exchange-0"]
+    assert article.startswith(f"0 POST {'/path' * 100}… 200")
+    assert f"URLhttp://app.internal{'/path' * 200}From" in article
+    assert re.search(r"X-\d+: x{1000}\n\(and \d+ more\)", article)
+    assert re.search(r"name\d+\nx[\d,]+ more fields not shown\.", article)
+    assert "13 more messages not shown." in reader.articles["exchange-1"]
+
+
 async def test_the_pieces_of_a_stream_are_marks_and_one_piece_is_none() -> None:
     journal = await shop_journal()
     assert [len(exchange.pieces) for exchange in journal if exchange.path in ("/events", "/picture")] == [3, 1]
