@@ -209,10 +209,12 @@ class Exchange:
         "__weakref__",
         "_clock",
         "_close_code",
+        "_connected",
         "_end",
         "_end_order",
         "_error",
         "_order",
+        "_pieces",
         "_request",
         "_response",
         "_response_start",
@@ -262,7 +264,9 @@ class Exchange:
         self._response = Content(NO_HEADERS, max_body_size)
         self._clock = clock
         self._start = clock.time()
+        self._connected: float | None = None
         self._response_start: float | None = None
+        self._pieces: list[float] | None = None
         self._end: float | None = None
 
     @property
@@ -285,12 +289,29 @@ class Exchange:
         return (self._clock.time() if self._end is None else self._end) - self._start
 
     @property
+    def connect_time(self) -> float | None:
+        """The seconds until there was a connection for the request; `None` before, and if there was none.
+
+        This is the time for the startup of the app, for the pool, or for a real connection.
+        """
+        return None if self._connected is None else self._connected - self._start
+
+    @property
     def waited(self) -> float | None:
         """The seconds until the app, or the server, sent the head of a response; `None` before, and for the fallback.
 
         The delay that a fault adds on the way is not included.
         """
         return None if self._response_start is None else self._response_start - self._start
+
+    @property
+    def pieces(self) -> tuple[float, ...]:
+        """The seconds until each piece of the response's body, such as an event of a stream: of the first 1,000.
+
+        It is when the app sent the piece. From the fallback, pieces are known with ``bodies=True`` only.
+        """
+        self._read_bodies()
+        return tuple(each - self._start for each in self._pieces or ())
 
     @property
     def status(self) -> int | None:
@@ -346,6 +367,11 @@ class Exchange:
         self._settle()
         return (self._order, self._end_order)
 
+    @property
+    def clock(self) -> Clock:
+        """The clock of its connector, by which exchanges of several connectors are told apart."""
+        return self._clock
+
     def _settle(self) -> None:
         """Update the attributes from the client's response."""
 
@@ -369,7 +395,7 @@ class Exchange:
         if self.state != "done":
             words.append(self.state)
         if self.error is not None:
-            words.append(f"({_summary(self.error)})")
+            words.append(f"({summary(self.error)})")
         if self.close_code is not None:
             words.append(f"closed {self.close_code}")
         if self.via != "app":
@@ -384,7 +410,8 @@ def name_of(version: HttpVersion | None) -> str:
     return "" if version is None else f"HTTP/{version.major}.{version.minor}"
 
 
-def _summary(error: BaseException) -> str:
+def summary(error: BaseException) -> str:
+    """The type of an exception and its text, in one line that is not long, without the secrets in URLs."""
     text = " ".join(redact_text(text_of(error)).split())  # in one line
     if len(text) > _MAX_ERROR_LENGTH:
         text = f"{text[:_MAX_ERROR_LENGTH]}…"

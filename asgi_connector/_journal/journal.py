@@ -195,6 +195,32 @@ class Journal(Sequence[Exchange]):
 
         save(self, path, sensitive=sensitive)
 
+    def to_svg(self) -> str:
+        """Return a sequence diagram as SVG, for documentation and commits. It can be read in light and in dark.
+
+        The diagram has no times, so that the same run gives the same text, unless the text of an exception differs.
+        """
+        from asgi_connector._export.svg import standalone
+
+        return standalone(self)
+
+    def save_html(self, path: str | PathLike[str], *, sensitive: bool = False) -> None:
+        """Write a page to look at: a sequence diagram, a timeline, a table, and everything that was recorded.
+
+        The page is one file, which fetches nothing. It shows at most 1,000 exchanges, those that failed before the
+        others. Secrets are redacted as in `to_har()`, unless *sensitive* is set (`False` by default). The file is
+        replaced as by `save_har()`.
+        """
+        from asgi_connector._export.page import save
+
+        save(self, path, sensitive=sensitive)
+
+    def _repr_html_(self) -> str:
+        """Return the diagram and a small table; called by notebooks."""
+        from asgi_connector._export.notebook import summary
+
+        return summary(self)
+
     def add(self, exchange: Exchange) -> None:
         """Add an exchange; called by an open recording."""
         self._exchanges.append(exchange)
