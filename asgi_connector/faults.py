@@ -15,7 +15,9 @@ from ._injection.faults import (
     Throttle,
     Unresolvable,
 )
+from ._injection.hold import HeldMessage, Hold
 from ._injection.injections import Injection
+from ._injection.partition import Partition
 
 __all__ = [
     "Close",
@@ -24,9 +26,12 @@ __all__ = [
     "Fault",
     "Hang",
     "Held",
+    "HeldMessage",
+    "Hold",
     "Incident",
     "Injection",
     "Latency",
+    "Partition",
     "Refuse",
     "Reset",
     "Respond",

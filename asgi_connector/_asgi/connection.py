@@ -93,6 +93,10 @@ class ServerProtocol(ServerEnd):
         head_passed = answered and not writer.head_waits
         return RequestProgress(line.method, path, self._caller, writer.observer, True, True, answered, head_passed)
 
+    def end_websocket(self) -> None:
+        if self._frames is not None:
+            self._frames.restart()
+
     def client_left(self) -> None:
         if self._frames is not None:
             self._frames.read_on()

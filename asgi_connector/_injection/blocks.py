@@ -2,10 +2,9 @@
 
 import itertools
 from abc import abstractmethod
-from collections.abc import Iterable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterable
 from types import TracebackType
-from typing import NamedTuple, Self
+from typing import Final, NamedTuple, Self
 from weakref import WeakValueDictionary
 
 from aiohttp import ClientConnectionError, ClientRequest, ClientTimeout
@@ -22,6 +21,8 @@ from asgi_connector._services.services import Services
 
 from .faults import Fault, Held, Silence
 
+_ANYTHING: Final = Selector()
+
 
 class Effect(NamedTuple):
     """One fault that affects one request; *delay* is the seconds of a `Latency`, else 0."""
@@ -31,11 +32,39 @@ class Effect(NamedTuple):
     delay: float = 0.0
 
 
-class OpenBlocks:
-    """The open blocks of one connector, and what they act on."""
+class Calls:
+    """The latest calls during a block, for its error message."""
 
-    def __init__(self, recorder: Recorder, services: Services) -> None:
+    def __init__(self, recorder: Recorder) -> None:
+        self._journal = RecentJournal()
+        self._recording = recorder.record(None, self._journal)
+
+    def begin(self) -> None:
+        self._recording.__enter__()
+
+    def end(self) -> None:
+        self._recording.__exit__(None, None, None)
+
+    def explain(self, text: str, selector: Selector = _ANYTHING) -> str:
+        """Return *text*, the calls that *selector* selects, and the other calls."""
+        found = Journal(each for each in self._journal if each.service is not None and selector.matches(each))
+        return self._journal.explain(selector, text, found)
+
+    def explain_unused(self, call: str, reason: str, selector: Selector = _ANYTHING) -> str:
+        """Return the message of the error for a block of *call* that has affected nothing."""
+        text = self.explain(f"{call} has affected nothing: {reason}", selector)
+        return f"{text}\nA block that affects nothing has tested nothing; allow_unused=True permits it."
+
+
+class OpenBlocks:
+    """The open blocks of one connector, and what they act on.
+
+    `has_idle` tells whether a request will use an idle connection of the pool.
+    """
+
+    def __init__(self, recorder: Recorder, services: Services, has_idle: Callable[[ClientRequest], bool]) -> None:
         self.recorder = recorder
+        self.has_idle = has_idle
         self.open: list[FaultBlock] = []  # the innermost last
         self.loop = services.loop
         self.table = services.table
@@ -65,21 +94,20 @@ class FaultBlock(Block):
     """
 
     def __init__(self, blocks: OpenBlocks, call: str, allow_unused: bool) -> None:
-        self.matched = 0
-        self.affected = 0
+        self.matched: int = 0
+        self.affected: int = 0
         self.over = False
         self._blocks = blocks
         self._allow_unused = allow_unused
-        self._recording: AbstractContextManager[Journal] | None = None
-        self._journal = RecentJournal()
+        self._calls: Calls | None = None  # made when the block begins
         self._stages: WeakValueDictionary[int, Stage] = WeakValueDictionary()  # in order of creation
         self._numbers = itertools.count()
         super().__init__(call, "with")
 
     def __enter__(self) -> Self:
         self._enter()
-        self._recording = self._blocks.recorder.record(None, self._journal)
-        self._recording.__enter__()
+        self._calls = calls = Calls(self._blocks.recorder)
+        calls.begin()
         self._blocks.open.append(self)
         self.affect_open_connections()
         return self
@@ -88,12 +116,12 @@ class FaultBlock(Block):
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
         __tracebackhide__ = True  # pytest shows the block
-        assert self._recording is not None
+        assert self._calls is not None
         self._blocks.open.remove(self)
-        self._recording.__exit__(None, None, None)
+        self._calls.end()
         self.end_fault()
         if exc_type is None and not self._allow_unused and self._is_unused():
-            raise AssertionError(self._explain())
+            raise AssertionError(self._explain(self._calls))
 
     def end_fault(self, error: ClientConnectionError | None = None) -> None:
         """Stop the fault. Bytes that it held back are passed on.
@@ -133,6 +161,6 @@ class FaultBlock(Block):
         return not self.affected
 
     @abstractmethod
-    def _explain(self) -> str:
+    def _explain(self, calls: Calls) -> str:
         """The message of the error for a block that has affected nothing."""
         ...

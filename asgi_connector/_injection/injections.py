@@ -11,7 +11,6 @@ from aiohttp import ClientConnectionError, ClientRequest, ClientTimeout
 from typing_extensions import override
 
 from asgi_connector._aiohttp.requests import connection_refused, host_unknown, wait_to_connect
-from asgi_connector._journal.journal import Journal
 from asgi_connector._journal.live import LiveExchange
 from asgi_connector._journal.selector import Call, Selector, call_of
 from asgi_connector._network.impairments import Allowance, CutStage, HangStage, LatencyStage, Stage, ThrottleStage
@@ -21,7 +20,7 @@ from asgi_connector._services.patterns import covers
 from asgi_connector._services.server_end import RequestProgress, ServerEnd
 from asgi_connector._waiters import Waiters
 
-from .blocks import Effect, FaultBlock, OpenBlocks
+from .blocks import Calls, Effect, FaultBlock, OpenBlocks
 from .effects import ByteFault, acts_on_bytes, cut, put_in_way, reset_error
 from .faults import Close, Fault, Hang, Latency, Refuse, Reset, Throttle, Unresolvable
 
@@ -181,8 +180,7 @@ class Injection(FaultBlock):
         return self.matched == 0 or (self.affected == 0 and self.odds.probability == 1)
 
     @override
-    def _explain(self) -> str:
-        found = Journal(each for each in self._journal if each.service is not None and self.selector.matches(each))
+    def _explain(self, calls: Calls) -> str:
         if self.matched > self.odds.skip:
             reason = f"a block inside of its own has answered the requests to {self.selector}."
         elif self.matched:
@@ -191,7 +189,7 @@ class Injection(FaultBlock):
             reason = f"there was no request to {self.selector} while it was injected."
         text = f"{self.fault!r} has affected no request: {reason}"
         hint = "A fault that met no request has tested nothing; allow_unused=True permits it."
-        return f"{self._journal.explain(self.selector, text, found)}\n{hint}"
+        return f"{calls.explain(text, self.selector)}\n{hint}"
 
 
 def _check_seed(seed: int | float | str | bytes) -> None:

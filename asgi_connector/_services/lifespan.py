@@ -13,6 +13,7 @@ from typing import Any, Final, Literal, Protocol, get_args
 from asgi_connector._callers import Caller, current_caller
 from asgi_connector._exceptions import ASGIProtocolError, LifespanError
 from asgi_connector._log import logger
+from asgi_connector._observer import Observer
 from asgi_connector._tasks import discard_silently, ends_with_loop, is_discarded, where_it_waits
 from asgi_connector._types import Message
 from asgi_connector._waiters import Waiters
@@ -51,6 +52,13 @@ class LifespanOwner(Protocol):
     """The running lifespans, in the order in which they started."""
 
 
+class Outage(Protocol):
+    """The time in which an app is down, and refuses its callers."""
+
+    def refuse(self, observer: Observer | None) -> None:
+        """Note that a request was refused; *observer* is its observer, if there is one."""
+
+
 class Lifespan(Startup):
     """The lifespan of one app, however often it is mounted.
 
@@ -60,11 +68,13 @@ class Lifespan(Startup):
     def __init__(self, source: AppSource, setting: Setting, name: str, context: Context, owner: LifespanOwner) -> None:
         super().__init__(name)
         self.source = source
-        self.setting = setting
+        self.setting: Setting = setting
         self.owner = owner
         self.state: dict[str, Any] = {}
         self.ready = setting == "off" and source.app is not None
         self.users = 0  # mounts that need the app
+        self.outage: Outage | None = None
+        """Set as long as the app is down. It does not start before the end of that."""
         self._context = context
         self._state = _State.NEW
         self._caller: Caller | None = None  # the caller that the services see which the app calls
@@ -100,6 +110,13 @@ class Lifespan(Startup):
         """Whether the shutdown has begun, so that the app can no longer be used."""
         return self._state is _State.STOPPING or self._state is _State.STOPPED
 
+    def make_successor(self) -> "Lifespan":
+        """Return the lifespan for the next start of the app."""
+        successor = Lifespan(self.source.anew(), self.setting, self.name, self._context, self.owner)
+        successor.predecessor = self
+        successor.ready = False  # also without a lifespan: it waits for its predecessor
+        return successor
+
     # Startup.
 
     async def wait_started(self) -> None:
@@ -108,7 +125,7 @@ class Lifespan(Startup):
         Returns early if `release_waiters()` is called. Raises `LifespanError` if the startup failed, or if it waits,
         directly or not, for the caller.
         """
-        if self.ready:
+        if self.ready or self.outage is not None:
             return
         if self._state is _State.NEW:
             self._begin()
@@ -270,6 +287,23 @@ class Lifespan(Startup):
         self._cancel_task()
 
     # Shutdown.
+
+    async def kill(self) -> None:
+        """End the app at once, without a shutdown event, as the end of its process does.
+
+        It has `CANCEL_PATIENCE` seconds to clean up. If it still runs then, an error is logged.
+        """
+        if self in self.owner.started:
+            self.owner.started.remove(self)
+        self.ready = False
+        self._state = _State.STOPPING
+        self._startup_over.set()
+        if self._task is not None and not self._task.done():
+            await self._cancel()
+            if not self._task.done():
+                text = "The lifespan of the app at %r went on though it was cancelled, %s"
+                logger.error(text, self.name, where_it_waits(self._task))
+        self._set_stopped()
 
     async def stop(self) -> None:
         """Shut the app down, if it has started. A startup that is running may end first.

@@ -45,6 +45,12 @@ class Lifespans:
         lifespan.users += 1
         return lifespan
 
+    def renew(self, lifespan: Lifespan) -> Lifespan:
+        """Return the lifespan for the next start of the app, which begins when *lifespan* has stopped."""
+        successor = lifespan.make_successor()
+        self._of_app[lifespan.source.key] = successor
+        return successor
+
     async def remove_mount(self, lifespan: Lifespan) -> None:
         """Remove one mount of *lifespan*. After the last one, shut the app down. That may raise `LifespanError`."""
         lifespan.users -= 1
