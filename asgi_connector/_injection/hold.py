@@ -198,10 +198,12 @@ class Hold(FaultBlock):
 
     def _explain_wait(self, number: int, timeout: float | None, calls: Calls) -> str:
         held = self._now()
-        were = "was 1" if len(held) == 1 else f"were {len(held)}" if held else "was none"
-        waited = f"Waited {timeout} s for {count(number, self.on)} of {self._selector} to be held, but there {were}."
-        coming = [f"  {message.exchange}" for message in self._arriving]
-        lines = [waited, *(f"  {message.exchange}" for message in held)]
-        if coming:
-            lines += [f"Not held yet, because the whole {self.on} has not arrived:", *coming]
-        return calls.explain("\n".join(lines))
+        were = "was 1:" if len(held) == 1 else f"were {len(held)}:" if held else "was none."
+        lines = [f"Waited {timeout} s for {count(number, self.on)} of {self._selector} to be held, but there {were}"]
+        lines += [f"  {message.exchange}" for message in held]
+        if self._arriving:
+            lines.append(f"Not held, because the whole {self.on} has not arrived:")
+            lines += [f"  {message.exchange}" for message in self._arriving]
+        if not (held or self._arriving):
+            return calls.explain(lines[0], self._selector)
+        return "\n".join(lines)

@@ -1,6 +1,6 @@
 """`partition()` blocks: groups of hosts that cannot reach each other."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Final, TypeAlias
 
 from aiohttp import ClientConnectionError, ClientRequest, ClientTimeout
@@ -28,13 +28,12 @@ _LEAST: Final = 2  # groups
 class Groups:
     """Groups of hosts, and of what is outside every app. Raises `TypeError` or `ValueError` for an invalid one."""
 
-    def __init__(self, groups: tuple[Group, ...], table: MountTable) -> None:
+    def __init__(self, groups: Sequence[Sequence[str | None]], table: MountTable) -> None:
         self._table = table
         self._number_of: dict[Pattern | None, int] = {}
-        hosts = [_as_list(group) for group in groups]
-        if len(hosts) < _LEAST:
-            raise ValueError(f"a partition needs two groups or more, not {len(hosts)}: {_shown(groups)}")
-        for number, group in enumerate(hosts):
+        if len(groups) < _LEAST:
+            raise ValueError(f"a partition needs two groups or more, not {len(groups)}: {_shown(groups)}")
+        for number, group in enumerate(groups):
             if not group:
                 raise ValueError(f"each group must have a host: {_shown(groups)}")
             for host in group:
@@ -72,11 +71,11 @@ class Partition(FaultBlock):
     __module__ = "asgi_connector.faults"
 
     def __init__(self, blocks: OpenBlocks, groups: tuple[Group, ...], fault: Hang | Refuse, allow_unused: bool) -> None:
-        groups = tuple(group if isinstance(group, str) else list(group) for group in groups)
+        hosts = [_as_list(group) for group in groups]
         if fault not in (Hang(), Refuse()):
             raise ValueError(f"the fault of a partition must be faults.Hang() or faults.Refuse(), not {fault!r}")
-        self._groups = Groups(groups, blocks.table)
-        self._shown = _shown(groups)
+        self._groups = Groups(hosts, blocks.table)
+        self._shown = _shown(hosts)
         self.fault = fault
         self._waiters = Waiters()  # requests that wait for the end of the block
         super().__init__(blocks, f"partition({self._shown})", allow_unused)
@@ -146,6 +145,8 @@ class Partition(FaultBlock):
 def _as_list(group: Group) -> list[str | None]:
     if isinstance(group, str):
         raise TypeError(f"a group must be a set of host patterns, not {group!r}: write {{{group!r}}}")
+    if not isinstance(group, Iterable):
+        raise TypeError(f"a group must be a set of host patterns, not {group!r}")
     hosts = list(group)
     for host in hosts:
         if not (host is None or isinstance(host, str)):
@@ -153,6 +154,6 @@ def _as_list(group: Group) -> list[str | None]:
     return hosts
 
 
-def _shown(groups: tuple[Group, ...]) -> str:
+def _shown(groups: Sequence[Sequence[str | None]]) -> str:
     """The groups, each in the order of its names: that of a set changes from run to run."""
     return ", ".join(f"{{{', '.join(map(repr, sorted(group, key=str)))}}}" for group in groups)
