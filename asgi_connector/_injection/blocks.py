@@ -12,7 +12,7 @@ from aiohttp import ClientConnectionError, ClientRequest, ClientTimeout
 from asgi_connector._blocks import Block
 from asgi_connector._journal.journal import Journal, RecentJournal
 from asgi_connector._journal.live import LiveExchange
-from asgi_connector._journal.recorder import Recorder
+from asgi_connector._journal.recorder import Recorder, Recording
 from asgi_connector._journal.selector import Call, Selector
 from asgi_connector._network.impairments import Stage
 from asgi_connector._network.transport import MemoryTransport
@@ -36,13 +36,16 @@ class Calls:
     """The latest calls during a block, for its error message."""
 
     def __init__(self, recorder: Recorder) -> None:
+        self._recorder = recorder
         self._journal = RecentJournal()
-        self._recording = recorder.record(None, self._journal)
+        self._recording: Recording | None = None
 
     def begin(self) -> None:
+        self._recording = self._recorder.record(None, self._journal)
         self._recording.__enter__()
 
     def end(self) -> None:
+        assert self._recording is not None
         self._recording.__exit__(None, None, None)
 
     def explain(self, text: str, selector: Selector = _ANYTHING) -> str:

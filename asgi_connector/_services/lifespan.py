@@ -75,6 +75,8 @@ class Lifespan(Startup):
         self.users = 0  # mounts that need the app
         self.outage: Outage | None = None
         """Set as long as the app is down. It does not start before the end of that."""
+        self.restarting = asyncio.Lock()
+        """Held while the app restarts, also by later lifespans of the app."""
         self._context = context
         self._state = _State.NEW
         self._caller: Caller | None = None  # the caller that the services see which the app calls
@@ -114,6 +116,7 @@ class Lifespan(Startup):
         """Return the lifespan for the next start of the app."""
         successor = Lifespan(self.source.anew(), self.setting, self.name, self._context, self.owner)
         successor.predecessor = self
+        successor.restarting = self.restarting
         successor.ready = False  # also without a lifespan: it waits for its predecessor
         return successor
 
@@ -288,18 +291,23 @@ class Lifespan(Startup):
 
     # Shutdown.
 
-    async def kill(self) -> None:
-        """End the app at once, without a shutdown event, as the end of its process does.
-
-        It has `CANCEL_PATIENCE` seconds to clean up. If it still runs then, an error is logged.
-        """
+    def kill(self) -> None:
+        """Begin to end the app without a shutdown event, as the end of its process does."""
         if self in self.owner.started:
             self.owner.started.remove(self)
         self.ready = False
         self._state = _State.STOPPING
         self._startup_over.set()
-        if self._task is not None and not self._task.done():
-            await self._cancel()
+        if self._task is not None:
+            self._cancel_task()
+
+    async def wait_killed(self) -> None:
+        """Return when the app has ended after `kill()`.
+
+        It has `CANCEL_PATIENCE` seconds to clean up. If it still runs then, an error is logged.
+        """
+        if self._task is not None:
+            await asyncio.wait({self._task}, timeout=CANCEL_PATIENCE)
             if not self._task.done():
                 text = "The lifespan of the app at %r went on though it was cancelled, %s"
                 logger.error(text, self.name, where_it_waits(self._task))

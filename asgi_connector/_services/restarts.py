@@ -42,26 +42,28 @@ class Restarts:
 
     async def restart(self, pattern: str) -> None:
         """Shut the app at *pattern* down when its requests have ended, and start it anew."""
-        services = self._services
-        before = self.running_at(pattern, "restart")
-        while before.predecessor is not None and not before.predecessor.stopped.is_set():
-            await before.predecessor.stopped.wait()  # an earlier restart comes first
+        async with self.running_at(pattern, "restart").restarting:  # one restart after the other
             before = self.running_at(pattern, "restart")
-        successor = services.lifespans.renew(before)
-        replaced = services.table.renew(before)
-        for connection in tuple(services.in_flight.connections):
-            if connection.mounted.lifespan is before:
-                connection.end_websocket()
-        services.in_flight.retire_outdated(services.table)
-        leaving = [wait_for_shutdown(services.shut_down_when_unused(mounted)) for mounted in replaced]
-        results = await asyncio.gather(*leaving, return_exceptions=True)
-        try:
-            await successor.wait_started()
-        except LifespanError as exc:
-            results.append(exc)
-        raise_all(f"The app at {pattern!r} failed to restart", results)
-        if successor.outage is not None or successor.over:
-            raise LifespanError(f"The app at {pattern!r} has not restarted: it has crashed, or is not mounted any more")
+            if before.predecessor is not None:
+                await before.predecessor.stopped.wait()
+            services = self._services
+            successor = services.lifespans.renew(before)
+            replaced = services.table.renew(before)
+            for connection in tuple(services.in_flight.connections):
+                if connection.mounted.lifespan is before:
+                    connection.end_websocket()
+            services.in_flight.retire_outdated(services.table)
+            leaving = [wait_for_shutdown(services.shut_down_when_unused(mounted)) for mounted in replaced]
+            results = await asyncio.gather(*leaving, return_exceptions=True)
+            try:
+                await successor.wait_started()
+            except LifespanError as exc:
+                results.append(exc)
+            raise_all(f"The app at {pattern!r} failed to restart", results)
+            if successor.outage is not None or successor.over:
+                raise LifespanError(
+                    f"The app at {pattern!r} has not restarted: it has crashed, or is not mounted any more"
+                )
 
     async def crash(self, pattern: str, outage: Outage, note: Callable[[ServerEnd], object]) -> Lifespan:
         """Kill the app at *pattern*: reset its connections, cancel its requests and its lifespan.
@@ -79,11 +81,13 @@ class Restarts:
         for connection in tuple(in_flight.connections):
             if connection.mounted.lifespan in ending:
                 note(connection)
+        for lifespan in ending:
+            lifespan.kill()
 
         async def kill() -> None:
             await in_flight.wait_for_cancelled(cancelled)
             for lifespan in ending:
-                await lifespan.kill()
+                await lifespan.wait_killed()
             for _ in replaced:
                 await self._services.lifespans.remove_mount(before)
 

@@ -4,7 +4,7 @@ import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Generator
 from contextlib import contextmanager
-from itertools import pairwise
+from itertools import groupby
 
 from asgi_connector._callers import owners
 from asgi_connector._exceptions import LifespanError
@@ -26,10 +26,10 @@ class Startup:
         """Note that the block waits for this startup. Raises `LifespanError` if the startup waits for the block."""
         inside = [startup for owner in owners() if (startup := _startup_of(owner)) is not None]
         if circle := self._find_circle(inside):
-            names = [repr(startup.name) for startup in circle]
             # A restart waits for what was there before, which has the same name.
-            path = [names[0], *(name for before, name in pairwise(names[:-1]) if name != before), names[-1]]
-            raise LifespanError(f"The startups wait for each other in a circle: {' waits for '.join(path)}")
+            names = [repr(name) for name, _ in groupby(startup.name for startup in circle)]
+            path = " waits for ".join(names if len(names) > 1 else names * 2)
+            raise LifespanError(f"The startups wait for each other in a circle: {path}")
         for startup in inside:
             startup._waits_for.append(self)
         try:

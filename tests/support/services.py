@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 
@@ -10,7 +10,7 @@ import aiohttp
 from aiohttp import ClientSession, ClientTimeout
 
 from asgi_connector import ASGIRoutingConnector
-from asgi_connector._types import ASGIApp, Receive, Scope, Send
+from asgi_connector._types import App, Receive, Scope, Send
 
 NEVER = ClientTimeout(total=None, connect=None, sock_connect=None, sock_read=None)
 
@@ -109,7 +109,7 @@ class System:
 
 
 @asynccontextmanager
-async def running(*names: str, apps: dict[str, ASGIApp] | None = None, **settings: Any) -> AsyncIterator[System]:
+async def running(*names: str, apps: Mapping[str, App] | None = None, **settings: Any) -> AsyncIterator[System]:
     """Run a service for each of *names*, at ``name.internal``, and other *apps*. No call has a timeout of its own."""
     system = System()
     system.services = {name: Service(name, system) for name in names}
