@@ -337,7 +337,7 @@ def an_exchange_is_typed(exchange: Exchange) -> None:
     assert_type(exchange.duration, float)
     assert_type(exchange.status, int | None)
     assert_type(exchange.error, BaseException | None)
-    assert_type(exchange.fault, faults.Fault | None)
+    assert_type(exchange.fault, faults.Incident | None)
     assert_type(exchange.url, URL)
     assert_type(exchange.path, str)
     assert_type(exchange.request.body, bytes | None)
