@@ -133,14 +133,11 @@ class Hold(FaultBlock):
         calls = self._calls
         if calls is None or self.over:
             raise RuntimeError(f"{self!r} holds nothing outside of its block")
-        limit = asyncio.timeout(timeout)
         try:
-            async with limit:
+            async with asyncio.timeout(timeout):
                 while len(held := self._now()) < number:
                     await self._waiters.wait()
         except TimeoutError:
-            if not limit.expired():
-                raise
             raise AssertionError(self._explain_wait(number, timeout, calls)) from None
         return held[:number]
 

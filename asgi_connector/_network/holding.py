@@ -84,9 +84,8 @@ class HoldStage(Stage):
             self._pass(data)
 
     def end_fault(self) -> None:
-        if self._state is not _State.LOST:
-            self._state = _State.PASSED
-            super().end_fault()
+        self._state = _State.PASSED
+        super().end_fault()
 
     def lose(self) -> None:
         """Lose the message, and all later bytes: a connection delivers no byte before the one that is missing."""

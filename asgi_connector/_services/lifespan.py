@@ -13,7 +13,6 @@ from typing import Any, Final, Literal, Protocol, get_args
 from asgi_connector._callers import Caller, current_caller
 from asgi_connector._exceptions import ASGIProtocolError, LifespanError
 from asgi_connector._log import logger
-from asgi_connector._observer import Observer
 from asgi_connector._tasks import discard_silently, ends_with_loop, is_discarded, where_it_waits
 from asgi_connector._types import Message
 from asgi_connector._waiters import Waiters
@@ -52,13 +51,6 @@ class LifespanOwner(Protocol):
     """The running lifespans, in the order in which they started."""
 
 
-class Outage(Protocol):
-    """The time in which an app is down, and refuses its callers."""
-
-    def refuse(self, observer: Observer | None) -> None:
-        """Note that a request was refused; *observer* is its observer, if there is one."""
-
-
 class Lifespan(Startup):
     """The lifespan of one app, however often it is mounted.
 
@@ -73,11 +65,7 @@ class Lifespan(Startup):
         self.state: dict[str, Any] = {}
         self.ready = setting == "off" and source.app is not None
         self.users = 0  # mounts that need the app
-        self.outage: Outage | None = None
-        """Set as long as the app is down. It does not start before the end of that."""
-        self.restarting = asyncio.Lock()
-        """Held while the app restarts, also by later lifespans of the app."""
-        self._context = context
+        self.context = context
         self._state = _State.NEW
         self._caller: Caller | None = None  # the caller that the services see which the app calls
         self._task: asyncio.Task[None] | None = None
@@ -112,14 +100,6 @@ class Lifespan(Startup):
         """Whether the shutdown has begun, so that the app can no longer be used."""
         return self._state is _State.STOPPING or self._state is _State.STOPPED
 
-    def make_successor(self) -> "Lifespan":
-        """Return the lifespan for the next start of the app."""
-        successor = Lifespan(self.source.anew(), self.setting, self.name, self._context, self.owner)
-        successor.predecessor = self
-        successor.restarting = self.restarting
-        successor.ready = False  # also without a lifespan: it waits for its predecessor
-        return successor
-
     # Startup.
 
     async def wait_started(self) -> None:
@@ -140,7 +120,7 @@ class Lifespan(Startup):
 
     def _begin(self) -> None:
         self._state = _State.STARTING
-        context = self._context.copy()
+        context = self.context.copy()
         self._caller = Caller(self, self.name, None, None)
         context.run(current_caller.set, self._caller)
         # Not the loop's task factory, because an eager task would run before self._task is set.
@@ -291,8 +271,11 @@ class Lifespan(Startup):
 
     # Shutdown.
 
-    def kill(self) -> None:
-        """Begin to end the app without a shutdown event, as the end of its process does."""
+    def kill(self) -> "asyncio.Task[None] | None":
+        """Begin to end the app without a shutdown event, as the end of its process does.
+
+        Returns its task, if it has one. `set_stopped()` must be called at its end.
+        """
         if self in self.owner.started:
             self.owner.started.remove(self)
         self.ready = False
@@ -300,18 +283,7 @@ class Lifespan(Startup):
         self._startup_over.set()
         if self._task is not None:
             self._cancel_task()
-
-    async def wait_killed(self) -> None:
-        """Return when the app has ended after `kill()`.
-
-        It has `CANCEL_PATIENCE` seconds to clean up. If it still runs then, an error is logged.
-        """
-        if self._task is not None:
-            await asyncio.wait({self._task}, timeout=CANCEL_PATIENCE)
-            if not self._task.done():
-                text = "The lifespan of the app at %r went on though it was cancelled, %s"
-                logger.error(text, self.name, where_it_waits(self._task))
-        self._set_stopped()
+        return self._task
 
     async def stop(self) -> None:
         """Shut the app down, if it has started. A startup that is running may end first.
@@ -326,7 +298,7 @@ class Lifespan(Startup):
         elif self._state is _State.STOPPING:
             await self.stopped.wait()
         else:
-            self._set_stopped()
+            self.set_stopped()
 
     async def _await_startup(self) -> None:
         with suppress(TimeoutError):
@@ -338,7 +310,8 @@ class Lifespan(Startup):
             logger.warning(text, self.name, where_it_waits(self._task))
             await self._cancel()
 
-    def _set_stopped(self) -> None:
+    def set_stopped(self) -> None:
+        """Note that the app has stopped, or is not waited for any more."""
         self._state = _State.STOPPED
         self.ready = False
         self.stopped.set()
@@ -353,7 +326,7 @@ class Lifespan(Startup):
         done, _ = await asyncio.wait({self._task}, timeout=self.owner.timeout)
         if not done:
             await self._cancel_shutdown()
-        self._set_stopped()
+        self.set_stopped()
         if self._failure is not None or self._error is not None:
             when = "while it was up" if self._failure_reported else "to shut down"
             raise LifespanError(self._describe_failure(when)) from self._error

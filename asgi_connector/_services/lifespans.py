@@ -47,7 +47,11 @@ class Lifespans:
 
     def renew(self, lifespan: Lifespan) -> Lifespan:
         """Return the lifespan for the next start of the app, which begins when *lifespan* has stopped."""
-        successor = lifespan.make_successor()
+        source = lifespan.source.anew()
+        successor = Lifespan(source, lifespan.setting, lifespan.name, lifespan.context, self)
+        successor.ready = False  # also without a lifespan: it waits for its predecessor
+        successor.predecessor = lifespan
+        successor.restarting = lifespan.restarting
         self._of_app[lifespan.source.key] = successor
         return successor
 

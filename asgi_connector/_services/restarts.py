@@ -5,12 +5,14 @@ from collections.abc import Callable, Sequence
 
 from asgi_connector._callers import owners
 from asgi_connector._exceptions import LifespanError
+from asgi_connector._log import logger
+from asgi_connector._tasks import where_it_waits
 
-from .lifespan import Lifespan, Outage
+from .lifespan import CANCEL_PATIENCE, Lifespan
 from .lifespans import raise_all
 from .server_end import ServerEnd
 from .services import Services, wait_for_shutdown
-from .startups import UserOfApp
+from .startups import Outage, UserOfApp
 
 
 class Restarts:
@@ -81,13 +83,12 @@ class Restarts:
         for connection in tuple(in_flight.connections):
             if connection.mounted.lifespan in ending:
                 note(connection)
-        for lifespan in ending:
-            lifespan.kill()
+        tasks = {lifespan: lifespan.kill() for lifespan in ending}
 
         async def kill() -> None:
             await in_flight.wait_for_cancelled(cancelled)
-            for lifespan in ending:
-                await lifespan.wait_killed()
+            for lifespan, task in tasks.items():
+                await _wait_for_killed(lifespan, task)
             for _ in replaced:
                 await self._services.lifespans.remove_mount(before)
 
@@ -111,3 +112,13 @@ def _unstopped(lifespan: Lifespan) -> Sequence[Lifespan]:
     while isinstance(before := found[-1].predecessor, Lifespan) and not before.stopped.is_set():
         found.append(before)
     return found
+
+
+async def _wait_for_killed(lifespan: Lifespan, task: asyncio.Task[None] | None) -> None:
+    """Return when a lifespan that was killed has ended. It has `CANCEL_PATIENCE` seconds to clean up."""
+    if task is not None:
+        await asyncio.wait({task}, timeout=CANCEL_PATIENCE)
+        if not task.done():
+            text = "The lifespan of the app at %r went on though it was cancelled, %s"
+            logger.error(text, lifespan.name, where_it_waits(task))
+    lifespan.set_stopped()

@@ -5,9 +5,18 @@ from abc import ABC, abstractmethod
 from collections.abc import Collection, Generator
 from contextlib import contextmanager
 from itertools import groupby
+from typing import Protocol
 
 from asgi_connector._callers import owners
 from asgi_connector._exceptions import LifespanError
+from asgi_connector._observer import Observer
+
+
+class Outage(Protocol):
+    """The time in which an app is down, and refuses its callers."""
+
+    def refuse(self, observer: Observer | None) -> None:
+        """Note that a request was refused; *observer* is its observer, if there is one."""
 
 
 class Startup:
@@ -19,6 +28,10 @@ class Startup:
         """The previous lifespan of the same app. It must have shut down before this startup begins."""
         self.stopped = asyncio.Event()
         """Set when the app has shut down, or will never start."""
+        self.outage: Outage | None = None
+        """Set as long as the app is down. It does not start before the end of that."""
+        self.restarting = asyncio.Lock()
+        """Held while the app restarts, also by later startups of the app."""
         self._waits_for: list[Startup] = []  # what code inside this lifespan, or a request to its app, waits for
 
     @contextmanager

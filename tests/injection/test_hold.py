@@ -222,6 +222,18 @@ async def test_a_hold_comes_after_the_other_faults_on_the_way() -> None:
             assert await soon(asking) == "payments"
 
 
+@pytest.mark.parametrize("on", ["request", "response"])
+async def test_a_message_that_arrives_in_small_pieces_is_held_when_all_are_there(on: Any) -> None:
+    async with running("payments") as system:
+        slow = system.connector.inject(PAYMENTS, faults.Throttle(2000, on=on))
+        with system.connector.hold(PAYMENTS, on=on) as held, slow:
+            asking = system.start("payments", data=b"pay")
+            [message] = await held.wait()
+            message.release()
+            assert await soon(asking) == "payments"
+        assert system["payments"].bodies == [b"pay"]
+
+
 async def test_a_response_that_is_cut_off_on_its_way_is_not_held() -> None:
     async with running("payments") as system:
         with system.connector.hold(PAYMENTS) as held, system.connector.inject(PAYMENTS, faults.Reset(after=2)):
@@ -409,6 +421,29 @@ async def test_of_a_websocket_the_handshake_is_held(on: Any) -> None:
             async with await soon(connecting) as websocket:
                 await websocket.send_str("hello")
                 assert await websocket.receive_str() == "hello"
+
+
+async def test_behind_a_handshake_that_was_dropped_nothing_arrives() -> None:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await receive()
+        await send({"type": "websocket.accept"})
+        await go_on.wait()
+        await send({"type": "websocket.send", "text": "hello"})
+        sent.set()
+        assert (await receive())["type"] == "websocket.disconnect"
+
+    go_on, sent = asyncio.Event(), asyncio.Event()
+    async with running(apps={"chat": app}, lifespan="off") as system:
+        with system.connector.hold("chat.internal") as held:
+            connecting = asyncio.ensure_future(system.session.ws_connect("http://chat.internal/"))
+            [message] = await held.wait()
+            message.drop()
+            go_on.set()
+            await sent.wait()
+        await settle()
+        assert not connecting.done()
+        connecting.cancel()
+        await asyncio.wait([connecting])
 
 
 async def test_an_upload_that_breaks_off_is_not_held() -> None:

@@ -223,6 +223,18 @@ async def test_an_app_that_replaces_another_one_is_in_its_group() -> None:
             assert await system.outcome("orders", "/via/payments") == "UnmountedHostError"
 
 
+async def test_a_request_to_an_app_that_is_mounted_no_more_is_in_no_group() -> None:
+    async with running("orders", "payments") as system:
+        asking = system.start("payments", "/wait")
+        await system["payments"].waiting.wait()
+        unmounting = asyncio.ensure_future(system.connector.unmount(PAYMENTS))
+        await settle()
+        with system.connector.partition({None}, {ORDERS}, allow_unused=True):
+            system["payments"].go.set()
+            assert await soon(asking) == "payments"
+        await unmounting
+
+
 async def test_the_group_is_that_of_the_mount_that_answers() -> None:
     async with running("orders", "payments", apps={"*.payments": _ok}, lifespan="off") as system:
         with system.connector.partition({ORDERS}, {"*.payments.internal"}, fault=faults.Refuse()):

@@ -12,7 +12,7 @@ import pytest
 from aiohttp import ClientConnectorError, WSMsgType, web
 
 from asgi_connector import ASGIApplicationConnector, ASGIRoutingConnector, LifespanError, Mount, faults
-from asgi_connector._services import in_flight, lifespan
+from asgi_connector._services import in_flight, restarts
 from asgi_connector._types import Receive, Scope, Send
 from tests.support.leaks import no_task_and_no_timer_is_left
 from tests.support.services import Service, System, running
@@ -359,7 +359,7 @@ async def test_an_unmounted_app_with_a_request_in_progress_is_left_alone() -> No
 @pytest.fixture
 def little_patience(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(in_flight, "CANCEL_PATIENCE", 0.01)
-    monkeypatch.setattr(lifespan, "CANCEL_PATIENCE", 0.01)
+    monkeypatch.setattr(restarts, "CANCEL_PATIENCE", 0.01)
 
 
 @pytest.mark.usefixtures("little_patience")

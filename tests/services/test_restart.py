@@ -238,6 +238,33 @@ async def test_a_restart_that_is_cancelled_goes_on() -> None:
         assert (system["payments"].started, system["payments"].stopped) == (2, 1)
 
 
+async def test_a_restart_after_one_that_was_cancelled_waits_for_the_same_requests() -> None:
+    async with running("payments") as system, system.connector:
+        asking = system.start("payments", "/wait")
+        await system["payments"].waiting.wait()
+        first = asyncio.ensure_future(system.connector.restart(PAYMENTS))
+        await settle()
+        first.cancel()
+        await asyncio.wait([first])
+        second = asyncio.ensure_future(system.connector.restart(PAYMENTS))
+        await settle()
+        assert not second.done()
+        system["payments"].go.set()
+        await soon(second)
+        assert await soon(asking) == "payments"
+        assert (system["payments"].started, system["payments"].stopped) == (2, 1)
+
+
+async def test_a_service_may_restart_another_one() -> None:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await system.connector.restart(PAYMENTS)
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"done"})
+
+    async with running("payments", apps={"orders": app}, lifespan="off") as system:
+        assert await system.outcome("orders") == "done"
+
+
 async def test_closing_the_connector_ends_a_restart() -> None:
     async with running("payments", shutdown_timeout=0.01) as system, system.connector:
         asking = system.start("payments", "/wait")
