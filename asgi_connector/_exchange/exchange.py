@@ -141,10 +141,11 @@ class Exchange:
         host, port, secure, method, url: the target of the request; ``url`` is a `yarl.URL`.
         service: the pattern at which the app for the request is mounted; `None` if there is none.
         via: what answers: ``"app"``; ``"fallback"``; ``"refused"``: nothing, because the host is not mounted;
-            ``"fault"``: an injected fault, and the app was not called.
+            ``"fault"``: a fault, or an app that is down, and the app was not called.
         reused: whether the connection had been used before. `None` while there is no connection, and if the fallback
             does not report it.
-        fault: the injected fault that affected it; the innermost if there were several.
+        fault: the fault that affected it, the innermost if there were several; or what a `hold()` or `crashed()` block
+            has done to it.
         request: the headers, size and body of the request.
         messages: the messages of a WebSocket; at most 10,000 are kept.
         messages_dropped: the number of messages that were not kept.

@@ -332,7 +332,7 @@ async def test_a_large_message_is_kept_whole_though_nobody_reads_it(kind: str, c
         await response.write(bytes(size))
         return response
 
-    application = web.Application(client_max_size=size)
+    application = web.Application(client_max_size=2 * size)
     application.router.add_post("/", handle)
     app: Any = asgi if kind == "asgi" else application
 

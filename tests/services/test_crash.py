@@ -353,6 +353,29 @@ async def test_an_unmounted_app_with_a_request_in_progress_is_left_alone() -> No
             assert await soon(asking) == "payments"
 
 
+@pytest.mark.parametrize("on", ["request", "response"])
+async def test_a_message_that_is_held_is_lost_with_the_app(on: Any) -> None:
+    async with running("payments") as system:
+        with system.connector.hold(PAYMENTS, on=on) as held:
+            asking = system.start("payments")
+            [message] = await held.wait()
+            async with system.connector.crashed(PAYMENTS):
+                assert await soon(asking) == "ClientOSError"
+                assert "lost with its connection" in repr(message)
+                message.release()
+        assert system["payments"].calls == (0 if on == "request" else 1)
+
+
+async def test_a_client_behind_a_partition_learns_of_the_crash_at_once() -> None:
+    async with running("payments") as system:
+        asking = system.start("payments", "/wait")
+        await system["payments"].waiting.wait()
+        with system.connector.partition({None}, {PAYMENTS}):
+            async with system.connector.crashed(PAYMENTS):
+                assert await soon(asking) == "ClientOSError"
+        assert await system.outcome("payments") == "payments"
+
+
 # An app that does not end.
 
 
