@@ -4,7 +4,9 @@
 
 import asyncio
 import inspect
+import math
 from collections.abc import Awaitable, Iterable
+from time import monotonic
 
 from aiohttp import BaseConnector, ClientRequest, ClientSession, ClientTimeout
 from aiohttp.connector import Connection
@@ -54,6 +56,12 @@ class PoolingConnector(BaseConnector):
     async def _reuse(self, req: ClientRequest, traces: list[Trace]) -> Connection | None:
         """Return an idle connection from the pool, if there is one. This is only the first step of `connect()`."""
         return await self._get(req.connection_key, traces)
+
+    def _has_idle(self, req: ClientRequest) -> bool:
+        """Whether `_reuse()` would return a connection for *req*."""
+        since = monotonic() - (math.inf if self._keepalive_timeout is None else self._keepalive_timeout)
+        idle = self._conns.get(req.connection_key, ())
+        return any(protocol.is_connected() and returned >= since for protocol, returned in idle)
 
     def _close_forgotten(self, protocols: Iterable[ClientEnd]) -> None:
         """Close connections that the pool has lost: when a trace raises or is cancelled, `connect()` drops its own.

@@ -15,7 +15,13 @@ from yarl import URL
 from asgi_connector._aiohttp.client_protocol import ClientProtocol
 from asgi_connector._aiohttp.interception import connect_as_always
 from asgi_connector._aiohttp.pool import PoolingConnector
-from asgi_connector._aiohttp.requests import address_of, connect_timeout, take_proxy, trace_reuse
+from asgi_connector._aiohttp.requests import (
+    address_of,
+    connect_timeout,
+    connection_refused,
+    take_proxy,
+    trace_reuse,
+)
 from asgi_connector._aiohttp.retries import Retries
 from asgi_connector._callers import current_caller, owners
 from asgi_connector._display import printable
@@ -134,6 +140,9 @@ class DispatchingConnector(PoolingConnector):
         if exchange is not None:
             exchange.service = mounted.pattern
         if not mounted.lifespan.ready and (exchange is None or exchange.app is None):
+            if mounted.lifespan.outage is not None:
+                mounted.lifespan.outage.refuse(exchange)
+                raise connection_refused(req)
             await self._start(mounted.lifespan, timeout)
             return None
         proxy = take_proxy(req) if req.proxy is not None else None

@@ -15,7 +15,7 @@ from asgi_connector._services.mount import ClientAddress, InheritContext, Mount,
 from asgi_connector._services.services import Services
 from asgi_connector._types import App
 
-from .closing import ClosingConnector
+from .by_hand import ByHandConnector
 from .kinds import lifespan_app_of
 from .loops import check_fallback, check_loop, check_loop_or_none, loop_for
 
@@ -26,13 +26,11 @@ if TYPE_CHECKING:
     from asgi_connector._journal.journal import Journal
     from asgi_connector._journal.selector import Caller, Path
 
-    from .instruments import Instruments
-
 DEFAULT_CLIENT: Final = ("127.0.0.1", 123)
 _MAX_BODY_SIZE: Final = 1024 * 1024
 
 
-class ASGIRoutingConnector(ClosingConnector):
+class ASGIRoutingConnector(ByHandConnector):
     """An aiohttp connector that answers some hosts with in-process ASGI apps, and leaves the others to a fallback.
 
     Use it as ``ClientSession(connector=ASGIRoutingConnector({"users.internal": app}))``. Each request is dispatched by
@@ -267,15 +265,6 @@ class ASGIRoutingConnector(ClosingConnector):
         check_loop_or_none(self)
         self._check_open()
         return Interception(self, Passthrough(passthrough), limits, allow_refused)
-
-    def _get_instruments(self) -> "Instruments":
-        check_loop_or_none(self)
-        self._check_open()
-        if self._instruments is None:
-            from .instruments import Instruments
-
-            self._instruments = Instruments(self._services)
-        return self._instruments
 
 
 def _check_pool(limit: object, limit_per_host: object, keepalive_timeout: object) -> None:

@@ -23,7 +23,7 @@ from .encodings import decode
 from .redaction import redact_text, redact_url
 
 if TYPE_CHECKING:
-    from asgi_connector._injection.faults import Fault
+    from asgi_connector._injection.faults import Incident
 
 Via = Literal["app", "fallback", "refused", "fault"]
 State = Literal["running", "done", "failed", "abandoned"]
@@ -195,10 +195,11 @@ class Exchange:
         host, port, secure, method, url: the target of the request; ``url`` is a `yarl.URL`.
         service: the pattern at which the app for the request is mounted; `None` if there is none.
         via: what answers: ``"app"``; ``"fallback"``; ``"refused"``: nothing, because the host is not mounted;
-            ``"fault"``: an injected fault, and the app was not called.
+            ``"fault"``: a fault, or an app that is down, and the app was not called.
         reused: whether the connection had been used before. `None` while there is no connection, and if the fallback
             does not report it.
-        fault: the injected fault that affected it; the innermost if there were several.
+        fault: the fault that affected it, the innermost if there were several; or what a `hold()` or `crashed()` block
+            has done to it.
         messages: the messages of a WebSocket; at most 10,000 are kept.
         messages_dropped: the number of messages that were not kept.
     """
@@ -251,7 +252,7 @@ class Exchange:
         self.service: str | None = None
         self.via: Via = "app"
         self.reused: bool | None = None
-        self.fault: Fault | None = None
+        self.fault: Incident | None = None
         self._request = Content(CIMultiDictProxy(req.headers), max_body_size, req.version)
         self.messages: Sequence[WebSocketMessage] = ()
         self.messages_dropped = 0

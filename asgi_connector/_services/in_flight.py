@@ -2,8 +2,8 @@
 
 import asyncio
 import sys
-from abc import ABC, abstractmethod
-from collections.abc import Coroutine, Generator
+from abc import abstractmethod
+from collections.abc import Collection, Coroutine, Generator
 from contextlib import contextmanager
 from contextvars import Context
 from typing import Any, Final
@@ -15,16 +15,17 @@ from asgi_connector._observer import Observer
 from asgi_connector._tasks import discard_silently, is_discarded, where_it_waits
 from asgi_connector._types import ASGIApp, Message, Scope
 
-from .lifespan import CANCEL_PATIENCE
+from .lifespan import CANCEL_PATIENCE, Lifespan
 from .mounted import MountedApp
 from .server_end import ServerEnd
+from .startups import UserOfApp
 from .table import MountTable
 
 NOTICEABLE: Final = 0.5
 """Seconds that an app may run on after its client has left, before a warning names it."""
 
 
-class AppRequest(ABC):
+class AppRequest(UserOfApp):
     """One request and the app that answers it, from the call of the app to its return."""
 
     __slots__ = ("caller", "disconnected_at", "ended", "mounted", "observer", "scope", "task")
@@ -41,6 +42,10 @@ class AppRequest(ABC):
         """Whether the app has returned."""
         self.disconnected_at: float | None = None
         """When the client left, by the event loop's clock; `None` if it has not."""
+
+    @property
+    def startup(self) -> Lifespan:
+        return self.mounted.lifespan
 
     @property
     @abstractmethod
@@ -221,16 +226,34 @@ class InFlight:
             request.disconnect()
         with self.reporting_delay():
             cancelled = await self._cancel_overdue(timeout)
-        if cancelled:
-            _, still_running = await asyncio.wait(cancelled, timeout=CANCEL_PATIENCE)
-            for task in still_running:
-                described = _describe(cancelled[task])
-                self._remove(cancelled[task])  # it still runs, but is not waited for any more
-                logger.error("An app went on though it was cancelled: %s, %s", described, where_it_waits(task))
-            if still_running:
-                self._serving.clear()  # which wait for these apps
+        if cancelled and await self._wait_for_cancelled(cancelled):
+            self._serving.clear()  # which wait for these apps
         if self._serving:
             await asyncio.wait(self._serving, timeout=CANCEL_PATIENCE)
+
+    async def _wait_for_cancelled(self, cancelled: dict[asyncio.Task[None], AppRequest]) -> bool:
+        """Return when they have ended, or after `CANCEL_PATIENCE` seconds; whether some still run."""
+        _, still_running = await asyncio.wait(cancelled, timeout=CANCEL_PATIENCE)
+        for task in still_running:
+            described = _describe(cancelled[task])
+            self._remove(cancelled[task])  # it still runs, but is not waited for any more
+            logger.error("An app went on though it was cancelled: %s, %s", described, where_it_waits(task))
+        return bool(still_running)
+
+    def cancel_all(self, lifespans: Collection[Lifespan]) -> dict[asyncio.Task[None], AppRequest]:
+        """Cancel every request to the apps of *lifespans* now. Its client is told nothing of that."""
+        cancelled: dict[asyncio.Task[None], AppRequest] = {}
+        for request in [request for request in self._requests if request.mounted.lifespan in lifespans]:
+            assert request.task is not None
+            request.task.cancel("The app has crashed")
+            request.disconnect()  # after cancel(), so that the app is cancelled where it waits, and told nothing else
+            cancelled[request.task] = request
+        return cancelled
+
+    async def wait_for_cancelled(self, cancelled: dict[asyncio.Task[None], AppRequest]) -> None:
+        """Wait for the requests that `cancel_all()` has cancelled, within limits, as `end_all()` does."""
+        if cancelled:
+            await self._wait_for_cancelled(cancelled)
 
     async def _cancel_overdue(self, timeout: float) -> dict[asyncio.Task[None], AppRequest]:
         cancelled: dict[asyncio.Task[None], AppRequest] = {}

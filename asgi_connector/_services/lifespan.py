@@ -60,12 +60,12 @@ class Lifespan(Startup):
     def __init__(self, source: AppSource, setting: Setting, name: str, context: Context, owner: LifespanOwner) -> None:
         super().__init__(name)
         self.source = source
-        self.setting = setting
+        self.setting: Setting = setting
         self.owner = owner
         self.state: dict[str, Any] = {}
         self.ready = setting == "off" and source.app is not None
         self.users = 0  # mounts that need the app
-        self._context = context
+        self.context = context
         self._state = _State.NEW
         self._caller: Caller | None = None  # the caller that the services see which the app calls
         self._task: asyncio.Task[None] | None = None
@@ -108,7 +108,7 @@ class Lifespan(Startup):
         Returns early if `release_waiters()` is called. Raises `LifespanError` if the startup failed, or if it waits,
         directly or not, for the caller.
         """
-        if self.ready:
+        if self.ready or self.outage is not None:
             return
         if self._state is _State.NEW:
             self._begin()
@@ -120,7 +120,7 @@ class Lifespan(Startup):
 
     def _begin(self) -> None:
         self._state = _State.STARTING
-        context = self._context.copy()
+        context = self.context.copy()
         self._caller = Caller(self, self.name, None, None)
         context.run(current_caller.set, self._caller)
         # Not the loop's task factory, because an eager task would run before self._task is set.
@@ -271,6 +271,20 @@ class Lifespan(Startup):
 
     # Shutdown.
 
+    def kill(self) -> "asyncio.Task[None] | None":
+        """Begin to end the app without a shutdown event, as the end of its process does.
+
+        Returns its task, if it has one. `set_stopped()` must be called at its end.
+        """
+        if self in self.owner.started:
+            self.owner.started.remove(self)
+        self.ready = False
+        self._state = _State.STOPPING
+        self._startup_over.set()
+        if self._task is not None:
+            self._cancel_task()
+        return self._task
+
     async def stop(self) -> None:
         """Shut the app down, if it has started. A startup that is running may end first.
 
@@ -284,7 +298,7 @@ class Lifespan(Startup):
         elif self._state is _State.STOPPING:
             await self.stopped.wait()
         else:
-            self._set_stopped()
+            self.set_stopped()
 
     async def _await_startup(self) -> None:
         with suppress(TimeoutError):
@@ -296,7 +310,8 @@ class Lifespan(Startup):
             logger.warning(text, self.name, where_it_waits(self._task))
             await self._cancel()
 
-    def _set_stopped(self) -> None:
+    def set_stopped(self) -> None:
+        """Note that the app has stopped, or is not waited for any more."""
         self._state = _State.STOPPED
         self.ready = False
         self.stopped.set()
@@ -311,7 +326,7 @@ class Lifespan(Startup):
         done, _ = await asyncio.wait({self._task}, timeout=self.owner.timeout)
         if not done:
             await self._cancel_shutdown()
-        self._set_stopped()
+        self.set_stopped()
         if self._failure is not None or self._error is not None:
             when = "while it was up" if self._failure_reported else "to shut down"
             raise LifespanError(self._describe_failure(when)) from self._error

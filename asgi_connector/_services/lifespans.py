@@ -45,6 +45,16 @@ class Lifespans:
         lifespan.users += 1
         return lifespan
 
+    def renew(self, lifespan: Lifespan) -> Lifespan:
+        """Return the lifespan for the next start of the app, which begins when *lifespan* has stopped."""
+        source = lifespan.source.anew()
+        successor = Lifespan(source, lifespan.setting, lifespan.name, lifespan.context, self)
+        successor.ready = False  # also without a lifespan: it waits for its predecessor
+        successor.predecessor = lifespan
+        successor.restarting = lifespan.restarting
+        self._of_app[lifespan.source.key] = successor
+        return successor
+
     async def remove_mount(self, lifespan: Lifespan) -> None:
         """Remove one mount of *lifespan*. After the last one, shut the app down. That may raise `LifespanError`."""
         lifespan.users -= 1

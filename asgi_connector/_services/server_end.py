@@ -136,6 +136,10 @@ class ServerEnd(asyncio.Protocol):
         elif self.transport.peer_lost:
             self._end_without_client()
 
+    @abstractmethod
+    def end_websocket(self) -> None:
+        """Close the WebSocket, if it is one, with the code 1012 of a server that restarts."""
+
     def close_client(self) -> None:
         """Close the client's end. The client's calls fail, and the app sees a disconnect."""
         self.client.give_up(ClientConnectionError("Connector is closed"))

@@ -1,9 +1,9 @@
 """The apps of one connector, from their first mount until the connector is closed."""
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from contextvars import Context, copy_context
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from asgi_connector._callers import owners
 from asgi_connector._exceptions import LifespanError
@@ -48,7 +48,7 @@ class Services:
         replaced = self.table.mount(pattern, app, copy_context())
         self.in_flight.retire_outdated(self.table)
         if replaced is not None:
-            self._shut_down_when_unused(replaced).add_done_callback(_log_failure)
+            self.shut_down_when_unused(replaced).add_done_callback(_log_failure)
 
     async def unmount(self, pattern: str) -> None:
         """Unmount the visible app at *pattern*; return when it has shut down. Raises `KeyError` if there is none."""
@@ -58,7 +58,7 @@ class Services:
         _check_outside(mounted)
         self.table.unmount(pattern)
         self.in_flight.retire_outdated(self.table)
-        await _wait_for_shutdown(self._shut_down_when_unused(mounted))
+        await wait_for_shutdown(self.shut_down_when_unused(mounted))
 
     def cover(self, pattern: str, app: App | Mount) -> tuple[Layer, MountedApp]:
         """Mount *app* above the visible app at *pattern*, until `uncover()`."""
@@ -72,14 +72,13 @@ class Services:
         last = self.table.remove(layer)  # another app, if mount() or unmount() was called in between
         self.in_flight.retire_outdated(self.table)
         if last is not None:
-            await _wait_for_shutdown(self._shut_down_when_unused(last))
+            await wait_for_shutdown(self.shut_down_when_unused(last))
         await mounted.wait_until_unused()
 
-    def _shut_down_when_unused(self, mounted: MountedApp) -> Leaving:
+    def shut_down_when_unused(self, mounted: MountedApp) -> Leaving:
         """Wait until nothing is in flight on *mounted*, which gets no further requests, then shut its app down.
 
-        The app is not shut down if it is mounted elsewhere. This is a separate task, because the caller may be
-        cancelled. Its result is the failure of the shutdown, if any.
+        The app is not shut down if it is mounted elsewhere. The result is the failure of the shutdown, if any.
         """
 
         for told in self.on_leaving:
@@ -94,7 +93,11 @@ class Services:
                 return exc
             return None
 
-        task = asyncio.Task(shut_down(), loop=self.loop, context=Context())
+        return self.run_apart(shut_down())
+
+    def run_apart(self, leave: Coroutine[Any, Any, LifespanError | None]) -> Leaving:
+        """Let an app leave in a task of its own, which `close()` waits for, because the caller may be cancelled."""
+        task = asyncio.Task(leave, loop=self.loop, context=Context())
         self._leaving.add(task)
         task.add_done_callback(self._leaving.discard)
         return task
@@ -119,7 +122,7 @@ class Services:
         return isinstance(owner, Lifespan) and owner.owner is self.lifespans
 
 
-async def _wait_for_shutdown(task: Leaving) -> None:
+async def wait_for_shutdown(task: Leaving) -> None:
     try:
         failure = await asyncio.shield(task)
     except asyncio.CancelledError:

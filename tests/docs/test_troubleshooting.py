@@ -291,6 +291,35 @@ async def users(scope, receive, send):
 journal = asyncio.run(record(users, bodies=True))
 journal[0].response.json()
 """,
+    "A block that affects nothing": """
+async def main():
+    async with make_session() as session:
+        with session.connector.partition({None}, {"users.internal"}):
+            pass
+asyncio.run(main())
+""",
+    "A group that is a str": """
+async def main():
+    async with make_session() as session:
+        session.connector.partition("users.internal", "orders.internal")
+asyncio.run(main())
+""",
+    "No message was held": """
+async def main():
+    async with make_session() as session:
+        with session.connector.hold("users.internal") as held:
+            await held.wait(timeout=0.01)
+asyncio.run(main())
+""",
+    "A restart from inside the app": """
+async def users(scope, receive, send):
+    await session.connector.restart("users.internal")
+async def main():
+    global session
+    async with make_session(users) as session:
+        await session.get("http://users.internal/")
+asyncio.run(main())
+""",
 }
 
 TEST_FILES: Final = {
