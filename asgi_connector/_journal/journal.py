@@ -200,7 +200,7 @@ class Journal(Sequence[Exchange]):
 
         The diagram has no times, so that the same run gives the same text, unless the text of an exception differs.
         """
-        from asgi_connector._export.svg import standalone
+        from asgi_connector._page.svg import standalone
 
         return standalone(self)
 
@@ -211,13 +211,13 @@ class Journal(Sequence[Exchange]):
         others. Secrets are redacted as in `to_har()`, unless *sensitive* is set (`False` by default). The file is
         replaced as by `save_har()`.
         """
-        from asgi_connector._export.page import save
+        from asgi_connector._page.page import save
 
         save(self, path, sensitive=sensitive)
 
     def _repr_html_(self) -> str:
         """Return the diagram and a small table; called by notebooks."""
-        from asgi_connector._export.notebook import summary
+        from asgi_connector._page.notebook import summary
 
         return summary(self)
 

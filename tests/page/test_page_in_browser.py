@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from playwright.async_api import Page, expect
 
 from asgi_connector import Journal
-from asgi_connector._export.page import page
+from asgi_connector._page.page import page
 from tests.export.recorded import shop_journal
-from tests.export.test_page import HOSTILE, PIECES, hostile_journal, many
+from tests.page.test_page import HOSTILE, PIECES, hostile_journal, many
 from tests.support.browser import needs_chromium, opened
 from tests.support.effort import examples
 

@@ -15,12 +15,12 @@ from string import Template
 from typing import Final
 
 from asgi_connector._exchange.exchange import Exchange
+from asgi_connector._export.diagram import where_raised
+from asgi_connector._export.files import replace_file
+from asgi_connector._export.readable import error_text
 
 from .details import Details
-from .diagram import where_raised
-from .files import replace_file
 from .markup import count, cut, escape, milliseconds, preformatted
-from .readable import error_text
 from .results import Result, is_failure, result_of
 from .selection import Entry, Selection, select
 from .svg import drawing

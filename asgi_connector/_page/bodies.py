@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from typing import Final
 
 from asgi_connector._exchange.exchange import Content
+from asgi_connector._export.forms import Field
+from asgi_connector._export.readable import body_of, form_of, headers_of
 
-from .forms import Field
 from .markup import count, escape, preformatted, within
-from .readable import body_of, form_of, headers_of
 
 _FORM_TO_TEXT: Final = 4  # how many times as long as a text a form may be
 _BYTES_SHOWN: Final = 256

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from yarl import URL
 
 from asgi_connector import Journal
-from asgi_connector._export.layout import layout_of
-from asgi_connector._export.markup import shortened, width_of
-from asgi_connector._export.svg import drawing
+from asgi_connector._page.layout import layout_of
+from asgi_connector._page.markup import shortened, width_of
+from asgi_connector._page.svg import drawing
 from asgi_connector._types import Receive, Scope, Send
 from tests.conftest import session_to
 from tests.export.recorded import shop_journal

@@ -21,10 +21,10 @@ from hypothesis import strategies as st
 from yarl import URL
 
 from asgi_connector import Journal
-from asgi_connector._export.page import page
-from asgi_connector._export.selection import select
-from asgi_connector._export.templates import template
-from asgi_connector._export.tracebacks import traceback_of
+from asgi_connector._page.page import page
+from asgi_connector._page.selection import select
+from asgi_connector._page.templates import template
+from asgi_connector._page.tracebacks import traceback_of
 from asgi_connector._types import ASGIApp, Receive, Scope, Send
 from tests.conftest import session_to
 from tests.export.recorded import PICTURE, shop_journal

@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from asgi_connector._exchange.exchange import Exchange
+from asgi_connector._export.diagram import OUTSIDE, callee_of, path_of
 
-from .diagram import OUTSIDE, callee_of, path_of
 from .markup import cut
 from .results import Result, is_failure, result_of
 

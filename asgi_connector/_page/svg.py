@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from typing import Final, TypeAlias
 
 from asgi_connector._exchange.exchange import Exchange
+from asgi_connector._export.diagram import OUTSIDE, Kind, callee_of
 
-from .diagram import OUTSIDE, Kind, callee_of
 from .layout import (
     BAR_WIDTH,
     HEAD_HEIGHT,

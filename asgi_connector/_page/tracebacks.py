@@ -4,8 +4,7 @@ from traceback import TracebackException
 from typing import Final
 
 from asgi_connector._exchange.redaction import redact_text
-
-from .readable import clean
+from asgi_connector._export.readable import clean
 
 _MOST: Final = 200_000  # characters that are looked at
 _OF_ONE_PART: Final = 10_000  # characters, of a line of the traceback or of the text of an exception

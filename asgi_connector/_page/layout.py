@@ -11,10 +11,19 @@ from typing import Final
 
 from asgi_connector._display import printable
 from asgi_connector._exchange.exchange import Exchange, summary
+from asgi_connector._export.diagram import (
+    OUTSIDE,
+    Diagram,
+    Event,
+    Kind,
+    callee_of,
+    diagram_of,
+    outcome_of,
+    where_raised,
+)
+from asgi_connector._export.readable import clean
 
-from .diagram import OUTSIDE, Diagram, Event, Kind, callee_of, diagram_of, outcome_of, where_raised
 from .markup import shortened, width_of
-from .readable import clean
 
 MARGIN: Final = 16
 HEAD_HEIGHT: Final = 54

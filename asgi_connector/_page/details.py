@@ -6,10 +6,10 @@ from http import HTTPStatus
 from typing import Final
 
 from asgi_connector._exchange.exchange import Content, WebSocketMessage
+from asgi_connector._export.readable import error_text, header_value, headers_of, url_of
 
 from .bodies import bytes_block, request_body, response_body, text_block
 from .markup import count, cut, escape, escape_lines, milliseconds, preformatted, within
-from .readable import error_text, header_value, headers_of, url_of
 from .selection import Entry
 from .table import badge, state_of
 from .tracebacks import traceback_of

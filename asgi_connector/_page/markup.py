@@ -6,8 +6,7 @@ from collections.abc import Iterable
 from typing import Final
 
 from asgi_connector._display import printable
-
-from .readable import clean
+from asgi_connector._export.readable import clean
 
 _LINES_OF_GROUP: Final = 50
 # Widths in pixels of a sans-serif font of 12 pixels. They are generous, because fonts differ.
