@@ -33,6 +33,7 @@ from asgi_connector._network.impairments import (
     ThrottleStage,
 )
 from asgi_connector._network.transport import MemoryTransport
+from asgi_connector._notices import Notice
 from asgi_connector._numbers import check_int, is_number, shown
 from asgi_connector._services.patterns import covers
 from asgi_connector._services.server_end import RequestProgress, ServerEnd
@@ -129,8 +130,12 @@ class Injection(Block):
         self._owner.open.remove(self)
         self._recording.__exit__(None, None, None)
         self.end_fault()
-        if exc_type is None and not self._allow_unused and self._is_unused():
+        if self._allow_unused or not self._is_unused():
+            return
+        if exc_type is None:
             raise AssertionError(self._explain())
+        if self._owner.notices.listeners:
+            self._owner.notices.tell(Notice(self._explain()))
 
     def end_fault(self, error: ClientConnectionError | None = None) -> None:
         """Stop the fault. Bytes that it held back are passed on, and requests that wait for a connection continue.
@@ -195,6 +200,7 @@ class Injections:
     def __init__(self, recorder: Recorder, services: Services) -> None:
         self.recorder = recorder
         self.open: list[Injection] = []  # the innermost last
+        self.notices = services.notices
         self._loop = services.loop
         self._table = services.table
         self._connections = services.in_flight.connections

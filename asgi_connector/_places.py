@@ -1,0 +1,73 @@
+"""Which line of the user's code: the one at which a task waits, and the one at which an exception was raised.
+
+User code is what belongs neither to the standard library nor to an installed package. If no frame is user code, the
+innermost frame outside the standard library is described.
+"""
+
+import asyncio
+import gc
+import linecache
+import os
+import sysconfig
+import traceback
+from collections.abc import Iterator, Sequence
+from types import AsyncGeneratorType, CodeType, CoroutineType, FrameType, GeneratorType
+from typing import Any, Final, TypeAlias
+
+Place: TypeAlias = tuple[CodeType, int]
+"""A line of a function."""
+
+_SUSPENDABLE: Final = (AsyncGeneratorType, CoroutineType, GeneratorType)
+_PACKAGE: Final = os.path.dirname(__file__)
+_STDLIB: Final = (sysconfig.get_path("stdlib"), sysconfig.get_path("platstdlib"), "<frozen")
+
+
+def where_it_waits(task: asyncio.Task[Any]) -> str:
+    """Describe where *task* is suspended: file, line, function and source line of the innermost frame of user code."""
+    return _describe_innermost([(frame.f_code, frame.f_lineno) for frame in _frames(task)])
+
+
+def where_it_was_raised(error: BaseException) -> str:
+    """Describe where *error* was raised: the innermost frame of user code in its traceback, as `where_it_waits()`."""
+    return _describe_innermost([(frame.f_code, line) for frame, line in traceback.walk_tb(error.__traceback__)])
+
+
+def _describe_innermost(places: Sequence[Place]) -> str:
+    own = [place for place in places if not _is_stdlib(place) and not _is_installed(place)]
+    found = own or [place for place in places if not _is_stdlib(place)] or places
+    return _describe(found[-1]) if found else "at an unknown place"
+
+
+def _frames(task: asyncio.Task[Any]) -> Iterator[FrameType]:
+    """Yield the frames of a suspended task, the outermost first. `Task.get_stack()` returns only the outermost."""
+    awaited: Any = task.get_coro()
+    while awaited is not None:
+        frame, awaited = _step_into(awaited)
+        if frame is not None:
+            yield frame
+
+
+def _step_into(awaited: Any) -> tuple[FrameType | None, Any]:
+    """Return the frame of an awaited object, if it has one, and the object that it awaits itself."""
+    for frame, inside in (("cr_frame", "cr_await"), ("gi_frame", "gi_yieldfrom"), ("ag_frame", "ag_await")):
+        if hasattr(awaited, frame):
+            return getattr(awaited, frame), getattr(awaited, inside)
+    # The objects that `__anext__()` and `__await__()` return: only the garbage collector shows what they wrap.
+    found: list[Any] = [each for each in gc.get_referents(awaited) if isinstance(each, _SUSPENDABLE)]
+    return None, found[0] if found else None
+
+
+def _is_installed(place: Place) -> bool:
+    filename = place[0].co_filename
+    return filename.startswith(_PACKAGE) or "site-packages" in filename or "dist-packages" in filename
+
+
+def _is_stdlib(place: Place) -> bool:
+    return place[0].co_filename.startswith(_STDLIB) and not _is_installed(place)
+
+
+def _describe(place: Place) -> str:
+    code, line = place
+    source = linecache.getline(code.co_filename, line).strip()
+    where = f"at {code.co_filename}:{line} in {code.co_name}"
+    return f"{where}: {source}" if source else where
