@@ -14,11 +14,13 @@ class Notice:
         text: what happened, as a sentence without its full stop.
         error: the exception that is its reason, if any.
         observer: the observer of the request that it happened to, if any.
+        unused: whether it is about something that was prepared and not used.
     """
 
     text: str
     error: BaseException | None = None
     observer: Observer | None = None
+    unused: bool = False
 
 
 class Notices:

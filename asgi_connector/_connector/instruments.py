@@ -65,6 +65,10 @@ class Instruments:
             effects.act_on(connection)
         return connection
 
+    def unused_faults(self) -> list[str]:
+        """What is wrong with the open `inject()` blocks, a text for each that has affected no request."""
+        return [problem for block in self._injections.open if (problem := block.problem()) is not None]
+
     def end_all(self) -> None:
         """Stop every fault and conclude the exchanges, because the connector closes."""
         self._injections.end_all()

@@ -271,6 +271,9 @@ class ASGIRoutingConnector(ClosingConnector):
     def _get_instruments(self) -> "Instruments":
         check_loop_or_none(self)
         self._check_open()
+        return self._own_instruments()
+
+    def _own_instruments(self) -> "Instruments":
         if self._instruments is None:
             from .instruments import Instruments
 

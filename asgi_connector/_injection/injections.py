@@ -130,12 +130,10 @@ class Injection(Block):
         self._owner.open.remove(self)
         self._recording.__exit__(None, None, None)
         self.end_fault()
-        if self._allow_unused or not self._is_unused():
-            return
-        if exc_type is None:
-            raise AssertionError(self._explain())
-        if self._owner.notices.listeners:
-            self._owner.notices.tell(Notice(self._explain()))
+        if exc_type is None and (problem := self.problem()) is not None:
+            raise AssertionError(problem)
+        if exc_type is not None and self._owner.notices.listeners and (problem := self.problem()) is not None:
+            self._owner.notices.tell(Notice(problem, unused=True))
 
     def end_fault(self, error: ClientConnectionError | None = None) -> None:
         """Stop the fault. Bytes that it held back are passed on, and requests that wait for a connection continue.
@@ -168,6 +166,10 @@ class Injection(Block):
         """Return at the end of the block. Raises `TimeoutError` as for a connection attempt without an answer."""
         async with asyncio.timeout(connect_timeout(timeout)):
             await self._waiters.wait()
+
+    def problem(self) -> str | None:
+        """What is wrong with the block: it has affected no request, though it should. `None` if nothing is."""
+        return None if self._allow_unused or not self._is_unused() else self._explain()
 
     def _is_unused(self) -> bool:
         # With a probability below 1, a block may affect no request.

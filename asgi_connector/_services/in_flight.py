@@ -253,7 +253,7 @@ class InFlight:
                     text = "Cancelled an app, still running when the connector closed: %s, which waited %s"
                     place = where_it_waits(task)
                     logger.warning(text, _describe(request), place)
-                    self._notices.tell(Notice(f"waited {place}", observer=request.observer))
+                    self._notices.tell(Notice(f"waited {place}, and was cancelled", observer=request.observer))
                     task.cancel("The connector was closed")
                     cancelled[task] = request
         finally:
