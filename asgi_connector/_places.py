@@ -1,7 +1,6 @@
 """Which line of the user's code: the one at which a task waits, and the one at which an exception was raised.
 
-User code is what belongs neither to the standard library nor to an installed package. If no frame is user code, the
-innermost frame outside the standard library is described.
+User code is what belongs neither to the standard library nor to an installed package.
 """
 
 import asyncio
@@ -23,19 +22,28 @@ _STDLIB: Final = (sysconfig.get_path("stdlib"), sysconfig.get_path("platstdlib")
 
 
 def where_it_waits(task: asyncio.Task[Any]) -> str:
-    """Describe where *task* is suspended: file, line, function and source line of the innermost frame of user code."""
-    return _describe_innermost([(frame.f_code, frame.f_lineno) for frame in _frames(task)])
+    """Describe where *task* is suspended: file, line, function and source line of the innermost frame of user code.
 
-
-def where_it_was_raised(error: BaseException) -> str:
-    """Describe where *error* was raised: the innermost frame of user code in its traceback, as `where_it_waits()`."""
-    return _describe_innermost([(frame.f_code, line) for frame, line in traceback.walk_tb(error.__traceback__)])
-
-
-def _describe_innermost(places: Sequence[Place]) -> str:
-    own = [place for place in places if not _is_stdlib(place) and not _is_installed(place)]
-    found = own or [place for place in places if not _is_stdlib(place)] or places
+    If no frame is user code, the innermost frame outside the standard library is described.
+    """
+    places = [(frame.f_code, frame.f_lineno) for frame in _frames(task)]
+    found = _own(places) or [place for place in places if not _is_stdlib(place)] or places
     return _describe(found[-1]) if found else "at an unknown place"
+
+
+def where_it_was_raised(error: BaseException) -> str | None:
+    """Describe where *error* was raised, by the innermost frame of user code in its traceback.
+
+    If no frame is user code, the innermost one of an installed package is described, since services may be installed.
+    aiohttp and this package are none of these: they only pass errors on. `None` if there is no such frame.
+    """
+    places = [(frame.f_code, line) for frame, line in traceback.walk_tb(error.__traceback__)]
+    found = _own(places) or [place for place in places if not _is_stdlib(place) and not _passes_errors_on(place)]
+    return _describe(found[-1]) if found else None
+
+
+def _own(places: Sequence[Place]) -> list[Place]:
+    return [place for place in places if not _is_stdlib(place) and not _is_installed(place)]
 
 
 def _frames(task: asyncio.Task[Any]) -> Iterator[FrameType]:
@@ -60,6 +68,11 @@ def _step_into(awaited: Any) -> tuple[FrameType | None, Any]:
 def _is_installed(place: Place) -> bool:
     filename = place[0].co_filename
     return filename.startswith(_PACKAGE) or "site-packages" in filename or "dist-packages" in filename
+
+
+def _passes_errors_on(place: Place) -> bool:
+    filename = place[0].co_filename
+    return filename.startswith(_PACKAGE) or f"{os.sep}aiohttp{os.sep}" in filename
 
 
 def _is_stdlib(place: Place) -> bool:

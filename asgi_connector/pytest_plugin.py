@@ -104,20 +104,17 @@ class Tests:
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtest_setup(self, item: pytest.Item) -> Generator[None, _T, _T]:
-        __tracebackhide__ = True
         self._begin(item)
         return (yield)
 
     @pytest.hookimpl(wrapper=True, trylast=True)  # for other plugins, the test itself fails
     def pytest_runtest_call(self) -> Generator[None, _T, _T]:
-        __tracebackhide__ = True
         result = yield
         self._fail_if_refused()
         return result
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)  # after the fixtures
     def pytest_runtest_teardown(self) -> Generator[None, _T, _T]:
-        __tracebackhide__ = True
         result = yield
         self._fail_if_refused()
         return result
@@ -136,7 +133,6 @@ class Tests:
         return report
 
     def _fail_if_refused(self) -> None:
-        __tracebackhide__ = True
         if self._watch is None or self._wishes is None:
             return
         refused = self._watch.take_refused()

@@ -87,7 +87,7 @@ class Watched:
         return {app: pattern for app, pattern in apps if isinstance(app, Stub)}
 
     def account(self, exchanges: Sequence[Exchange], dropped: int, unused: Sequence[str]) -> Account:
-        """Return what there is to tell: *exchanges*, after *dropped* earlier ones, and of the connector. Adds *unused*."""
+        """Return what there is to tell, of *exchanges* after *dropped* earlier ones and with what else is *unused*."""
         services = self._services()
         if services is not None:
             self._mounts = list(services.mounts)

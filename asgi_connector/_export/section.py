@@ -3,13 +3,15 @@
 Pure functions. The text is for a terminal, so it has no bodies, a limited length, and lines that stand out.
 """
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Final
 
 from asgi_connector._display import printable, text_of
-from asgi_connector._exchange.exchange import Exchange
-from asgi_connector._exchange.redaction import redact_text
+from asgi_connector._exchange.exchange import Exchange, summary_of
+from asgi_connector._exchange.redaction import redact_url
 from asgi_connector._notices import Notice
 from asgi_connector._places import where_it_was_raised
 
@@ -17,7 +19,7 @@ MAX_LINES: Final = 200
 _MAX_CALL_LINES: Final = 140  # of one connector
 _MAX_WIDTH: Final = 400  # characters of a line
 _MAX_LISTED: Final = 20  # refused calls, or things that were not used
-_MAX_RELATED: Final = 4  # exceptions that are shown with one: its causes, or those of its group
+_MAX_RELATED: Final = 5  # exceptions that are described together: one, its causes, and those in its group
 _MOUNTS_SHOWN: Final = 5
 _INDENT: Final = "  "
 _GOOD_CLOSE_CODES: Final = (None, 1000, 1001)  # RFC 6455, 7.4.1
@@ -49,18 +51,18 @@ def describe(accounts: Sequence[Account], files: Iterable[str] = ()) -> str:
     lines: list[str] = []
     for account in accounts:
         if len(accounts) > 1:
-            lines.append(f"--- {_heading(account)}")
+            lines.append(f"--- Connector of {_mounts(account)}")
         lines += _Describer(account).lines()
     if len(lines) > MAX_LINES:
         lines[MAX_LINES:] = [f"({len(lines) - MAX_LINES} more lines)"]
     return "\n".join(_cut(line) for line in [*lines, *files])
 
 
-def _heading(account: Account) -> str:
+def _mounts(account: Account) -> str:
     names = [repr(pattern) for pattern in account.mounts[:_MOUNTS_SHOWN]]
     more = len(account.mounts) - len(names)
     names += [f"{more} more"] if more else []
-    return f"The connector of {', '.join(names)}" if names else "A connector with no app"
+    return ", ".join(names) or "no app"
 
 
 def _cut(line: str) -> str:
@@ -79,25 +81,29 @@ class _Describer:
     def lines(self) -> list[str]:
         account = self._account
         refused = sorted((each for each in account.exchanges if each.via == "refused"), key=_is_of_the_test)
-        calls = self._calls()
+        calls = self._calls() or [f"{_INDENT}There was no call to {_mounts(account)}."]
+        notices = [notice for notice in account.notices if id(notice.error) not in self._described]
         return [
-            *_titled("Refused, because no app is mounted:", _limited([self._refused(each) for each in refused])),
-            *_titled("Calls:", calls or [f"{_INDENT}No call reached {_heading(account).lower()}."]),
-            *_titled("Also:", _limited([self._notice(each) for each in account.notices])),
+            *_titled("Refused, because no app is mounted:", _limited(_counted(map(self._refused, refused)))),
+            *_titled("Calls:", calls),
+            *_titled("Also:", _limited([self._notice(notice) for notice in notices])),
             *_titled("Not used:", _limited([_paragraph(text) for text in account.unused])),
         ]
 
     def _refused(self, exchange: Exchange) -> list[str]:
         caller = "the test" if exchange.caller is None else exchange.caller
-        line = f"{_INDENT}{caller} -> {str(exchange).partition(' -> ')[2] or exchange}"
-        target = line.rpartition(": failed")[0] or line
-        assert exchange.error is not None
-        self._described.add(id(exchange.error))
-        where = f"called {where_it_was_raised(exchange.error)}"
-        return [target, *(f"{_INDENT * 2}{printable(text)}" for text in (text_of(exchange.error), where))]
+        lines = [f"{_INDENT}{caller} -> {_target(exchange)}"]
+        if exchange.error is not None:
+            self._described.add(id(exchange.error))
+            lines.append(f"{_INDENT * 2}{printable(text_of(exchange.error))}")
+            place = where_it_was_raised(exchange.error)
+            lines += [] if place is None else [f"{_INDENT * 2}called {printable(place)}"]
+        return lines
 
     def _notice(self, notice: Notice) -> list[str]:
-        return [*_paragraph(notice.text), *self._reasons(notice.error, _INDENT * 2)]
+        if notice.error is None:
+            return _paragraph(notice.text)
+        return [*_paragraph(notice.text), *self._reasons(notice.error, _INDENT * 2, named=True)]
 
     # The tree of calls.
 
@@ -118,24 +124,27 @@ class _Describer:
     def _call(self, depth: int, exchange: Exchange) -> list[str]:
         mark = "! " if _stands_out(exchange) else _INDENT
         indent = mark + _INDENT * depth
-        lines = [f"{indent}{exchange} {_duration(exchange)}"]
+        here = exchange.via != "refused" and (exchange, id(exchange.error)) not in self._passed_on
+        caller = "" if exchange.caller is None else f"{printable(exchange.caller)} -> "
+        lines = [f"{indent}{caller}{_target(exchange)}: {_outcome(exchange, in_full=here)} {_duration(exchange)}"]
         below = _INDENT * (depth + 3)
         if exchange in self._account.waiting:
             lines.append(f"{below}its app {printable(self._account.waiting[exchange])}")
-        if (exchange, id(exchange.error)) not in self._passed_on:
+        if here and exchange.error is not None:
             lines += self._reasons(exchange.error, below)
         return lines
 
-    def _reasons(self, error: BaseException | None, indent: str) -> Iterator[str]:
+    def _reasons(self, error: BaseException, indent: str, *, named: bool = False) -> Iterator[str]:
         """Yield where *error* was raised, and the same of its causes and of the exceptions of its group."""
-        if error is None or id(error) in self._described:
+        if id(error) in self._described:
             return
-        for number, (how, related) in enumerate(_related(error)):
-            if number > _MAX_RELATED:
-                return
+        for how, related in islice(_related(error), _MAX_RELATED):
             self._described.add(id(related))
-            name = f"{how} {_summary(related)}, " if how else ""
-            yield f"{indent}{name}raised {printable(where_it_was_raised(related))}"
+            place = where_it_was_raised(related)
+            parts = [f"{how}{summary_of(related)}"] if how or named else []
+            parts += [] if place is None else [f"raised {printable(place)}"]
+            if parts:
+                yield indent + ", ".join(parts)
 
 
 def _is_of_the_test(exchange: Exchange) -> bool:
@@ -153,14 +162,22 @@ def _related(error: BaseException) -> Iterator[tuple[str, BaseException]]:
         seen.add(id(each))
         yield how, each
         if isinstance(each, BaseExceptionGroup):
-            queue += [("in the group:", inner) for inner in each.exceptions]
+            queue += [("in the group: ", inner) for inner in each.exceptions]
         if each.__cause__ is not None:
-            queue.append(("caused by", each.__cause__))
+            queue.append(("caused by ", each.__cause__))
 
 
-def _summary(error: BaseException) -> str:
-    text = printable(" ".join(redact_text(text_of(error)).split()))
-    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+def _target(exchange: Exchange) -> str:
+    return printable(f"{exchange.method} {redact_url(str(exchange.url))}")
+
+
+def _outcome(exchange: Exchange, *, in_full: bool) -> str:
+    """The result of a call, with the text of its exception if that is *in_full*."""
+    if exchange.via == "refused":
+        return "refused"
+    if in_full or exchange.error is None:
+        return exchange.outcome
+    return exchange.outcome_with(type(exchange.error).__name__)
 
 
 def _stands_out(exchange: Exchange) -> bool:
@@ -216,6 +233,15 @@ def _limited(paragraphs: Sequence[list[str]]) -> list[str]:
     lines = [line for paragraph in paragraphs[:_MAX_LISTED] for line in paragraph]
     more = len(paragraphs) - _MAX_LISTED
     return [*lines, f"{_INDENT}({more} more)"] if more > 0 else lines
+
+
+def _counted(paragraphs: Iterable[list[str]]) -> list[list[str]]:
+    """Return each paragraph once, with how often there is the same one."""
+    counts = Counter(map(tuple, paragraphs))
+    return [
+        list(paragraph) if times == 1 else [*paragraph, f"{_INDENT * 2}({times} times)"]
+        for paragraph, times in counts.items()
+    ]
 
 
 def _titled(title: str, lines: Sequence[str]) -> list[str]:

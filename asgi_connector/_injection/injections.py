@@ -130,10 +130,12 @@ class Injection(Block):
         self._owner.open.remove(self)
         self._recording.__exit__(None, None, None)
         self.end_fault()
-        if exc_type is None and (problem := self.problem()) is not None:
-            raise AssertionError(problem)
-        if exc_type is not None and self._owner.notices.listeners and (problem := self.problem()) is not None:
-            self._owner.notices.tell(Notice(problem, unused=True))
+        problem = self.problem()
+        if problem is None:
+            return
+        if exc_type is None:
+            raise AssertionError(self._explain(problem))
+        self._owner.notices.tell(Notice(problem, unused=True))
 
     def end_fault(self, error: ClientConnectionError | None = None) -> None:
         """Stop the fault. Bytes that it held back are passed on, and requests that wait for a connection continue.
@@ -169,23 +171,24 @@ class Injection(Block):
 
     def problem(self) -> str | None:
         """What is wrong with the block: it has affected no request, though it should. `None` if nothing is."""
-        return None if self._allow_unused or not self._is_unused() else self._explain()
-
-    def _is_unused(self) -> bool:
-        # With a probability below 1, a block may affect no request.
-        return self.matched == 0 or (self.affected == 0 and self.odds.probability == 1)
-
-    def _explain(self) -> str:
-        found = Journal(each for each in self._journal if each.service is not None and self.selector.matches(each))
+        if self._allow_unused or not self._is_unused():
+            return None
         if self.matched > self.odds.skip:
             reason = f"a block inside of its own has answered the requests to {self.selector}."
         elif self.matched:
             reason = f"it was to skip {self.odds.skip} requests to {self.selector}, and met {self.matched}."
         else:
             reason = f"there was no request to {self.selector} while it was injected."
-        text = f"{self.fault!r} has affected no request: {reason}"
+        return f"{self.fault!r} has affected no request: {reason}"
+
+    def _is_unused(self) -> bool:
+        # With a probability below 1, a block may affect no request.
+        return self.matched == 0 or (self.affected == 0 and self.odds.probability == 1)
+
+    def _explain(self, problem: str) -> str:
+        found = Journal(each for each in self._journal if each.service is not None and self.selector.matches(each))
         hint = "A fault that met no request has tested nothing; allow_unused=True permits it."
-        return f"{self._journal.explain(self.selector, text, found)}\n{hint}"
+        return f"{self._journal.explain(self.selector, problem, found)}\n{hint}"
 
 
 class Effect(NamedTuple):

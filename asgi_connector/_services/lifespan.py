@@ -337,7 +337,8 @@ class Lifespan(Startup):
 
     def _tell_failure(self, when: str) -> None:
         if self.owner.notices.listeners:
-            self.owner.notices.tell(Notice(self._describe_failure(when), self._error))
+            text = self._describe_failure(when) if self._error is None else f"The app at {self.name!r} failed {when}"
+            self.owner.notices.tell(Notice(text, self._error))
 
     def _describe_failure(self, when: str) -> str:
         reason = self._failure or (repr(self._error) if self._error is not None else _NO_REASON)
