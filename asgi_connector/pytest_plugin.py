@@ -102,10 +102,9 @@ class Tests:
 
     # The phases of a test.
 
-    @pytest.hookimpl(wrapper=True, tryfirst=True)
-    def pytest_runtest_setup(self, item: pytest.Item) -> Generator[None, _T, _T]:
+    @pytest.hookimpl(tryfirst=True)  # before the fixtures
+    def pytest_runtest_setup(self, item: pytest.Item) -> None:
         self._begin(item)
-        return (yield)
 
     @pytest.hookimpl(wrapper=True, trylast=True)  # for other plugins, the test itself fails
     def pytest_runtest_call(self) -> Generator[None, _T, _T]:
@@ -147,13 +146,13 @@ class Tests:
         always = self._settings.journal is When.ALWAYS and report.when == "call"
         if (not report.failed and not always and self._shown is None) or watch.size == self._shown or watch.is_empty:
             return
-        files = self._write(watch, report, nodeid)
+        text = watch.describe().replace(self._settings.root, "")
+        files = self._write(watch, report, nodeid, text)
         if report.failed or always:
-            text = watch.describe(files).replace(self._settings.root, "")
-            _add_section(report, text, self._settings.in_junit_xml)
+            _add_section(report, "\n".join([text, *files]), self._settings.in_junit_xml)
         self._shown = watch.size
 
-    def _write(self, watch: "Watch", report: pytest.TestReport, nodeid: str) -> list[str]:
+    def _write(self, watch: "Watch", report: pytest.TestReport, nodeid: str, text: str) -> list[str]:
         """Write the files about a test. Returns a line about each."""
         if self._settings.directory is None:
             return []
@@ -161,7 +160,7 @@ class Tests:
         from ._pytest.index import Entry, attach
 
         attach(Entry(nodeid, report.outcome, len(watch.exchanges), name_of(nodeid)), report)
-        return list(write_files(watch.exchanges, self._settings.directory, nodeid))
+        return list(write_files(watch.exchanges, self._settings.directory, nodeid, text))
 
 
 _TESTS: Final = pytest.StashKey[Tests]()

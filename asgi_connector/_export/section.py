@@ -46,16 +46,16 @@ class Account:
     unused: Sequence[str]
 
 
-def describe(accounts: Sequence[Account], files: Iterable[str] = ()) -> str:
-    """Return the text. With several *accounts*, each has a heading. *files* are the last lines."""
+def describe(accounts: Sequence[Account]) -> str:
+    """Return the text. With several *accounts*, each has a heading."""
     lines: list[str] = []
     for account in accounts:
         if len(accounts) > 1:
-            lines.append(f"--- Connector of {_mounts(account)}")
+            lines.append(f"Connector of {_mounts(account)}:")
         lines += _Describer(account).lines()
     if len(lines) > MAX_LINES:
         lines[MAX_LINES:] = [f"({len(lines) - MAX_LINES} more lines)"]
-    return "\n".join(_cut(line) for line in [*lines, *files])
+    return "\n".join(map(_cut, lines))
 
 
 def _mounts(account: Account) -> str:

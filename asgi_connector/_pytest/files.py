@@ -27,13 +27,16 @@ def name_of(nodeid: str) -> str:
     return f"{plain}-{digest[:_HASH_LENGTH]}".lstrip("-")
 
 
-def write_files(exchanges: Sequence[Exchange], directory: Directory, nodeid: str) -> Iterator[str]:
-    """Write the files about a test, without secrets. Yields a line about each, or about why there is none."""
+def write_files(exchanges: Sequence[Exchange], directory: Directory, nodeid: str, note: str) -> Iterator[str]:
+    """Write the files about a test, without secrets. Yields a line about each, or about why there is none.
+
+    *note* is a text for the page.
+    """
     name = name_of(nodeid)
     shown = PurePath(directory.shown, name)
     try:
         directory.path.mkdir(parents=True, exist_ok=True)
-        _write_page(exchanges, directory.path / f"{name}.html", nodeid)
+        _write_page(exchanges, directory.path / f"{name}.html", nodeid, note)
         yield f"page: {shown}.html"
         _write_har(exchanges, directory.path / f"{name}.har")
         yield f"HAR: {shown}.har"
@@ -43,10 +46,10 @@ def write_files(exchanges: Sequence[Exchange], directory: Directory, nodeid: str
         yield f"The files about this test could not be written: {exc}"
 
 
-def _write_page(exchanges: Sequence[Exchange], path: Path, nodeid: str) -> None:
+def _write_page(exchanges: Sequence[Exchange], path: Path, nodeid: str, note: str) -> None:
     from asgi_connector._export.page import page
 
-    text = page(exchanges, title=nodeid, sensitive=False)
+    text = page(exchanges, title=nodeid, note=note, sensitive=False)
     replace_file(path, text.encode("utf-8", "backslashreplace"), private=False)
 
 

@@ -1,8 +1,7 @@
 """`Watch`: the connectors of one test, from its setup to the end of its teardown."""
 
-import weakref
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Final
 
 from typing_extensions import override
@@ -61,7 +60,7 @@ class Watch:
         self._waiters = Waiters()  # for the end of an exchange, of any of the connectors
         self._journal = JournalOfTest(self._waiters)
         self._watched: dict[Watched, JournalOfConnector] = {}
-        self._stubs: weakref.WeakSet[Stub] = weakref.WeakSet()  # made during the test
+        self._stubs: dict[Stub, None] = {}  # made during the test
         self._recording = recording
         self._max_body_size = _BODY_SIZE if bodies else None
 
@@ -73,7 +72,7 @@ class Watch:
             if self._recording:
                 self._record(watched)
         elif isinstance(made, Stub) and is_new:
-            self._stubs.add(made)
+            self._stubs[made] = None
 
     def _record(self, watched: Watched) -> None:
         watched.record(self._watched[watched], self._waiters, self._max_body_size)
@@ -118,15 +117,16 @@ class Watch:
         """Whether no connector was made or used during the test."""
         return not any(map(self._is_told, self._watched))
 
-    def describe(self, files: Iterable[str]) -> str:
-        """Return the text of the section. Its last lines are *files*."""
-        return describe(list(self._accounts()), files)
+    def describe(self) -> str:
+        """Return the text of the section."""
+        return describe(list(self._accounts()))
 
     def _is_told(self, watched: Watched) -> bool:
         return bool(watched.is_new or self._watched[watched] or watched.notices)
 
     def _accounts(self) -> Iterator[Account]:
-        unmounted = set(self._stubs).difference(*(watched.stubs() for watched in self._watched))
+        mounted = {stub for watched in self._watched for stub in watched.stubs()}
+        unmounted = [stub for stub in self._stubs if stub not in mounted]
         problems = [f"A Stub that is not mounted now: {each}" for stub in unmounted for each in stub.problems()]
         for watched, journal in self._watched.items():
             if self._is_told(watched):
