@@ -22,7 +22,7 @@ def name_of(nodeid: str) -> str:
     It has the letters, digits and underscores of the node ID, which every file system takes, and a hash. So it is
     unique, also where names that differ in case are the same.
     """
-    plain = _NOT_PLAIN.sub("-", nodeid)[-_MAX_NAME:]
+    plain = _NOT_PLAIN.sub("-", nodeid)[-_MAX_NAME:].strip("-")
     digest = hashlib.sha256(nodeid.encode("utf-8", "surrogatepass")).hexdigest()
     return f"{plain}-{digest[:_HASH_LENGTH]}".lstrip("-")
 

@@ -1,7 +1,7 @@
 """The page that links the files about all tests of a run."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from html import escape
 from typing import Any, Final
 
@@ -46,27 +46,33 @@ class Index:
     def __init__(self, directory: Directory) -> None:
         self._directory = directory
         self._entries: dict[str, Entry] = {}
+        self._problem: OSError | None = None  # the reason why the index could not be written
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         values: Any = getattr(report, _ATTRIBUTE, None)
         if values is not None:
             entry = Entry(*values)
             before = self._entries.get(entry.nodeid)
-            if before is None or before.outcome != "failed" or entry.outcome == "failed":
-                self._entries[entry.nodeid] = entry
+            has_failed = before is not None and before.outcome == "failed"  # the teardown may pass
+            self._entries[entry.nodeid] = replace(entry, outcome="failed") if has_failed else entry
 
     @pytest.hookimpl(trylast=True)
     def pytest_sessionfinish(self) -> None:
         path = self._directory.path / NAME
-        if self._entries or path.exists():  # an index of an earlier run says what is not true any more
+        if not self._entries and not path.exists():
+            return
+        try:  # also without an entry: the index of an earlier run says what is not true any more
             replace_file(path, "".join(self._lines()).encode("utf-8", "backslashreplace"), private=False)
+        except OSError as exc:
+            self._problem = exc
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
-        if self._entries:
+        if self._problem is not None:
+            terminalreporter.write_line(f"The index of who called whom could not be written: {self._problem}")
+        elif self._entries:
             number = len(self._entries)
             tests = "1 test" if number == 1 else f"{number} tests"
-            path = self._directory.path / NAME
-            terminalreporter.write_line(f"Who called whom in {tests}: {path}")
+            terminalreporter.write_line(f"Who called whom in {tests}: {self._directory.path / NAME}")
 
     def _lines(self) -> Iterator[str]:
         yield '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'

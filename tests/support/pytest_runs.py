@@ -8,12 +8,14 @@ import pytest
 
 NOT_NEEDED: Final = tuple(
     argument
-    for name in ("cacheprovider", "faker", "hypothesispytest", "looptime_plugin", "pytest_cov", "xdist")
+    for name in ("faker", "hypothesispytest", "looptime_plugin", "pytest_cov", "xdist")
     for argument in ("-p", f"no:{name}")
 )
 """Arguments that leave out plugins that the runs do not use."""
 
-_SECTION: Final = re.compile(r"^-+ who called whom -+\n(.*?)(?=^[-_=]{3}|\Z)", re.MULTILINE | re.DOTALL)
+_SECTION: Final = re.compile(
+    r"^-+ who called whom -+\n(.*?)(?=^[-_=]|^Who called whom in|^The index of|\Z)", re.MULTILINE | re.DOTALL
+)
 _COUNT: Final = re.compile(r"(\d+) (passed|failed|skipped|xfailed|xpassed|errors?|deselected)\b")
 _DURATION: Final = re.compile(r"\b(in|for) [0-9.]+ m?s\b")
 
