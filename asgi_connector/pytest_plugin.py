@@ -108,12 +108,14 @@ class Tests:
 
     @pytest.hookimpl(wrapper=True, trylast=True)  # for other plugins, the test itself fails
     def pytest_runtest_call(self) -> Generator[None, _T, _T]:
+        __tracebackhide__ = True  # pytest shows the test
         result = yield
         self._fail_if_refused()
         return result
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)  # after the fixtures
     def pytest_runtest_teardown(self) -> Generator[None, _T, _T]:
+        __tracebackhide__ = True  # pytest shows the test
         result = yield
         self._fail_if_refused()
         return result
