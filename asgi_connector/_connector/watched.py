@@ -62,7 +62,7 @@ class Watched:
             waiters.unfollow(recorder.waiters)
 
         self._recordings.append(end)
-        _run_in(connector._services.loop, begin)
+        run_in(connector._services.loop, begin)
 
     def end(self) -> None:
         """Watch no longer."""
@@ -72,7 +72,7 @@ class Watched:
         connector._refusals.remove(self._refusals)
         connector._services.notices.listeners.remove(self._note)
         for end_recording in self._recordings:
-            _run_in(connector._services.loop, end_recording)
+            run_in(connector._services.loop, end_recording)
 
     def refusals(self) -> list[Refusals]:
         """The refused calls of services that nobody has reported yet, also those of open `intercept()` blocks."""
@@ -120,7 +120,7 @@ class Watched:
             self.notices.append(notice)
 
 
-def _run_in(loop: asyncio.AbstractEventLoop, callback: Callable[[], object]) -> None:
+def run_in(loop: asyncio.AbstractEventLoop, callback: Callable[[], object]) -> None:
     """Call *callback* in the thread in which *loop* runs: soon if that is another thread, and otherwise at once."""
     if loop.is_running() and running_loop() is not loop:
         try:

@@ -62,7 +62,7 @@ def _mounts(account: Account) -> str:
     names = [repr(pattern) for pattern in account.mounts[:_MOUNTS_SHOWN]]
     more = len(account.mounts) - len(names)
     names += [f"{more} more"] if more else []
-    return ", ".join(names) or "no app"
+    return ", ".join(names) or "nothing"
 
 
 def _cut(line: str) -> str:
@@ -81,7 +81,7 @@ class _Describer:
     def lines(self) -> list[str]:
         account = self._account
         refused = sorted((each for each in account.exchanges if each.via == "refused"), key=_is_of_the_test)
-        calls = self._calls() or [f"{_INDENT}There was no call to {_mounts(account)}."]
+        calls = self._calls() or [f"{_INDENT}There was no call. Mounted: {_mounts(account)}."]
         notices = [notice for notice in account.notices if id(notice.error) not in self._described]
         return [
             *_titled("Refused, because no app is mounted:", _limited(_counted(map(self._refused, refused)))),
@@ -109,7 +109,7 @@ class _Describer:
 
     def _calls(self) -> list[str]:
         tree = [(depth, exchange, self._call(depth, exchange)) for depth, exchange in _tree(self._account.exchanges)]
-        lines = [f"({self._account.dropped} earlier calls are not shown)"] if self._account.dropped else []
+        lines = [f"{_INDENT}({self._account.dropped} earlier calls are not shown)"] if self._account.dropped else []
         skipped = 0
         kept = _most_telling(tree)
         for number, (_, _, of_call) in enumerate(tree):
@@ -141,7 +141,7 @@ class _Describer:
         for how, related in islice(_related(error), _MAX_RELATED):
             self._described.add(id(related))
             place = where_it_was_raised(related)
-            parts = [f"{how}{summary_of(related)}"] if how or named else []
+            parts = [f"{how}{printable(summary_of(related))}"] if how or named else []
             parts += [] if place is None else [f"raised {printable(place)}"]
             if parts:
                 yield indent + ", ".join(parts)

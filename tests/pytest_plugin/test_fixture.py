@@ -106,6 +106,26 @@ class TestWith:
     assert outcome.counts == {"passed": 2}
 
 
+def test_a_connector_may_be_gone_before_a_test_asks(run: Run) -> None:
+    outcome = run(
+        """
+import gc
+
+@pytest.mark.filterwarnings("ignore")
+def test(request):
+    async def main():
+        async with opened() as session:
+            await get(session)
+        orders.connector = None
+    asyncio.run(main())
+    gc.collect()
+    assert len(request.getfixturevalue("asgi_journal")) == 0
+""",
+        "--asgi-journal=off",
+    )
+    assert outcome.counts == {"passed": 1}
+
+
 MANY = """
 async def test({fixture}):
     async with opened() as session:

@@ -126,7 +126,7 @@ def test_a_lifespan_that_fails_is_told(run: Run, fails_at: str, failed: str) -> 
     [section] = outcome.sections
     assert re.fullmatch(
         r"Calls:\n"
-        r"  There was no call to 'users\.internal', 'orders\.internal', 'mail\.internal'\.\n"
+        r"  There was no call\. Mounted: 'users\.internal', 'orders\.internal', 'mail\.internal'\.\n"
         r"Also:\n"
         rf"  The app at 'mail\.internal' failed {failed}\n"
         r"    OSError: no database, raised at test_it\.py:\d+ in lifespan: raise OSError\(\"no database\"\)\n",

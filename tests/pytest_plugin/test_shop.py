@@ -119,7 +119,7 @@ async def test(shop):
     pass
 """,
         r"""Calls:
-  There was no call to 'orders\.internal', .*
+  There was no call\. Mounted: 'orders\.internal', .*
 Also:
   The app at 'stock\.internal' failed to start
     OperationalError: unable to open database file, raised at examples/shop/stock\.py:\d+ in lifespan: .*

@@ -285,6 +285,42 @@ def test():
     assert outcome.sections == [CALLS]
 
 
+def test_a_shared_connector_that_a_test_does_not_use_is_not_shown(run: Run) -> None:
+    outcome = run("""
+@pytest_asyncio.fixture(scope="module", loop_scope="module", autouse=True)
+async def shared():
+    async with opened():
+        yield
+
+async def test_before():
+    pass
+
+async def test():
+    async with opened() as session:
+        await get(session)
+        assert 0
+""")
+    assert outcome.counts == {"passed": 1, "failed": 1}
+    assert outcome.sections == [CALLS]
+
+
+def test_a_connector_that_is_older_than_the_first_test_is_watched(run: Run) -> None:
+    outcome = run("""
+loop = asyncio.new_event_loop()
+block = opened()
+session = loop.run_until_complete(block.__aenter__())
+
+def teardown_module():
+    loop.run_until_complete(block.__aexit__(None, None, None))
+    loop.close()
+
+def test():
+    loop.run_until_complete(get(session))
+    assert 0
+""")
+    assert outcome.sections == [CALLS]
+
+
 def test_a_run_inside_of_a_test_is_on_its_own(run: Run) -> None:
     """As in the tests of a pytest plugin that uses connectors."""
     outcome = run(
