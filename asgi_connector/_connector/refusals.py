@@ -24,7 +24,8 @@ class Refusals:
 
     def take(self) -> Counter[str]:
         """Return the calls that are not reported yet, each with its number. The caller reports them."""
-        taken, self._calls = self._calls, Counter()
+        taken = self._calls
+        self._calls = Counter[str]()
         return taken
 
 

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import Final
+from typing import Final, cast
 
 from asgi_connector._display import printable, text_of
 from asgi_connector._exchange.exchange import Exchange, summary_of
@@ -162,7 +162,8 @@ def _related(error: BaseException) -> Iterator[tuple[str, BaseException]]:
         seen.add(id(each))
         yield how, each
         if isinstance(each, BaseExceptionGroup):
-            queue += [("in the group: ", inner) for inner in each.exceptions]
+            group = cast(BaseExceptionGroup[BaseException], each)
+            queue += [("in the group: ", inner) for inner in group.exceptions]
         if each.__cause__ is not None:
             queue.append(("caused by ", each.__cause__))
 

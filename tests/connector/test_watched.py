@@ -8,17 +8,21 @@ import pytest
 from asgi_connector._connector.watched import run_in
 
 
-class ClosesInBetween(asyncio.SelectorEventLoop):
-    """A loop in another thread, which closes when it has just said that it runs."""
+class ClosedMeanwhile(asyncio.SelectorEventLoop):
+    """A loop of another thread, which was closed just after it had said that it runs."""
+
+    said = False
 
     def is_running(self) -> bool:
-        self.close()
-        return True
+        return self.said
 
 
 def test_a_loop_that_closes_in_between_needs_no_callback_of_its_own() -> None:
     called: list[int] = []
-    run_in(ClosesInBetween(), lambda: called.append(threading.get_ident()))
+    loop = ClosedMeanwhile()
+    loop.close()
+    loop.said = True
+    run_in(loop, lambda: called.append(threading.get_ident()))
     assert called == [threading.get_ident()]
 
 

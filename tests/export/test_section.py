@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import AsyncIterator, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import aiohttp
 import pytest
@@ -24,6 +24,9 @@ async def app(scope: Scope, receive: Receive, send: Send) -> None:
     status = int(scope["query_string"] or b"200")
     await send({"type": "http.response.start", "status": status, "headers": []})
     await send({"type": "http.response.body"})
+
+
+E = TypeVar("E", bound=BaseException)
 
 
 class Session:
@@ -117,12 +120,12 @@ async def test_an_exception_that_no_line_of_the_user_has_raised_has_no_place(ses
     ]
 
 
-def fail(error: BaseException) -> BaseException:
+def fail(error: E) -> E:
     """Return *error* after it was raised here."""
     try:
         raise error
-    except BaseException as exc:
-        return exc
+    except BaseException:
+        return error
 
 
 def test_an_exception_is_shown_with_its_causes_and_its_group() -> None:
