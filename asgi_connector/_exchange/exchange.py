@@ -302,7 +302,7 @@ class Exchange:
     @property
     def outcome(self) -> str:
         """The result in a few words, without times and without the secrets in URLs."""
-        return self.outcome_with(None if self.error is None else summary_of(self.error))
+        return self.outcome_with(None if self.error is None else summary(self.error))
 
     def outcome_with(self, error: str | None) -> str:
         """The result in a few words, with *error* as the words for the exception."""
@@ -325,7 +325,7 @@ def name_of(version: HttpVersion | None) -> str:
     return "" if version is None else f"HTTP/{version.major}.{version.minor}"
 
 
-def summary_of(error: BaseException) -> str:
+def summary(error: BaseException) -> str:
     """The type of an exception and its text, without secrets and without a traceback, in one line of limited length."""
     text, has_traceback, _ = text_of(error).partition("Traceback (most recent call last):")
     text = " ".join(redact_text(text).split())

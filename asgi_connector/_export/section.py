@@ -10,7 +10,7 @@ from itertools import islice
 from typing import Final, cast
 
 from asgi_connector._display import printable, text_of
-from asgi_connector._exchange.exchange import Exchange, summary_of
+from asgi_connector._exchange.exchange import Exchange, summary
 from asgi_connector._exchange.redaction import redact_url
 from asgi_connector._notices import Notice
 from asgi_connector._places import where_it_was_raised
@@ -141,7 +141,7 @@ class _Describer:
         for how, related in islice(_related(error), _MAX_RELATED):
             self._described.add(id(related))
             place = where_it_was_raised(related)
-            parts = [f"{how}{printable(summary_of(related))}"] if how or named else []
+            parts = [f"{how}{printable(summary(related))}"] if how or named else []
             parts += [] if place is None else [f"raised {printable(place)}"]
             if parts:
                 yield indent + ", ".join(parts)
