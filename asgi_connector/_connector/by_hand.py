@@ -121,6 +121,9 @@ class ByHandConnector(ClosingConnector):
     def _get_instruments(self) -> "Instruments":
         check_loop_or_none(self)
         self._check_open()
+        return self._own_instruments()
+
+    def _own_instruments(self) -> "Instruments":
         if self._instruments is None:
             from .instruments import Instruments
 

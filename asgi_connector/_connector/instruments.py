@@ -81,6 +81,10 @@ class Instruments:
             effects.act_on(connection)
         return connection
 
+    def unused_faults(self) -> list[str]:
+        """What is wrong with the open blocks, a text for each that has affected nothing."""
+        return [problem for block in self._blocks.open if (problem := block.problem()) is not None]
+
     def end_all(self) -> None:
         """Stop every fault and conclude the exchanges, because the connector closes."""
         self._blocks.end_all()

@@ -9,6 +9,7 @@ from aiohttp.helpers import sentinel
 from typing_extensions import override
 
 from asgi_connector._blocks import AsyncBlock
+from asgi_connector._made import tell_made
 from asgi_connector._numbers import check_int, check_number
 from asgi_connector._services.lifespan import Setting
 from asgi_connector._services.mount import ClientAddress, InheritContext, Mount, MountDefaults
@@ -122,6 +123,7 @@ class ASGIRoutingConnector(ByHandConnector):
             keepalive_timeout=keepalive_timeout,
             force_close=force_close,
         )
+        tell_made(self)
 
     @override
     def __repr__(self) -> str:

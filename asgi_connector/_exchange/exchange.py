@@ -392,11 +392,15 @@ class Exchange:
     @property
     def outcome(self) -> str:
         """The result in a few words, without times and without the secrets in URLs."""
+        return self.outcome_with(None if self.error is None else summary(self.error))
+
+    def outcome_with(self, error: str | None) -> str:
+        """The result in a few words, with *error* as the words for the exception."""
         words = [str(self.status)] if self.status is not None else []
         if self.state != "done":
             words.append(self.state)
-        if self.error is not None:
-            words.append(f"({summary(self.error)})")
+        if error is not None:
+            words.append(f"({error})")
         if self.close_code is not None:
             words.append(f"closed {self.close_code}")
         if self.via != "app":
@@ -412,8 +416,11 @@ def name_of(version: HttpVersion | None) -> str:
 
 
 def summary(error: BaseException) -> str:
-    """The type of an exception and its text, in one line that is not long, without the secrets in URLs."""
-    text = " ".join(redact_text(text_of(error)).split())  # in one line
+    """The type of an exception and its text, in one line that is not long, without secrets and without a traceback."""
+    text, has_traceback, _ = text_of(error).partition("Traceback (most recent call last):")
+    text = " ".join(redact_text(text).split())
+    if has_traceback:  # frameworks report one when an app fails to start
+        text = text.rstrip(": ")
     if len(text) > _MAX_ERROR_LENGTH:
         text = f"{text[:_MAX_ERROR_LENGTH]}…"
     return f"{type(error).__name__}: {text}" if text else type(error).__name__

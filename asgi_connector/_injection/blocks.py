@@ -17,6 +17,7 @@ from asgi_connector._journal.recorder import Recorder, Recording
 from asgi_connector._journal.selector import Call, Selector
 from asgi_connector._network.impairments import Stage
 from asgi_connector._network.transport import MemoryTransport
+from asgi_connector._notices import Notice
 from asgi_connector._services.patterns import Pattern
 from asgi_connector._services.services import Services
 
@@ -54,9 +55,9 @@ class Calls:
         found = Journal(each for each in self._journal if each.service is not None and selector.matches(each))
         return explain(text, selector, self._journal, found)
 
-    def explain_unused(self, call: str, reason: str, selector: Selector = _ANYTHING) -> str:
-        """Return the message of the error for a block of *call* that has affected nothing."""
-        text = self.explain(f"{call} has affected nothing: {reason}", selector)
+    def explain_unused(self, problem: str, selector: Selector = _ANYTHING) -> str:
+        """Return the message of the error for a block that has affected nothing, which *problem* says."""
+        text = self.explain(problem, selector)
         return f"{text}\nA block that affects nothing has tested nothing; allow_unused=True permits it."
 
 
@@ -68,6 +69,7 @@ class OpenBlocks:
 
     def __init__(self, recorder: Recorder, services: Services, has_idle: Callable[[ClientRequest], bool]) -> None:
         self.recorder = recorder
+        self.notices = services.notices
         self.has_idle = has_idle
         self.open: list[FaultBlock] = []  # the innermost last
         self.loop = services.loop
@@ -124,8 +126,12 @@ class FaultBlock(Block):
         self._blocks.open.remove(self)
         self._calls.end()
         self.end_fault()
-        if exc_type is None and not self._allow_unused and self._is_unused():
-            raise AssertionError(self._explain(self._calls))
+        problem = self.problem()
+        if problem is None:
+            return
+        if exc_type is None:
+            raise AssertionError(self._explain_unused(self._calls, problem))
+        self._blocks.notices.tell(Notice(problem, unused=True))
 
     def end_fault(self, error: ClientConnectionError | None = None) -> None:
         """Stop the fault. Bytes that it held back are passed on.
@@ -161,10 +167,18 @@ class FaultBlock(Block):
         """Act on the connections that are open when the block begins."""
         ...
 
+    def problem(self) -> str | None:
+        """What is wrong with the block: it has affected nothing, though it should. `None` if nothing is wrong."""
+        return None if self._allow_unused or not self._is_unused() else self._describe_unused()
+
     def _is_unused(self) -> bool:
         return not self.affected
 
     @abstractmethod
-    def _explain(self, calls: Calls) -> str:
-        """The message of the error for a block that has affected nothing."""
+    def _describe_unused(self) -> str:
+        """Say, as a sentence, that the block has affected nothing, and why."""
         ...
+
+    def _explain_unused(self, calls: Calls, problem: str) -> str:
+        """The message of the error for a block that has affected nothing, which *problem* says."""
+        return calls.explain_unused(problem)

@@ -48,7 +48,8 @@ class Crash:
         await self._recover(exc)
         if exc is None and not self._affected and not self._allow_unused:
             reason = "the app had not started, and there was no request to it."
-            raise AssertionError(self._calls.explain_unused(f"crashed({self._pattern!r})", reason))
+            problem = f"crashed({self._pattern!r}) has affected nothing: {reason}"
+            raise AssertionError(self._calls.explain_unused(problem))
 
     async def _recover(self, exc: BaseException | None) -> None:
         successor = self._successor

@@ -189,9 +189,12 @@ class Hold(FaultBlock):
         """Do nothing: a message that is on its way already may have arrived in part."""
 
     @override
-    def _explain(self, calls: Calls) -> str:
-        reason = f"there was no request to {self._selector} while it was open."
-        return calls.explain_unused(self._call, reason, self._selector)
+    def _describe_unused(self) -> str:
+        return f"{self._call} has affected nothing: there was no request to {self._selector} while it was open."
+
+    @override
+    def _explain_unused(self, calls: Calls, problem: str) -> str:
+        return calls.explain_unused(problem, self._selector)
 
     def _explain_wait(self, number: int, timeout: float | None, calls: Calls) -> str:
         held = self._now()

@@ -180,16 +180,19 @@ class Injection(FaultBlock):
         return self.matched == 0 or (self.affected == 0 and self.odds.probability == 1)
 
     @override
-    def _explain(self, calls: Calls) -> str:
+    def _describe_unused(self) -> str:
         if self.matched > self.odds.skip:
             reason = f"a block inside of its own has answered the requests to {self.selector}."
         elif self.matched:
             reason = f"it was to skip {self.odds.skip} requests to {self.selector}, and met {self.matched}."
         else:
             reason = f"there was no request to {self.selector} while it was injected."
-        text = f"{self.fault!r} has affected no request: {reason}"
+        return f"{self.fault!r} has affected no request: {reason}"
+
+    @override
+    def _explain_unused(self, calls: Calls, problem: str) -> str:
         hint = "A fault that met no request has tested nothing; allow_unused=True permits it."
-        return f"{calls.explain(text, self.selector)}\n{hint}"
+        return f"{calls.explain(problem, self.selector)}\n{hint}"
 
 
 def _check_seed(seed: int | float | str | bytes) -> None:

@@ -16,7 +16,7 @@ from asgi_connector._services.server_end import RequestProgress, ServerEnd
 from asgi_connector._services.table import MountTable
 from asgi_connector._waiters import Waiters
 
-from .blocks import Calls, Effect, FaultBlock, OpenBlocks
+from .blocks import Effect, FaultBlock, OpenBlocks
 from .effects import cut, put_in_way
 from .faults import Hang, Refuse, Reset, Silence
 
@@ -138,8 +138,9 @@ class Partition(FaultBlock):
             put_in_way(pipe, self._silence())
 
     @override
-    def _explain(self, calls: Calls) -> str:
-        return calls.explain_unused(self._call, "there was no request from one group to another while it was open.")
+    def _describe_unused(self) -> str:
+        reason = "there was no request from one group to another while it was open."
+        return f"{self._call} has affected nothing: {reason}"
 
 
 def _as_list(group: Group) -> list[str | None]:

@@ -3,7 +3,7 @@
 import asyncio
 import sys
 from abc import abstractmethod
-from collections.abc import Collection, Coroutine, Generator
+from collections.abc import Collection, Coroutine, Generator, Iterator
 from contextlib import contextmanager
 from contextvars import Context
 from typing import Any, Final
@@ -11,8 +11,10 @@ from typing import Any, Final
 from asgi_connector._callers import Caller, current_caller
 from asgi_connector._exceptions import ASGIConnectorError
 from asgi_connector._log import logger
+from asgi_connector._notices import Notice, Notices
 from asgi_connector._observer import Observer
-from asgi_connector._tasks import discard_silently, is_discarded, where_it_waits
+from asgi_connector._places import where_it_waits
+from asgi_connector._tasks import discard_silently, is_discarded
 from asgi_connector._types import ASGIApp, Message, Scope
 
 from .lifespan import CANCEL_PATIENCE, Lifespan
@@ -114,8 +116,9 @@ else:
 class InFlight:
     """The open connections, and the requests whose apps have not returned yet."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, notices: Notices) -> None:
         self.loop = loop
+        self._notices = notices
         # Dicts, not sets, here and elsewhere, so that the order does not depend on addresses in memory.
         self.connections: dict[ServerEnd, None] = {}
         self._requests: dict[AppRequest, None] = {}
@@ -184,6 +187,12 @@ class InFlight:
     def is_idle(self) -> bool:
         """Whether no app is running."""
         return not self._requests
+
+    def waiting(self) -> Iterator[tuple[Observer, str]]:
+        """Yield the observers of the requests whose apps run, each with the place at which its app waits."""
+        for request in tuple(self._requests):
+            if request.observer is not None and request.task is not None:
+                yield request.observer, where_it_waits(request.task)
 
     def hurry(self) -> None:
         """Immediately cancel the apps that `end_all()` still waits for."""
@@ -265,7 +274,9 @@ class InFlight:
                 await asyncio.wait({task, hurry}, timeout=patience, return_when=asyncio.FIRST_COMPLETED)
                 if not task.done():
                     text = "Cancelled an app, still running when the connector closed: %s, which waited %s"
-                    logger.warning(text, _describe(request), where_it_waits(task))
+                    place = where_it_waits(task)
+                    logger.warning(text, _describe(request), place)
+                    self._notices.tell(Notice(f"waited {place}, and was cancelled", observer=request.observer))
                     task.cancel("The connector was closed")
                     cancelled[task] = request
         finally:

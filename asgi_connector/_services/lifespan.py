@@ -13,7 +13,9 @@ from typing import Any, Final, Literal, Protocol, get_args
 from asgi_connector._callers import Caller, current_caller
 from asgi_connector._exceptions import ASGIProtocolError, LifespanError
 from asgi_connector._log import logger
-from asgi_connector._tasks import discard_silently, ends_with_loop, is_discarded, where_it_waits
+from asgi_connector._notices import Notice, Notices
+from asgi_connector._places import where_it_waits
+from asgi_connector._tasks import discard_silently, ends_with_loop, is_discarded
 from asgi_connector._types import Message
 from asgi_connector._waiters import Waiters
 
@@ -49,6 +51,7 @@ class LifespanOwner(Protocol):
     """Seconds that a shutdown may take, or a startup that a shutdown has to wait for."""
     started: "list[Lifespan]"
     """The running lifespans, in the order in which they started."""
+    notices: Notices
 
 
 class Lifespan(Startup):
@@ -204,6 +207,8 @@ class Lifespan(Startup):
     def _end_starting(self, state: _State) -> None:
         if self._state is _State.STARTING:
             self._state = state
+            if state is _State.FAILED:
+                self._tell_failure("to start")
             self._startup_over.set()
             self.release_waiters()
 
@@ -329,6 +334,7 @@ class Lifespan(Startup):
         self.set_stopped()
         if self._failure is not None or self._error is not None:
             when = "while it was up" if self._failure_reported else "to shut down"
+            self._tell_failure(when)
             raise LifespanError(self._describe_failure(when)) from self._error
 
     async def _cancel_shutdown(self) -> None:
@@ -343,6 +349,11 @@ class Lifespan(Startup):
         assert self._task is not None
         self._cancel_task()
         await asyncio.wait({self._task}, timeout=CANCEL_PATIENCE)
+
+    def _tell_failure(self, when: str) -> None:
+        if self.owner.notices.listeners:
+            text = self._describe_failure(when) if self._error is None else f"The app at {self.name!r} failed {when}"
+            self.owner.notices.tell(Notice(text, self._error))
 
     def _describe_failure(self, when: str) -> str:
         reason = self._failure or (repr(self._error) if self._error is not None else _NO_REASON)

@@ -6,6 +6,7 @@ from contextvars import Context
 from types import MethodType
 
 from asgi_connector._exceptions import LifespanError
+from asgi_connector._notices import Notices
 
 from .lifespan import Lifespan, Setting
 from .mount import Mount
@@ -15,9 +16,16 @@ from .sources import Adapt, AppSource, as_it_is
 class Lifespans:
     """The lifespans of a connector's apps: one for each app, from its first mount to the end of its last mount."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, timeout: float, adapt: Adapt = as_it_is) -> None:
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        timeout: float,
+        adapt: Adapt = as_it_is,
+        notices: Notices | None = None,
+    ) -> None:
         self.loop = loop
         self.timeout = timeout
+        self.notices = Notices() if notices is None else notices
         self.started: list[Lifespan] = []
         """The running lifespans, in the order in which they started."""
         self._adapt = adapt

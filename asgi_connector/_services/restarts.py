@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from asgi_connector._callers import owners
 from asgi_connector._exceptions import LifespanError
 from asgi_connector._log import logger
-from asgi_connector._tasks import where_it_waits
+from asgi_connector._places import where_it_waits
 
 from .lifespan import CANCEL_PATIENCE, Lifespan
 from .lifespans import raise_all

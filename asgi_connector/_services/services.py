@@ -8,6 +8,7 @@ from typing import Any, TypeAlias
 from asgi_connector._callers import owners
 from asgi_connector._exceptions import LifespanError
 from asgi_connector._log import logger
+from asgi_connector._notices import Notices
 from asgi_connector._types import App
 
 from .in_flight import AppRequest, InFlight
@@ -33,10 +34,11 @@ class Services:
         adapt: Adapt,
     ) -> None:
         self.loop = loop
-        self.lifespans = Lifespans(loop, shutdown_timeout, adapt)
+        self.notices = Notices()
+        self.lifespans = Lifespans(loop, shutdown_timeout, adapt, self.notices)
         self.table = MountTable(defaults, self.lifespans)
         self.mounts = Mounts(self.table)
-        self.in_flight = InFlight(loop)
+        self.in_flight = InFlight(loop, self.notices)
         self.on_leaving: list[Callable[[MountedApp], None]] = []
         """What is told of each app that is unmounted or replaced."""
         self._shutdown_timeout = shutdown_timeout

@@ -323,6 +323,24 @@ asyncio.run(main())
 }
 
 TEST_FILES: Final = {
+    "A test fails though its assertions hold": """
+import pytest
+@pytest.mark.asyncio
+async def test_users():
+    async def users(scope, receive, send):
+        try:
+            await session.get("http://mail.internal/")
+        except aiohttp.ClientError:
+            await hello(scope, receive, send)
+    async with make_session(users) as session, session.get("http://users.internal/") as response:
+        assert response.status == 200
+""",
+    "An argument that the mark does not have": """
+import pytest
+@pytest.mark.asgi_connector(refused=True)
+def test_users():
+    pass
+""",
     "Async functions are not supported": """
 async def test_users():
     pass
@@ -413,9 +431,10 @@ def printed_by_pytest(tmp_path_factory: pytest.TempPathFactory) -> str:
     directory = tmp_path_factory.mktemp("test_files")
     for number, source in enumerate(TEST_FILES.values()):
         (directory / f"test_{number}.py").write_text(PRELUDE + source, "utf-8")
+    plugins = ["-p", "pytest_asyncio.plugin", "-p", "asgi_connector.pytest_plugin"]
     settings: list[str | Path] = ["-p", "no:cacheprovider", "--rootdir", directory]
     settings += ["-o", "asyncio_default_fixture_loop_scope=function"]
-    output = output_of("-m", "pytest", "-p", "pytest_asyncio.plugin", *settings, directory)
+    output = output_of("-m", "pytest", *plugins, *settings, directory)
     return re.sub(r"^E   +", "", output, flags=re.MULTILINE)
 
 
