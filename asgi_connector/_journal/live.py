@@ -147,8 +147,8 @@ class LiveExchange(Exchange):
         """
         if self._released or self._state != "running":
             return
-        self._released = True
         self._last_response = self._client_response()
+        self._released = True
         if self._response_start is None:
             self._keep_request_headers()
         assert self._connection is not None
@@ -159,6 +159,7 @@ class LiveExchange(Exchange):
             self._unread = self._tap.remove()
         if isinstance(protocol, ClientProtocol) and self.via != "fallback":
             protocol.on_lost = protocol.on_websocket_closed = None
+        self._connection = None  # it would keep a connector alive that its user has forgotten
         self._note_end()
         self.on_release(self)
 
@@ -168,7 +169,7 @@ class LiveExchange(Exchange):
 
     def _client_response(self) -> ClientResponse | None:
         """Return the client's response on this connection. A request that is sent again gets another response."""
-        if self._last_response is not None:
+        if self._last_response is not None or self._released:
             return self._last_response
         response = None if self._req is None else response_of(self._req)
         return None if response is None or response.connection is not self._connection else response

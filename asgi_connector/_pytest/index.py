@@ -66,7 +66,7 @@ class Index:
         except OSError as exc:
             self._problem = exc
 
-    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+    def pytest_terminal_summary(self, terminalreporter: "pytest.TerminalReporter") -> None:  # since pytest 8.4
         if self._problem is not None:
             terminalreporter.write_line(f"The index of who called whom could not be written: {self._problem}")
         elif self._entries:

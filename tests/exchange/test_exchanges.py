@@ -39,7 +39,7 @@ from tests.support.frames import ACCEPT, CONNECT
 from tests.support.messages import body, read_body
 from tests.support.outside import Elsewhere, tcp_server
 from tests.support.reports import Reports
-from tests.support.sessions import connector_of
+from tests.support.sessions import connector_of, fetch
 from tests.support.waiting import run_turns, settle, until
 
 T = TypeVar("T")
@@ -1527,6 +1527,25 @@ async def test_an_exchange_that_has_ended_keeps_nothing_of_the_client(
                 await settle()
                 gc.collect()
                 assert [ref() for ref in gone] == [None, None]
+    assert journal[0].status == 200
+
+
+async def test_a_forgotten_connector_is_not_kept_by_an_exchange_that_nobody_has_looked_at(reports: Reports) -> None:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await send(start())
+        await send(body())
+
+    async def use_and_forget() -> Journal:
+        connector = ASGIRoutingConnector({"app.internal": app}, lifespan="off")
+        journal = connector.record().__enter__()
+        async with aiohttp.ClientSession(connector=connector, connector_owner=False) as session:
+            await fetch(session, "http://app.internal/")
+        del connector, session
+        gc.collect()
+        return journal
+
+    with pytest.warns(ResourceWarning, match="Unclosed connector"):
+        journal = await use_and_forget()
     assert journal[0].status == 200
 
 
