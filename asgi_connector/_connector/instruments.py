@@ -7,8 +7,10 @@ from aiohttp import ClientRequest, ClientTimeout
 from aiohttp.connector import Connection
 
 from asgi_connector._aiohttp.requests import address_of
+from asgi_connector._injection.blocks import OpenBlocks
+from asgi_connector._injection.effects import choose
 from asgi_connector._injection.faults import Fault
-from asgi_connector._injection.injections import Injection, Injections, Odds
+from asgi_connector._injection.injections import Injection, Odds
 from asgi_connector._journal.journal import Journal
 from asgi_connector._journal.live import LiveExchange
 from asgi_connector._journal.recorder import Recorder
@@ -24,7 +26,7 @@ class Instruments:
         self.recorder = Recorder(services.loop)
         """The recorder. It also records while only an injection is open."""
         self._table = services.table
-        self._injections = Injections(self.recorder, services)
+        self._blocks = OpenBlocks(self.recorder, services)
 
     def record(self, bodies: bool, max_body_size: int) -> AbstractContextManager[Journal]:
         if not isinstance(bodies, bool):
@@ -36,11 +38,11 @@ class Instruments:
         return self.recorder.record(max_body_size if bodies else None)
 
     def inject(self, selector: Selector, fault: Fault, odds: Odds, allow_unused: bool) -> Injection:
-        return self._injections.inject(selector, fault, odds, allow_unused)
+        return Injection(self._blocks, selector, fault, odds, allow_unused)
 
     @property
     def injecting(self) -> bool:
-        return bool(self._injections.open)
+        return bool(self._blocks.open)
 
     async def connect(
         self,
@@ -54,7 +56,7 @@ class Instruments:
         if mounted is None:
             return await dispatch(exchange)
         exchange.service = mounted.pattern
-        effects = self._injections.choose(exchange)
+        effects = choose(reversed(self._blocks.open), exchange)
         try:
             await effects.before_connection(req, timeout)
         except BaseException as exc:
@@ -67,5 +69,5 @@ class Instruments:
 
     def end_all(self) -> None:
         """Stop every fault and conclude the exchanges, because the connector closes."""
-        self._injections.end_all()
+        self._blocks.end_all()
         self.recorder.conclude()

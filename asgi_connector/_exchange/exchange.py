@@ -21,7 +21,7 @@ from asgi_connector._types import Bytes
 from .redaction import redact_text, redact_url
 
 if TYPE_CHECKING:
-    from asgi_connector._injection.faults import Fault
+    from asgi_connector._injection.faults import Incident
 
 Via = Literal["app", "fallback", "refused", "fault"]
 State = Literal["running", "done", "failed", "abandoned"]
@@ -195,7 +195,7 @@ class Exchange:
         self.service: str | None = None
         self.via: Via = "app"
         self.reused: bool | None = None
-        self.fault: Fault | None = None
+        self.fault: Incident | None = None
         self._request = Content(CIMultiDictProxy(req.headers), max_body_size, req.version)
         self.messages: Sequence[WebSocketMessage] = ()
         self.messages_dropped = 0
