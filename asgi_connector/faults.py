@@ -1,5 +1,10 @@
-"""The faults that `ASGIRoutingConnector.inject` can cause on connections to mounted hosts."""
+"""The faults that `ASGIRoutingConnector.inject` can cause on connections to mounted hosts, and their exploration."""
 
+from ._exploration.explore import explore
+from ._exploration.names import CallName
+from ._exploration.plan import Plan, PlannedFault
+from ._exploration.report import Finding, Report
+from ._exploration.shake import Shake
 from ._injection.faults import (
     Close,
     Crashed,
@@ -18,20 +23,27 @@ from ._injection.faults import (
 from ._injection.injections import Injection
 
 __all__ = [
+    "CallName",
     "Close",
     "Crashed",
     "Dropped",
     "Fault",
+    "Finding",
     "Hang",
     "Held",
     "Incident",
     "Injection",
     "Latency",
+    "Plan",
+    "PlannedFault",
     "Refuse",
+    "Report",
     "Reset",
     "Respond",
+    "Shake",
     "Throttle",
     "Unresolvable",
+    "explore",
 ]
 
 

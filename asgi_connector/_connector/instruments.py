@@ -26,7 +26,7 @@ class Instruments:
         self.recorder = Recorder(services.loop)
         """The recorder. It also records while only an injection is open."""
         self._table = services.table
-        self._blocks = OpenBlocks(self.recorder, services)
+        self.blocks = OpenBlocks(self.recorder, services)
 
     def record(self, bodies: bool, max_body_size: int) -> AbstractContextManager[Journal]:
         if not isinstance(bodies, bool):
@@ -38,11 +38,11 @@ class Instruments:
         return self.recorder.record(max_body_size if bodies else None)
 
     def inject(self, selector: Selector, fault: Fault, odds: Odds, allow_unused: bool) -> Injection:
-        return Injection(self._blocks, selector, fault, odds, allow_unused)
+        return Injection(self.blocks, selector, fault, odds, allow_unused)
 
     @property
     def injecting(self) -> bool:
-        return bool(self._blocks.open)
+        return bool(self.blocks.open)
 
     async def connect(
         self,
@@ -56,7 +56,7 @@ class Instruments:
         if mounted is None:
             return await dispatch(exchange)
         exchange.service = mounted.pattern
-        effects = choose(reversed(self._blocks.open), exchange)
+        effects = choose(reversed(self.blocks.open), exchange)
         try:
             await effects.before_connection(req, timeout)
         except BaseException as exc:
@@ -69,5 +69,5 @@ class Instruments:
 
     def end_all(self) -> None:
         """Stop every fault and conclude the exchanges, because the connector closes."""
-        self._blocks.end_all()
+        self.blocks.end_all()
         self.recorder.conclude()

@@ -2,8 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Final
 
 from asgi_connector._injection.faults import Fault
@@ -11,11 +10,11 @@ from asgi_connector._numbers import check_int, check_number
 
 from .names import CallName
 from .plan import Plan
+from .real_time import real_timeout
 from .report import Finding, Outcome, Report
 from .search import Search
 from .shake import Shake
 
-_TICK: Final = 1.0  # seconds of the event loop's clock
 _LEAVES: Final = (asyncio.CancelledError, GeneratorExit, KeyboardInterrupt, SystemExit)
 
 Scenario = Callable[[Shake], Awaitable[object]]
@@ -50,9 +49,7 @@ async def explore(
 
 
 class _Exploration:
-    def __init__(
-        self, scenario: Scenario, faults: Sequence[Fault], together: int, runs: int, seconds: float
-    ) -> None:
+    def __init__(self, scenario: Scenario, faults: Sequence[Fault], together: int, runs: int, seconds: float) -> None:
         if not callable(scenario):
             raise TypeError(f"scenario must be an async function that takes a Shake, not {scenario!r}")
         check_int("together", together, at_least=1)
@@ -75,7 +72,7 @@ class _Exploration:
             if plan is None:
                 break
             await self._try(plan)
-        findings = list(self._findings.values())
+        findings = sorted(self._findings.values(), key=lambda finding: len(finding.plan))
         return Report(findings, self._runs, list(self._calls), self._diverged, self._search.remaining())
 
     async def _run_without_fault(self) -> None:
@@ -87,7 +84,7 @@ class _Exploration:
             raise
         if not shake.calls:
             raise RuntimeError(
-                "the scenario has called no mounted app in a shake block: write 'with shake(connector):' around its calls"
+                "the scenario has called no mounted app in a shake block: write 'with shake(connector):' around calls"
             )
         self._note_calls(Plan(), shake)
 
@@ -108,8 +105,14 @@ class _Exploration:
 
     async def _run_scenario(self, shake: Shake) -> None:
         self._runs += 1
-        async with _real_timeout(self._seconds):
-            await self._scenario(shake)
+        timeout: asyncio.Timeout | None = None
+        try:
+            async with real_timeout(self._seconds) as timeout:
+                await self._scenario(shake)
+        except TimeoutError:
+            if timeout is None or not timeout.expired():
+                raise  # the scenario's own
+            raise TimeoutError(f"the scenario did not end within {self._seconds} seconds of real time") from None
 
     def _note_calls(self, plan: Plan, shake: Shake) -> None:
         self._calls.update(dict.fromkeys(shake.calls))
@@ -132,28 +135,3 @@ def _checked(faults: Iterable[Fault]) -> list[Fault]:
     if not checked:
         raise ValueError("faults must have a fault at least, such as faults.Reset()")
     return checked
-
-
-@asynccontextmanager
-async def _real_timeout(seconds: float) -> AsyncIterator[None]:
-    """Raise `TimeoutError` in the block after *seconds* of real time, also if the event loop's clock is virtual."""
-    loop = asyncio.get_running_loop()
-    deadline = time.perf_counter() + seconds
-
-    def tick() -> None:
-        nonlocal handle
-        if time.perf_counter() >= deadline:
-            timeout.reschedule(loop.time())
-        else:
-            handle = loop.call_later(_TICK, tick)
-
-    handle = loop.call_later(_TICK, tick)
-    try:
-        async with asyncio.timeout(None) as timeout:
-            yield
-    except TimeoutError:
-        if not timeout.expired():
-            raise
-        raise TimeoutError(f"the scenario did not end within {seconds} seconds of real time") from None
-    finally:
-        handle.cancel()

@@ -9,7 +9,9 @@ from asgi_connector._exchange.exchange import Exchange
 from asgi_connector._exchange.redaction import redact_url
 from asgi_connector._services.address import Address
 
-_RANDOM: Final = re.compile(
+RANDOM: Final = "*"
+"""Stands for a segment of a path that looks random."""
+_LOOKS_RANDOM: Final = re.compile(
     r"(?<=/)(?:[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}|[0-9a-f]{16,})(?=/|$)", re.IGNORECASE
 )
 
@@ -69,5 +71,5 @@ class Namer:
 
 
 def stable_path(path: str) -> str:
-    """*path* with each segment that looks random written ``*``."""
-    return _RANDOM.sub("*", path)
+    """Return *path* with `RANDOM` for each segment that looks random."""
+    return _LOOKS_RANDOM.sub(RANDOM, path)

@@ -1,6 +1,6 @@
 """`Plan`: which calls of a scenario shall fail, and how."""
 
-from dataclasses import dataclass
+from dataclasses import MISSING, dataclass, fields
 
 from asgi_connector._injection.faults import Fault
 
@@ -25,7 +25,7 @@ class PlannedFault:
     lasting: bool = False
 
     def __str__(self) -> str:
-        return f"{self.fault!r} on {self.call}{' and on each later one' if self.lasting else ''}"
+        return f"{describe(self.fault)} on {self.call}{' and on each later one' if self.lasting else ''}"
 
     def affects(self, call: CallName) -> bool:
         """Whether it affects the call of this name."""
@@ -55,3 +55,13 @@ class Plan:
     def includes(self, other: "Plan") -> bool:
         """Whether every fault of *other* is one of this plan's."""
         return set(other.faults) <= set(self.faults)
+
+
+def describe(fault: Fault) -> str:
+    """*fault* as Python, without the parameters that have their default: ``Reset()``."""
+    given: list[str] = []
+    for field in fields(fault):
+        value = getattr(fault, field.name)
+        if field.init and value != field.default:
+            given.append(repr(value) if field.default is MISSING else f"{field.name}={value!r}")
+    return f"{type(fault).__name__}({', '.join(given)})"

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from asgi_connector._display import printable, text_of
 from asgi_connector._exchange.redaction import redact_text
+from asgi_connector._exchange.tree import in_tree
 from asgi_connector._journal.journal import Journal, count
 
 from .names import CallName
@@ -65,7 +66,7 @@ class Finding:
             "with " + "\nand  ".join(map(str, self.plan.faults)),
             *([f"and in {count(others, 'other run')}"] if others else []),
             "",
-            str(self.journal),
+            *(f"{'  ' * depth}{exchange}" for depth, exchange in in_tree(self.journal)),
             "",
             self.source,
         ]
@@ -77,8 +78,8 @@ class Report:
     """What came of `explore()`. It is true if it has no finding and no divergence.
 
     Attributes:
-        findings: the failures, in the order in which they were found. Those with the same outcome, the same type of
-            exception raised at the same line, are one.
+        findings: the failures, those of the smallest plans first. Those with the same outcome, which is the same type
+            of exception raised at the same line, are one.
         runs: the number of runs, the first one without a fault included.
         calls: the names of all calls to mounted apps, in the order in which they were first seen.
         diverged: plans in whose run a fault met no call: the scenario does not make the same calls in every run.

@@ -1,20 +1,19 @@
 """A plan as Python: `inject()` blocks to paste into a test."""
 
 import re
-from collections.abc import Iterable, Sequence
-from dataclasses import MISSING, fields
+from collections.abc import Sequence
+from typing import Final
 
 from asgi_connector._exchange.exchange import Exchange
-from asgi_connector._injection.faults import Fault
 
-from .names import Namer, stable_path
-from .plan import Plan, PlannedFault
+from .names import RANDOM, Namer
+from .plan import Plan, PlannedFault, describe
 
-_INDENT = "    "
+_INDENT: Final = "    "
 
 
 def source_of(plan: Plan, calls: Sequence[Exchange]) -> str:
-    """Return a ``with`` statement that causes the faults of *plan*, which affected *calls* in its run."""
+    """Return a ``with`` statement that causes the faults of *plan*, whose run made *calls*."""
     blocks = [_inject(planned, calls) for planned in plan.faults]
     if len(blocks) == 1:
         return f"with {blocks[0]}:\n{_INDENT}..."
@@ -23,12 +22,12 @@ def source_of(plan: Plan, calls: Sequence[Exchange]) -> str:
 
 def _inject(planned: PlannedFault, calls: Sequence[Exchange]) -> str:
     call = planned.call
-    path = repr(call.path) if "*" not in call.path else f"re.compile({_pattern(call.path)!r})"
+    path = _quoted(call.path) if RANDOM not in call.path else f"re.compile(r{_quoted(_pattern(call.path))})"
     arguments = [
-        repr(call.host),
-        source_of_fault(planned.fault),
-        f"caller={call.caller!r}",
-        f"method={call.method!r}",
+        _quoted(call.host),
+        f"faults.{describe(planned.fault)}",
+        f"caller={None if call.caller is None else _quoted(call.caller)}",
+        f"method={_quoted(call.method)}",
         f"path={path}",
     ]
     if skipped := _calls_before(planned, calls):
@@ -39,39 +38,22 @@ def _inject(planned: PlannedFault, calls: Sequence[Exchange]) -> str:
 
 
 def _calls_before(planned: PlannedFault, calls: Sequence[Exchange]) -> int:
-    """How many calls that match the arguments of `inject()` started before the one that is affected."""
+    """How many calls that match the same arguments of `inject()` started before the one that is affected."""
     namer = Namer()
-    call = planned.call
-    number = 0
-    for exchange in calls:
-        name = namer.name(exchange)
-        if name == call:
-            return number
-        if name._replace(parent=call.parent, number=call.number) == call:
-            number += 1
-    return 0
+    names = [namer.name(exchange) for exchange in calls]
+    before = names[: names.index(planned.call)]
+    return sum(name._replace(parent=planned.call.parent, number=planned.call.number) == planned.call for name in before)
 
 
 def _pattern(path: str) -> str:
-    return "[^/]+".join(re.escape(part) for part in path.split("*"))
+    return "[^/]+".join(re.escape(part) for part in path.split(RANDOM))
 
 
-def source_of_fault(fault: Fault) -> str:
-    """Return the call that makes *fault*, without what is the default."""
-    given: list[str] = []
-    for field in fields(fault):
-        value = getattr(fault, field.name)
-        if not field.init or value == field.default:
-            continue
-        given.append(repr(value) if field.default is MISSING else f"{field.name}={value!r}")
-    return f"faults.{type(fault).__name__}({', '.join(given)})"
+def _quoted(text: str) -> str:
+    """*text* as a literal, with double quotes if it has none itself."""
+    literal = repr(text)
+    return literal if '"' in text or literal[0] == '"' else f'"{literal[1:-1]}"'
 
 
 def _indented(text: str) -> str:
     return "\n".join(f"{_INDENT}{line}" for line in text.splitlines())
-
-
-def imports_of(sources: Iterable[str]) -> list[str]:
-    """The imports that *sources* need."""
-    lines = ["import re"] if any("re.compile(" in source for source in sources) else []
-    return [*lines, "from asgi_connector import faults"]

@@ -1,0 +1,39 @@
+"""A timeout in real time, for code whose event loop may have a virtual clock."""
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from typing import Final
+
+_TICK: Final = 1.0  # seconds of the event loop's clock
+
+
+@asynccontextmanager
+async def real_timeout(seconds: float) -> AsyncGenerator[asyncio.Timeout, None]:
+    """End the block by `TimeoutError` after *seconds* of real time. It is noticed within a second of the loop's clock."""
+    async with asyncio.timeout(None) as timeout:
+        watch = _Watch(timeout, time.perf_counter() + seconds)
+        try:
+            yield timeout
+        finally:
+            watch.stop()
+
+
+class _Watch:
+    """Looks at the real time again and again, until the deadline."""
+
+    def __init__(self, timeout: asyncio.Timeout, deadline: float) -> None:
+        self._timeout = timeout
+        self._deadline = deadline
+        self._loop = asyncio.get_running_loop()
+        self._handle = self._loop.call_later(_TICK, self._look)
+
+    def _look(self) -> None:
+        if time.perf_counter() < self._deadline:
+            self._handle = self._loop.call_later(_TICK, self._look)
+        else:
+            self._timeout.reschedule(self._loop.time())
+
+    def stop(self) -> None:
+        self._handle.cancel()
