@@ -10,14 +10,20 @@ _TICK: Final = 1.0  # seconds of the event loop's clock
 
 
 @asynccontextmanager
-async def real_timeout(seconds: float) -> AsyncGenerator[asyncio.Timeout, None]:
-    """End the block by `TimeoutError` after *seconds* of real time. It is noticed within a second of the loop's clock."""
-    async with asyncio.timeout(None) as timeout:
-        watch = _Watch(timeout, time.perf_counter() + seconds)
-        try:
-            yield timeout
-        finally:
-            watch.stop()
+async def real_timeout(seconds: float) -> AsyncGenerator[None, None]:
+    """Raise `TimeoutError` after *seconds* of real time, which is noticed within a second of the loop's clock."""
+    timeout = asyncio.timeout(None)
+    try:
+        async with timeout:
+            watch = _Watch(timeout, time.perf_counter() + seconds)
+            try:
+                yield
+            finally:
+                watch.stop()
+    except TimeoutError:
+        if not timeout.expired():
+            raise  # one of the code in the block
+        raise TimeoutError(f"it did not end within {seconds} seconds of real time") from None
 
 
 class _Watch:
