@@ -1,9 +1,10 @@
 """The faults that `ASGIRoutingConnector.inject` can cause on connections to mounted hosts, and their exploration."""
 
 from ._exploration.explore import explore
+from ._exploration.findings import Finding
 from ._exploration.names import CallName
 from ._exploration.plan import Plan, PlannedFault
-from ._exploration.report import Finding, Report
+from ._exploration.report import Report
 from ._exploration.shake import Shake
 from ._injection.faults import (
     Close,

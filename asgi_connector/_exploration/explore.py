@@ -1,6 +1,7 @@
 """`explore()`: a scenario is run again and again, each time with other faults."""
 
 import asyncio
+import inspect
 import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Final
@@ -8,14 +9,15 @@ from typing import Final
 from asgi_connector._injection.faults import Fault
 from asgi_connector._numbers import check_int, check_number
 
+from .findings import Finding, Findings
 from .names import CallName
 from .plan import Plan
 from .real_time import real_timeout
-from .report import Finding, Outcome, Report
+from .report import Report
 from .search import Search
 from .shake import Shake
 
-_LEAVES: Final = (asyncio.CancelledError, GeneratorExit, KeyboardInterrupt, SystemExit)
+_LEAVES: Final = (GeneratorExit, KeyboardInterrupt, SystemExit)
 
 Scenario = Callable[[Shake], Awaitable[object]]
 
@@ -27,7 +29,7 @@ async def explore(
 
     The scenario makes a fresh system, makes its calls in a ``with shake(connector):`` block, and then checks what must
     hold whatever failed. An exception that leaves the block, other than an `AssertionError`, is what a fault may cause:
-    it is kept in ``shake.error``. An exception that leaves the scenario is a finding.
+    it is kept in ``shake.error``. Any exception that leaves the scenario is a finding.
 
     First comes one fault on one call, once and, if the call is tried again, on every attempt. Then come pairs of
     faults, and so on up to *together*. Calls that exist only because of a fault, such as a retry or a compensation, are
@@ -38,30 +40,32 @@ async def explore(
         faults: what to try on each call to a mounted app, such as ``[faults.Refuse(), faults.Reset()]``.
         together: the greatest number of faults in one run (`int`); 2 by default.
         runs: the greatest number of runs (`int`); 1000 by default.
-        seconds: no run begins after so many seconds of real time, and a run that takes longer than that is a finding;
-            30 by default.
+        seconds: no run begins after so many seconds of real time. A run that takes longer than that is cancelled, and
+            is a finding. 30 by default.
 
     Raises what the scenario raises without a fault; `RuntimeError` if the scenario makes no call to a mounted app in a
     ``with shake(connector):`` block; `TypeError` or `ValueError` for an invalid parameter.
     """
-    exploration = _Exploration(scenario, _checked(faults), together, runs, seconds)
-    return await exploration.run()
+    if not callable(scenario):
+        raise TypeError(f"scenario must be an async function that takes a Shake, not {scenario!r}")
+    checked = _checked(faults)
+    check_int("together", together, at_least=1)
+    check_int("runs", runs, at_least=1)
+    check_number("seconds", seconds)
+    if not seconds:
+        raise ValueError("seconds must be more than 0")
+    return await _Exploration(scenario, Search(checked, together), runs, seconds).run()
 
 
 class _Exploration:
-    def __init__(self, scenario: Scenario, faults: Sequence[Fault], together: int, runs: int, seconds: float) -> None:
-        if not callable(scenario):
-            raise TypeError(f"scenario must be an async function that takes a Shake, not {scenario!r}")
-        check_int("together", together, at_least=1)
-        check_int("runs", runs, at_least=1)
-        check_number("seconds", seconds)
+    def __init__(self, scenario: Scenario, search: Search, runs: int, seconds: float) -> None:
         self._scenario = scenario
-        self._search = Search(faults, together)
+        self._search = search
         self._max_runs = runs
         self._seconds = seconds
         self._runs = 0
         self._calls: dict[CallName, None] = {}
-        self._findings: dict[Outcome, Finding] = {}
+        self._findings = Findings()
         self._diverged: list[Plan] = []
 
     async def run(self) -> Report:
@@ -72,8 +76,9 @@ class _Exploration:
             if plan is None:
                 break
             await self._try(plan)
-        findings = sorted(self._findings.values(), key=lambda finding: len(finding.plan))
-        return Report(findings, self._runs, list(self._calls), self._diverged, self._search.remaining())
+        return Report(
+            self._findings.smallest_first(), self._runs, list(self._calls), self._diverged, self._search.remaining()
+        )
 
     async def _run_without_fault(self) -> None:
         shake = Shake(Plan())
@@ -86,40 +91,50 @@ class _Exploration:
             raise RuntimeError(
                 "the scenario has called no mounted app in a shake block: write 'with shake(connector):' around calls"
             )
-        self._note_calls(Plan(), shake)
+        self._search.passed(shake.plan, shake.calls)
 
     async def _try(self, plan: Plan) -> None:
         shake = Shake(plan)
+        error = await self._failure_of(shake)
+        if shake.unused:
+            self._diverged.append(plan)
+        if error is not None:
+            self._search.failed(plan, shake.calls)
+            self._findings.add(Finding(plan, error, shake.journal, shake.source))
+        elif not shake.unused:
+            self._search.passed(plan, shake.calls)
+
+    async def _failure_of(self, shake: Shake) -> BaseException | None:
+        """Run the scenario. Returns what it raises, unless that is the cancellation of `explore()`.
+
+        pytest.fail() raises no `Exception`.
+        """
+        task = asyncio.current_task()
+        assert task is not None
+        cancelling = task.cancelling()
         try:
             await self._run_scenario(shake)
         except _LEAVES:
             raise
-        except BaseException as exc:  # pytest.fail() raises no Exception
-            self._search.failed(plan)
-            self._note_failure(plan, exc, shake)
-            return
-        if shake.unused:
-            self._diverged.append(plan)
-        else:
-            self._note_calls(plan, shake)
+        except BaseException as exc:
+            if task.cancelling() > cancelling:
+                raise
+            return exc
+        if task.cancelling() > cancelling:
+            raise asyncio.CancelledError("explore() was cancelled, and the scenario went on")
+        return None
 
     async def _run_scenario(self, shake: Shake) -> None:
         self._runs += 1
         async with real_timeout(self._seconds):
-            await self._scenario(shake)
-
-    def _note_calls(self, plan: Plan, shake: Shake) -> None:
+            running = self._scenario(shake)
+            if not inspect.isawaitable(running):
+                raise TypeError(f"scenario must be an async function, but it has returned {running!r}")
+            await running
         self._calls.update(dict.fromkeys(shake.calls))
-        self._search.passed(plan, shake.calls)
-
-    def _note_failure(self, plan: Plan, error: BaseException, shake: Shake) -> None:
-        finding = self._findings.setdefault(Outcome.of(error), Finding(plan, error, shake.journal))
-        finding.plans.append(plan)
-        if len(plan) < len(finding.plan):
-            finding.plan, finding.error, finding.journal = plan, error, shake.journal
 
 
-def _checked(faults: Iterable[Fault]) -> list[Fault]:
+def _checked(faults: Iterable[Fault]) -> Sequence[Fault]:
     if isinstance(faults, Fault) or not isinstance(faults, Iterable):
         raise TypeError(f"faults must be a list, such as [faults.Refuse(), faults.Reset()], not {faults!r}")
     checked = list(faults)

@@ -1,6 +1,8 @@
 """`Plan`: which calls of a scenario shall fail, and how."""
 
+from collections.abc import Iterable
 from dataclasses import MISSING, dataclass, fields
+from enum import Enum
 
 from asgi_connector._injection.faults import Fault
 
@@ -25,13 +27,12 @@ class PlannedFault:
     lasting: bool = False
 
     def __str__(self) -> str:
-        return f"{describe(self.fault)} on {self.call}{' and on each later one' if self.lasting else ''}"
+        fault = python_of(self.fault, secrets=False)
+        return f"{fault} on {self.call}{' and on each later one' if self.lasting else ''}"
 
     def affects(self, call: CallName) -> bool:
         """Whether it affects the call of this name."""
-        if self.lasting:
-            return self.call.alike(call) and call.number >= self.call.number
-        return call == self.call
+        return call == self.call or (self.lasting and self.call.is_before(call))
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,16 +53,38 @@ class Plan:
         """This plan and one more fault."""
         return Plan((*self.faults, fault))
 
-    def includes(self, other: "Plan") -> bool:
-        """Whether every fault of *other* is one of this plan's."""
-        return set(other.faults) <= set(self.faults)
+    def with_lasting(self, fault: PlannedFault) -> "Plan":
+        """This plan with *fault*, one of its own, as a lasting one."""
+        lasting = PlannedFault(fault.fault, fault.call, lasting=True)
+        return Plan(tuple(lasting if each == fault else each for each in self.faults))
+
+    def affects(self, call: CallName) -> bool:
+        """Whether one of its faults affects the call of this name."""
+        return any(planned.affects(call) for planned in self.faults)
+
+    def failures(self, calls: Iterable[CallName]) -> "Failures":
+        """Which of *calls* it affects, and how."""
+        return frozenset((each.fault, call) for call in calls for each in self.faults if each.affects(call))
+
+    def causes(self, failures: "Failures") -> bool:
+        """Whether each of *failures* is among those that it causes, if the calls are made."""
+        return all(any(each.fault == fault and each.affects(call) for each in self.faults) for fault, call in failures)
 
 
-def describe(fault: Fault) -> str:
-    """*fault* as Python, without the parameters that have their default: ``Reset()``."""
+Failures = frozenset[tuple[Fault, CallName]]
+"""What faults have done in one run: each call that was affected, with its fault."""
+
+
+def python_of(fault: Fault, *, secrets: bool = True) -> str:
+    """*fault* as Python, without the parameters that have their default: ``Reset()``.
+
+    Without *secrets*, what the text of a fault does not show is left out: a body may be large.
+    """
     given: list[str] = []
     for field in fields(fault):
         value = getattr(fault, field.name)
-        if field.init and value != field.default:
-            given.append(repr(value) if field.default is MISSING else f"{field.name}={value!r}")
+        if not field.init or value == field.default or not (field.repr or secrets):
+            continue
+        literal = repr(value.value if isinstance(value, Enum) else value)
+        given.append(literal if field.default is MISSING else f"{field.name}={literal}")
     return f"{type(fault).__name__}({', '.join(given)})"

@@ -6,38 +6,45 @@ from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from typing import Final
 
-_TICK: Final = 1.0  # seconds of the event loop's clock
+_LONGEST_WAIT: Final = 1.0  # seconds of the event loop's clock
 
 
 @asynccontextmanager
 async def real_timeout(seconds: float) -> AsyncGenerator[None, None]:
-    """Raise `TimeoutError` after *seconds* of real time, which is noticed within a second of the loop's clock."""
+    """Raise `TimeoutError` after *seconds* of real time, which is noticed within a second of the loop's clock.
+
+    It is raised too if the code in the block goes on in spite of its cancellation, and ends later.
+    """
     timeout = asyncio.timeout(None)
+    message = f"it did not end within {seconds} seconds of real time"
     try:
         async with timeout:
-            watch = _Watch(timeout, time.perf_counter() + seconds)
+            watch = _Watch(timeout, seconds)
             try:
                 yield
             finally:
                 watch.stop()
-    except TimeoutError:
+    except TimeoutError as exc:
         if not timeout.expired():
             raise  # one of the code in the block
-        raise TimeoutError(f"it did not end within {seconds} seconds of real time") from None
+        raise TimeoutError(message) from exc  # which shows where the code was
+    if timeout.expired():
+        raise TimeoutError(message)
 
 
 class _Watch:
     """Looks at the real time again and again, until the deadline."""
 
-    def __init__(self, timeout: asyncio.Timeout, deadline: float) -> None:
+    def __init__(self, timeout: asyncio.Timeout, seconds: float) -> None:
         self._timeout = timeout
-        self._deadline = deadline
+        self._deadline = time.perf_counter() + seconds
+        self._wait = min(_LONGEST_WAIT, seconds)
         self._loop = asyncio.get_running_loop()
-        self._handle = self._loop.call_later(_TICK, self._look)
+        self._handle = self._loop.call_later(self._wait, self._look)
 
     def _look(self) -> None:
         if time.perf_counter() < self._deadline:
-            self._handle = self._loop.call_later(_TICK, self._look)
+            self._handle = self._loop.call_later(self._wait, self._look)
         else:
             self._timeout.reschedule(self._loop.time())
 

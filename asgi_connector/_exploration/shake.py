@@ -5,22 +5,22 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from typing_extensions import override
 
+from asgi_connector._connector.routing import ASGIRoutingConnector
 from asgi_connector._exchange.exchange import Exchange
 from asgi_connector._injection.blocks import Effect, OpenBlocks
 from asgi_connector._injection.injections import Injection, Odds
 from asgi_connector._journal.journal import Journal
 from asgi_connector._journal.live import LiveExchange
 from asgi_connector._journal.selector import Call, Selector
+from asgi_connector._waiters import Waiters
 
 from .names import CallName, Namer
 from .plan import Plan, PlannedFault
-
-if TYPE_CHECKING:
-    from asgi_connector._connector.routing import ASGIRoutingConnector
+from .source import source_of
 
 _ALWAYS: Final = Odds(times=None, skip=0, probability=1.0, seed=0)
 
@@ -30,92 +30,125 @@ class Shake:
 
     Attributes:
         plan: the faults of this run; it has a text for the messages of assertions.
-        journal: the calls of this run so far.
-        error: the exception that left the block because of a fault; `None` without one.
+        journal: the calls in the blocks of this run so far; a `Journal` that can be asked and waited for.
+        error: the exception that the last block has kept, because a fault may have caused it; `None` without one.
     """
 
     __module__ = "asgi_connector.faults"
 
     def __init__(self, plan: Plan) -> None:
         self._names = Namer()
-        self._affected: set[PlannedFault] = set()
-        self._shaken: list[ASGIRoutingConnector] = []
+        self._met: set[PlannedFault] = set()
+        self._connectors: list[ASGIRoutingConnector] = []
+        self._open: list[ASGIRoutingConnector] = []
+        self._waiters = Waiters()  # for the end of an exchange
         self.plan = plan
-        self.journal: Journal = _NamedJournal(self._names)
+        self.journal = Journal(waiters=self._waiters)
         self.error: Exception | None = None
 
     @property
     def calls(self) -> list[CallName]:
         """The names of the calls to mounted apps, in the order in which they started."""
-        return [self._names.name(exchange) for exchange in self.journal if exchange.service is not None]
+        return [self._names.name_of(exchange) for exchange in self.journal if exchange.service is not None]
 
     @property
     def unused(self) -> list[PlannedFault]:
         """The planned faults that have met no call."""
-        return [planned for planned in self.plan.faults if planned not in self._affected]
+        return [planned for planned in self.plan.faults if planned not in self._met]
+
+    @property
+    def source(self) -> str:
+        """Python that causes the same faults; see `Finding.source`."""
+        return source_of(self.plan, [(self._names.name_of(exchange), exchange) for exchange in self.journal])
 
     @contextmanager
-    def __call__(self, connector: "ASGIRoutingConnector") -> Iterator[None]:
+    def __call__(self, connector: ASGIRoutingConnector) -> Iterator[None]:
         """Record the calls in the block, and cause the planned faults.
 
-        An exception that leaves the block after a fault has affected a call is kept in `error`, and does not go on. An
-        `AssertionError` goes on.
+        An exception that leaves the block after a fault has met a call is kept in `error`, and does not go on. An
+        `AssertionError` goes on, also as a part of an exception group.
 
         Parameters:
             connector: an `ASGIRoutingConnector` or an `ASGIApplicationConnector`. A scenario may have several.
 
-        Raises `RuntimeError` if the connector is in such a block already.
+        Raises `TypeError` for another object, and `RuntimeError` if the connector is in such a block already, or if
+        nothing is mounted.
         """
-        if any(other is connector for other in self._shaken):
-            raise RuntimeError(f"{connector!r} is in a shake block already")
+        self._check(connector)
         instruments = connector._get_instruments()
-        self._shaken.append(connector)
+        instruments.recorder.also_wake(self._waiters)
         with ExitStack() as blocks:
-            blocks.callback(self._shaken.remove, connector)
-            blocks.enter_context(instruments.recorder.record(None, self.journal))
+            self._open.append(connector)
+            blocks.callback(self._open.remove, connector)
+            named = _NamedJournal(self._names, self._number_of(connector), self.journal)
+            blocks.enter_context(instruments.recorder.record(None, named))
             for planned in self.plan.faults:
-                blocks.enter_context(_PlannedInjection(instruments.blocks, planned, self._names, self._affected.add))
+                blocks.enter_context(_PlannedInjection(instruments.blocks, planned, self._names, self._met.add))
             try:
                 yield
-            except AssertionError:
-                raise
             except Exception as exc:
-                if not self._affected:
+                if not self._met or _is_or_has_assertion(exc):
                     raise
                 self.error = exc
 
+    def _check(self, connector: ASGIRoutingConnector) -> None:
+        if not isinstance(connector, ASGIRoutingConnector):
+            raise TypeError(f"shake() takes an ASGIRoutingConnector or an ASGIApplicationConnector, not {connector!r}")
+        if any(other is connector for other in self._open):
+            raise RuntimeError(f"{connector!r} is in a shake block already")
+        if not connector.mounts:
+            raise RuntimeError(f"nothing is mounted at {connector!r}: mount the apps before the shake block")
+
+    def _number_of(self, connector: ASGIRoutingConnector) -> int:
+        """The number of *connector*, from 1, in the order of the blocks."""
+        for number, other in enumerate(self._connectors, 1):
+            if other is connector:
+                return number
+        self._connectors.append(connector)
+        return len(self._connectors)
+
 
 class _NamedJournal(Journal):
-    """Names each call when it starts."""
+    """Names each call of one connector when it starts, and passes it on to the journal of the run."""
 
-    def __init__(self, names: Namer) -> None:
+    def __init__(self, names: Namer, connector: int, journal: Journal) -> None:
         super().__init__()
         self._names = names
+        self._connector = connector
+        self._journal = journal
 
     @override
     def add(self, exchange: Exchange) -> None:
-        super().add(exchange)
-        self._names.name(exchange)
+        self._names.name(exchange, self._connector)
+        self._journal.add(exchange)
 
 
 class _PlannedInjection(Injection):
     """Affects the calls that a planned fault names."""
 
     def __init__(
-        self, blocks: OpenBlocks, planned: PlannedFault, names: Namer, note_affected: Callable[[PlannedFault], None]
+        self, blocks: OpenBlocks, planned: PlannedFault, names: Namer, note_met: Callable[[PlannedFault], None]
     ) -> None:
         self._planned = planned
         self._names = names
-        self._note_affected = note_affected
+        self._note_met = note_met
         super().__init__(blocks, Selector("*"), planned.fault, _ALWAYS, allow_unused=True)
 
     @override
     def effect_on(self, call: Call, exchange: LiveExchange | None) -> Effect | None:
-        if exchange is None or not self._planned.affects(self._names.name(exchange)):
+        assert exchange is not None  # it affects no call that started before the block
+        if not self._planned.affects(self._names.name_of(exchange)):
             return None
-        self._note_affected(self._planned)
+        self._note_met(self._planned)
         return self.draw()
 
     @override
     def affect_open_connections(self) -> None:
         """A call that has started before has no name."""
+
+
+def _is_or_has_assertion(error: BaseException) -> bool:
+    """Whether *error* is an `AssertionError`, or a group that has one."""
+    if isinstance(error, BaseExceptionGroup):
+        return any(map(_is_or_has_assertion, error.exceptions))
+    return isinstance(error, AssertionError)

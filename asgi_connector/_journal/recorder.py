@@ -2,6 +2,7 @@
 
 import asyncio
 from types import TracebackType
+from weakref import WeakValueDictionary
 
 from aiohttp import ClientRequest
 
@@ -42,6 +43,7 @@ class Recorder:
         self.recording = False
         self._loop = loop
         self._waiters = Waiters()  # for the end of an exchange
+        self._other_waiters: WeakValueDictionary[int, Waiters] = WeakValueDictionary()
         self._open: list[Recording] = []
         self._max_body_size: int | None = None  # the largest of the open recordings; None: bodies are not kept
         self._released: list[LiveExchange] = []  # not concluded yet
@@ -49,6 +51,10 @@ class Recorder:
     def record(self, max_body_size: int | None, journal: Journal | None = None) -> Recording:
         """Return a block that records the requests that start in it, without bodies if *max_body_size* is `None`."""
         return Recording(self, Journal(waiters=self._waiters) if journal is None else journal, max_body_size)
+
+    def also_wake(self, waiters: Waiters) -> None:
+        """Let *waiters* wait for the end of an exchange too, as a journal does that several connectors fill."""
+        self._other_waiters[id(waiters)] = waiters
 
     def begin_recording(self, recording: Recording) -> None:
         self._set([*self._open, recording])
@@ -67,9 +73,7 @@ class Recorder:
         """Create the exchange of a request that starts, and add it to every open recording."""
         if self._released:
             self.conclude()
-        exchange = LiveExchange(
-            req, current_caller.get(), self.clock, self._max_body_size, self._release, self._waiters.wake
-        )
+        exchange = LiveExchange(req, current_caller.get(), self.clock, self._max_body_size, self._release, self._wake)
         for recording in self._open:
             recording.journal.add(exchange)
         return exchange
@@ -81,7 +85,7 @@ class Recorder:
         the next request starts, when the set of recordings changes, or when an attribute is read.
         """
         self._released.append(exchange)
-        if self._waiters or not self.recording:
+        if not self.recording or self._waiters or any(self._other_waiters.values()):
             self._loop.call_soon(self.conclude, context=self.clock.context)
 
     def conclude(self) -> None:
@@ -89,3 +93,8 @@ class Recorder:
         released, self._released = self._released, []
         for exchange in released:
             exchange.conclude()
+
+    def _wake(self) -> None:
+        self._waiters.wake()
+        for waiters in self._other_waiters.values():
+            waiters.wake()
