@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from traceback import walk_tb
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, cast
 
 from asgi_connector._display import printable, text_of
 from asgi_connector._exchange.redaction import redact_text
@@ -90,8 +90,14 @@ class _Outcome(NamedTuple):
     @classmethod
     def of(cls, error: BaseException) -> "_Outcome":
         lines = tuple((frame.f_code.co_filename, line) for frame, line in walk_tb(error.__traceback__))
-        parts = tuple(map(cls.of, error.exceptions)) if isinstance(error, BaseExceptionGroup) else ()
-        return cls(type(error), lines, parts)
+        return cls(type(error), lines, tuple(map(cls.of, parts_of(error))))
+
+
+def parts_of(error: BaseException) -> tuple[BaseException, ...]:
+    """The exceptions of an exception group; none of another exception."""
+    if isinstance(error, BaseExceptionGroup):
+        return cast(BaseExceptionGroup[BaseException], error).exceptions
+    return ()
 
 
 def _lines_of(error: BaseException) -> Iterator[str]:

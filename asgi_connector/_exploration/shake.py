@@ -3,7 +3,7 @@
 # A shake block is a part of its connector.
 # pyright: reportPrivateUsage=false
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import ExitStack, contextmanager
 from typing import Final
 
@@ -18,6 +18,7 @@ from asgi_connector._journal.live import LiveExchange
 from asgi_connector._journal.selector import Call, Selector
 from asgi_connector._waiters import Waiters
 
+from .findings import parts_of
 from .names import CallName, Namer
 from .plan import Plan, PlannedFault
 from .source import source_of
@@ -62,7 +63,7 @@ class Shake:
         return source_of(self.plan, [(self._names.name_of(exchange), exchange) for exchange in self.journal])
 
     @contextmanager
-    def __call__(self, connector: ASGIRoutingConnector) -> Iterator[None]:
+    def __call__(self, connector: ASGIRoutingConnector) -> Generator[None]:
         """Record the calls in the block, and cause the planned faults.
 
         An exception that leaves the block after a fault has met a call is kept in `error`, and does not go on. An
@@ -149,6 +150,4 @@ class _PlannedInjection(Injection):
 
 def _is_or_has_assertion(error: BaseException) -> bool:
     """Whether *error* is an `AssertionError`, or a group that has one."""
-    if isinstance(error, BaseExceptionGroup):
-        return any(map(_is_or_has_assertion, error.exceptions))
-    return isinstance(error, AssertionError)
+    return isinstance(error, AssertionError) or any(map(_is_or_has_assertion, parts_of(error)))
