@@ -7,6 +7,7 @@ order of its size. There is no random number.
 
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 
 from asgi_connector._injection.faults import Fault
 
@@ -101,8 +102,14 @@ def _lasting(plan: Plan, before: Sequence[CallName], later: Sequence[CallName]) 
     """
     for planned in plan.faults:
         tried_again = any(map(planned.call.is_before, later)) and not any(map(planned.call.is_before, before))
-        if tried_again and not planned.lasting:
+        if tried_again and not planned.lasting and not _continues(planned, plan):
             yield plan.with_lasting(planned)
+
+
+def _continues(planned: PlannedFault, plan: Plan) -> bool:
+    """Whether the call before, of those that are alike, fails the same way: then the other fault may last, as well."""
+    previous = replace(planned.call, number=planned.call.number - 1)
+    return PlannedFault(planned.fault, previous) in plan.faults
 
 
 def _position_after(plan: Plan, calls: Sequence[CallName]) -> int:

@@ -83,6 +83,7 @@ def explore(
         calls = calls_of(steps, plan)
         assert all(planned.call in calls for planned in plan.faults), f"{plan} meets no call"
         failures = plan.failures(calls)
+        assert len({name for _, name in failures}) == len(failures), f"{plan} affects a call twice"
         explored.plans.append(plan)
         explored.runs.append(failures)
         if any(each <= failures for each in bad):
@@ -157,12 +158,9 @@ def test_everything_that_can_happen_is_tried_if_nothing_fails(
 def test_nothing_is_tried_twice(steps: list[Step], tried: Sequence[Fault], together: int) -> None:
     explored = explore(steps, tried=tried, together=together)
     assert len({frozenset(plan.faults) for plan in explored.plans}) == len(explored.plans)
-    single = [
-        failures
-        for plan, failures in zip(explored.plans, explored.runs, strict=True)
-        if not any(planned.lasting for planned in plan.faults)
-    ]
-    assert len(set(single)) == len(single)
+    for number, (plan, failures) in enumerate(zip(explored.plans, explored.runs, strict=True)):
+        if not any(planned.lasting for planned in plan.faults):  # what a lasting fault does, only its run shows
+            assert failures not in explored.runs[:number]
     assert max(map(len, explored.plans)) <= together
 
 
@@ -197,6 +195,12 @@ def test_a_lasting_failure_that_is_found_is_not_tried_again_as_a_pair() -> None:
     assert len(explored.plans) == 2
 
 
+def test_three_attempts_fail_in_each_way_once() -> None:
+    explored = explore([Step("/a", attempts=3)])
+    numbers = [sorted(name.number for _, name in failures) for failures in explored.runs]
+    assert numbers == [[1], [1, 2, 3], [1, 2]]
+
+
 def test_the_first_of_two_faults_may_last_if_the_other_causes_the_second_attempt() -> None:
     """The whole of it is tried again: /a fails and is passed over, then /b fails, and both are called once more."""
 
@@ -215,6 +219,16 @@ def test_the_first_of_two_faults_may_last_if_the_other_causes_the_second_attempt
     assert Plan((a, b)) in plans
     assert Plan((lasting, b)) in plans
     assert plans.index(Plan((lasting, b))) == plans.index(Plan((a, b))) + 1
+
+
+def test_a_fault_follows_on_two_attempts_that_fail_as_well_as_on_a_lasting_failure() -> None:
+    """A lasting failure would affect the call that undoes it too."""
+    steps = [Step("/a", attempts=2), Step("/b", undo=("/a",))]
+    names = [call("/a", 1), call("/a", 2), call("/b")]
+    bad = frozenset((REFUSE, name) for name in names)
+    explored = explore(steps, [], together=3)
+    assert bad in explored.runs
+    assert bad | {(REFUSE, call("/a", 3))} in explored.runs
 
 
 def test_single_faults_come_first_and_in_the_order_of_the_calls() -> None:
