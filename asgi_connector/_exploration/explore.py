@@ -64,6 +64,10 @@ class _Exploration:
         self._max_runs = runs
         self._seconds = seconds
         self._runs = 0
+        task = asyncio.current_task()
+        assert task is not None
+        self._task = task
+        self._cancelling = task.cancelling()
         self._calls: dict[CallName, None] = {}
         self._findings = Findings()
         self._diverged: list[Plan] = []
@@ -91,11 +95,21 @@ class _Exploration:
             raise RuntimeError(
                 "the scenario has called no mounted app in a shake block: write 'with shake(connector):' around calls"
             )
+        self._calls.update(dict.fromkeys(shake.calls))
         self._search.passed(shake.plan, shake.calls)
 
     async def _try(self, plan: Plan) -> None:
         shake = Shake(plan)
-        error = await self._failure_of(shake)
+        error: BaseException | None = None
+        try:
+            await self._run_scenario(shake)
+        except _LEAVES:
+            raise
+        except BaseException as exc:  # pytest.fail() raises no Exception
+            if self._is_cancelled():
+                raise
+            error = exc
+        self._calls.update(dict.fromkeys(shake.calls))
         if shake.unused:
             self._diverged.append(plan)
         if error is not None:
@@ -104,26 +118,6 @@ class _Exploration:
         elif not shake.unused:
             self._search.passed(plan, shake.calls)
 
-    async def _failure_of(self, shake: Shake) -> BaseException | None:
-        """Run the scenario. Returns what it raises, unless that is the cancellation of `explore()`.
-
-        pytest.fail() raises no `Exception`.
-        """
-        task = asyncio.current_task()
-        assert task is not None
-        cancelling = task.cancelling()
-        try:
-            await self._run_scenario(shake)
-        except _LEAVES:
-            raise
-        except BaseException as exc:
-            if task.cancelling() > cancelling:
-                raise
-            return exc
-        if task.cancelling() > cancelling:
-            raise asyncio.CancelledError("explore() was cancelled, and the scenario went on")
-        return None
-
     async def _run_scenario(self, shake: Shake) -> None:
         self._runs += 1
         async with real_timeout(self._seconds):
@@ -131,7 +125,12 @@ class _Exploration:
             if not inspect.isawaitable(running):
                 raise TypeError(f"scenario must be an async function, but it has returned {running!r}")
             await running
-        self._calls.update(dict.fromkeys(shake.calls))
+        if self._is_cancelled():
+            raise asyncio.CancelledError("explore() was cancelled, and the scenario went on")
+
+    def _is_cancelled(self) -> bool:
+        """Whether `explore()` is cancelled. A `CancelledError` may come from a task that the scenario awaits."""
+        return self._task.cancelling() > self._cancelling
 
 
 def _checked(faults: Iterable[Fault]) -> Sequence[Fault]:

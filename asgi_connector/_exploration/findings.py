@@ -101,9 +101,15 @@ def parts_of(error: BaseException) -> tuple[BaseException, ...]:
 
 
 def _lines_of(error: BaseException) -> Iterator[str]:
-    """The lines of an exception: its type, its text and its notes. There is one at least."""
-    text = redact_text(text_of(error))
-    lines = (f"{type(error).__name__}: {text}" if text else type(error).__name__).splitlines()
-    yield from map(printable, lines[:_MAX_LINES])
+    """The lines of an exception and, indented, those of the exceptions of a group. There is one at least."""
+    lines = _text_of(error).splitlines()
+    yield from map(printable, map(redact_text, lines[:_MAX_LINES]))
     if len(lines) > _MAX_LINES:
         yield "..."
+    for part in parts_of(error):
+        yield from (f"  {line}" for line in _lines_of(part))
+
+
+def _text_of(error: BaseException) -> str:
+    text = text_of(error)
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
