@@ -14,8 +14,8 @@ from asgi_connector import ASGIRoutingConnector, faults
 from asgi_connector._exploration.real_time import real_timeout
 from asgi_connector._types import Receive, Scope, Send
 from asgi_connector.faults import CallName, Plan, PlannedFault, Report, Shake
-from tests.exploration.systems import SYSTEMS, hello
-from tests.support.explored import BUGS, TRIED, explore_in_virtual_time, explore_shop
+from tests.exploration.systems import SYSTEMS, ask, hello
+from tests.support.explored import BUGS, TRIED, explore_in_virtual_time
 from tests.support.leaks import no_task_and_no_timer_is_left
 from tests.support.messages import respond
 from tests.support.shaken import virtual_time
@@ -57,15 +57,26 @@ def test_a_sound_shop_has_no_finding() -> None:
     assert report.runs > 100
 
 
-async def test_the_shop_in_real_time() -> None:
-    """A call that gets no answer takes as long as the service waits for it."""
-    tried = [faults.Reset(), faults.Hang(on="request")]
-    report = await explore_shop([BUGS[0]], tried, patience=0.2, together=1)
-    [finding] = report.findings
-    assert [(plan.faults[0].fault, plan.faults[0].call.path) for plan in finding.plans] == [
-        (faults.Reset(), "/charges"),
-        (faults.Hang(on="request"), "/charges"),  # it arrives later, at the end of the block
-    ]
+async def test_in_real_time_the_timeouts_of_the_system_end_a_call_without_an_answer() -> None:
+    charges = 0
+
+    async def charge(scope: Scope, receive: Receive, send: Send) -> None:
+        nonlocal charges
+        charges += 1
+        await hello(scope, receive, send)
+
+    async def scenario(shake: Shake) -> None:
+        nonlocal charges
+        charges = 0
+        connector = ASGIRoutingConnector({"payments.internal": charge}, lifespan="off")
+        async with ClientSession(connector=connector, timeout=aiohttp.ClientTimeout(total=0.3)) as session:
+            with shake(connector):
+                await ask(session, "http://payments.internal/charges", "POST", attempts=2)
+        assert charges == 1
+
+    report = await faults.explore(scenario, [faults.Hang()], together=1)
+    assert [str(finding.plan) for finding in report.findings] == ["Hang() on POST payments.internal/charges"]
+    assert report.runs == 2
 
 
 async def test_a_lasting_fault_is_found_that_a_second_attempt_heals() -> None:
@@ -364,11 +375,16 @@ async def test_the_number_of_runs_is_bounded() -> None:
 
 
 async def test_the_real_time_is_bounded() -> None:
-    async def scenario(shake: Shake) -> None:
-        await with_one_app(shake)
-        await asyncio.sleep(0.11)
+    """The second run begins before the limit and ends after it."""
+    runs = 0
 
-    report = await faults.explore(scenario, AT_ONCE, seconds=0.2)
+    async def scenario(shake: Shake) -> None:
+        nonlocal runs
+        runs += 1
+        await with_one_app(shake)
+        await asyncio.sleep(0.5 if runs == 1 else 0.6)
+
+    report = await faults.explore(scenario, AT_ONCE, seconds=1)
     assert report.runs == 2
     assert len(report.untried) == 2
 

@@ -24,6 +24,8 @@ BUGS: Final = [CHARGED_TWICE, NOT_REFUNDED, LEAKED, UNDONE_TWICE]
 
 TRIED: Final[list[faults.Fault]] = [faults.Refuse(), faults.Reset(), faults.Respond(503), faults.Latency(5)]
 
+PATIENCE: Final = aiohttp.ClientTimeout(total=1)  # of the services; the customer waits for ever
+
 
 class Failed(Exception):
     """A call of a service has failed in all attempts."""
@@ -35,9 +37,8 @@ class Shop:
     What cannot be undone is noted for people, in `by_hand`.
     """
 
-    def __init__(self, bugs: Collection[str] = (), *, patience: float = 1.0) -> None:
+    def __init__(self, bugs: Collection[str] = ()) -> None:
         self._bugs = bugs
-        self._patience = aiohttp.ClientTimeout(total=patience)
         self.available = 1
         self.charges: list[str] = []
         self.placed = 0
@@ -92,7 +93,7 @@ class Shop:
         """Make a call, in two attempts."""
         for _ in range(2):
             try:
-                async with self._session.request(method, f"http://{url}", timeout=self._patience) as response:
+                async with self._session.request(method, f"http://{url}", timeout=PATIENCE) as response:
                     if response.status < 400:
                         return
             except (aiohttp.ClientError, TimeoutError):
@@ -130,22 +131,19 @@ class Shop:
         assert self.available or reservation_is_known, f"reserved without an order: {shake.plan}"
 
 
-async def explore_shop(
-    bugs: Collection[str] = (), tried: Collection[faults.Fault] = TRIED, *, patience: float = 1.0, **bounds: float
-) -> Report:
+def explore_in_virtual_time(bugs: Collection[str] = ()) -> Report:
     async def scenario(shake: Shake) -> None:
-        shop = Shop(bugs, patience=patience)
+        shop = Shop(bugs)
         async with shop.open() as (connector, session):
             with shake(connector):
                 await session.post("http://orders.internal/orders")
             shop.check(shake)
 
-    return await faults.explore(scenario, tried, **bounds)  # type: ignore[arg-type] # runs and together are ints
+    async def explore() -> Report:
+        return await faults.explore(scenario, TRIED)
 
-
-def explore_in_virtual_time(bugs: Collection[str] = (), tried: Collection[faults.Fault] = TRIED) -> Report:
     with asyncio.Runner(loop_factory=virtual_time) as runner:
-        return runner.run(explore_shop(bugs, tried))
+        return runner.run(explore())
 
 
 if __name__ == "__main__":
