@@ -4,8 +4,8 @@
 # pyright: reportPrivateUsage=false
 
 from collections.abc import Callable, Generator
-from contextlib import ExitStack, contextmanager
-from typing import Final
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from typing import Final, cast
 
 from typing_extensions import override
 
@@ -62,8 +62,7 @@ class Shake:
         """Python that causes the same faults; see `Finding.source`."""
         return source_of(self.plan, [(self._names.name_of(exchange), exchange) for exchange in self.journal])
 
-    @contextmanager
-    def __call__(self, connector: ASGIRoutingConnector) -> Generator[None]:
+    def __call__(self, connector: ASGIRoutingConnector) -> AbstractContextManager[None, bool]:
         """Record the calls in the block, and cause the planned faults.
 
         An exception that leaves the block after a fault has met a call is kept in `error`, and does not go on. An
@@ -75,6 +74,11 @@ class Shake:
         Raises `TypeError` for another object, and `RuntimeError` if the connector is in such a block already, or if
         nothing is mounted.
         """
+        # For type checkers: it may swallow an exception.
+        return cast(AbstractContextManager[None, bool], self._block(connector))
+
+    @contextmanager
+    def _block(self, connector: ASGIRoutingConnector) -> Generator[None]:
         self._check(connector)
         instruments = connector._get_instruments()
         instruments.recorder.also_wake(self._waiters)
