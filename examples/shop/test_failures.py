@@ -74,7 +74,7 @@ class Scenario:
     async def _is_told(self, shop: Shop, status: int) -> None:
         """Wait for the call that is made after the response, so that it is made in each run."""
         if status == 201:
-            await shop.journal.wait_for("notifications.internal", timeout=5)
+            await shop.journal.wait_for("notifications.internal", timeout=30)
 
     def _check(self, placed: bool, stripe: Stripe, left: int, plan: str) -> None:
         charged = len(stripe.charges) - stripe.refunds.total()
@@ -91,8 +91,9 @@ class Scenario:
 
 
 @pytest.fixture(autouse=True)
-def fast(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+def settings_of_many_runs(settings: None, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     monkeypatch.setenv("STOCK_DATABASE", ":memory:")
+    monkeypatch.setenv("PAYMENTS_TIMEOUT", "30")  # no fault here takes time
     caplog.set_level(logging.ERROR)
 
 
