@@ -37,7 +37,11 @@ class PlannedFault:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """The faults of one run, in the order of the calls that they affect; none in the first run."""
+    """What shall fail in one run; its text says so.
+
+    Attributes:
+        faults: the planned faults, in the order of the calls that they affect; none in the first run.
+    """
 
     __module__ = "asgi_connector.faults"
 

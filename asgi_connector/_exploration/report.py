@@ -21,7 +21,7 @@ class Report(str):
 
     Attributes:
         findings: the failures, those of the smallest plans first. Those with the same outcome, which is the same type
-            of exception raised at the same line, are one.
+            of exception with the same lines of its traceback, are one.
         runs: the number of runs, the first one without a fault included.
         calls: the names of all calls to mounted apps, in the order in which they were first seen.
         diverged: plans in whose run a fault met no call: the scenario does not make the same calls in every run.

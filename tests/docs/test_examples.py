@@ -138,9 +138,14 @@ def test_the_shop_prints_what_it_promises_and_warns_of_nothing() -> None:
     check_lines(run_python("-X", "dev", "-m", "examples.shop"), SHOP_LINES)
 
 
-def test_the_tests_of_the_shop_pass() -> None:
-    output = run_python(*pytest_arguments(SHOP, SHOP))
-    assert re.search(r"^19 passed in", output.splitlines()[-1]), output
+@pytest.mark.parametrize(("name", "number"), [("test_shop.py", 17), ("test_failures.py", 2)])
+def test_the_tests_of_the_shop_pass(name: str, number: int) -> None:
+    output = run_python(*pytest_arguments(SHOP, SHOP / name))
+    assert re.search(rf"^{number} passed in", output.splitlines()[-1]), output
+
+
+def test_every_test_of_the_shop_runs() -> None:
+    assert sorted(path.name for path in SHOP.glob("test_*.py")) == ["test_failures.py", "test_shop.py"]
 
 
 @pytest.mark.parametrize("name", ["buggy", "common", "notifications", "orders", "payments", "stock"])

@@ -264,6 +264,28 @@ async def main():
             pass
 asyncio.run(main())
 """,
+    "A scenario without calls": """
+async def scenario(shake):
+    await get()
+asyncio.run(faults.explore(scenario, [faults.Refuse()]))
+""",
+    "A scenario that fails without a fault": """
+async def scenario(shake):
+    raise LookupError("no database")
+asyncio.run(faults.explore(scenario, [faults.Refuse()]))
+""",
+    "A planned fault that met no call": """
+import itertools
+numbers = itertools.count(1)
+async def scenario(shake):
+    async with make_session() as session:
+        with shake(session.connector):
+            await session.get(f"http://users.internal/{next(numbers)}")
+async def main():
+    report = await faults.explore(scenario, [faults.Refuse()])
+    assert report, report
+asyncio.run(main())
+""",
 }
 
 TEST_FILES: Final = {
