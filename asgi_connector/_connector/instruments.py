@@ -31,7 +31,7 @@ class Instruments:
         self.recorder = Recorder(services.loop)
         """The recorder. It also records while only an injection is open."""
         self._services = services
-        self._blocks = OpenBlocks(self.recorder, services, has_idle)
+        self.blocks = OpenBlocks(self.recorder, services, has_idle)
 
     def record(self, bodies: bool, max_body_size: int) -> AbstractContextManager[Journal]:
         if not isinstance(bodies, bool):
@@ -43,20 +43,20 @@ class Instruments:
         return self.recorder.record(max_body_size if bodies else None)
 
     def inject(self, selector: Selector, fault: Fault, odds: Odds, allow_unused: bool) -> Injection:
-        return Injection(self._blocks, selector, fault, odds, allow_unused)
+        return Injection(self.blocks, selector, fault, odds, allow_unused)
 
     def partition(self, groups: tuple[Group, ...], fault: Hang | Refuse, allow_unused: bool) -> Partition:
-        return Partition(self._blocks, groups, fault, allow_unused)
+        return Partition(self.blocks, groups, fault, allow_unused)
 
     def hold(self, selector: Selector, on: Part, allow_unused: bool) -> Hold:
-        return Hold(self._blocks, selector, on, allow_unused)
+        return Hold(self.blocks, selector, on, allow_unused)
 
     def crash(self, pattern: str, allow_unused: bool, is_open: Callable[[], bool]) -> Crash:
-        return Crash(self._blocks, Restarts(self._services), pattern, allow_unused, is_open)
+        return Crash(self.blocks, Restarts(self._services), pattern, allow_unused, is_open)
 
     @property
     def injecting(self) -> bool:
-        return bool(self._blocks.open)
+        return bool(self.blocks.open)
 
     async def connect(
         self,
@@ -70,7 +70,7 @@ class Instruments:
         if mounted is None:
             return await dispatch(exchange)
         exchange.service = mounted.pattern
-        effects = choose(reversed(self._blocks.open), exchange)
+        effects = choose(reversed(self.blocks.open), exchange)
         try:
             await effects.before_connection(req, timeout)
         except BaseException as exc:
@@ -83,9 +83,9 @@ class Instruments:
 
     def unused_faults(self) -> list[str]:
         """What is wrong with the open blocks, a text for each that has affected nothing."""
-        return [problem for block in self._blocks.open if (problem := block.problem()) is not None]
+        return [problem for block in self.blocks.open if (problem := block.problem()) is not None]
 
     def end_all(self) -> None:
         """Stop every fault and conclude the exchanges, because the connector closes."""
-        self._blocks.end_all()
+        self.blocks.end_all()
         self.recorder.conclude()

@@ -12,6 +12,7 @@ from typing import Final, cast
 from asgi_connector._display import printable, text_of
 from asgi_connector._exchange.exchange import Exchange, summary
 from asgi_connector._exchange.redaction import redact_url
+from asgi_connector._exchange.tree import in_tree
 from asgi_connector._notices import Notice
 from asgi_connector._places import where_it_was_raised
 
@@ -108,7 +109,7 @@ class _Describer:
     # The tree of calls.
 
     def _calls(self) -> list[str]:
-        tree = [(depth, exchange, self._call(depth, exchange)) for depth, exchange in _tree(self._account.exchanges)]
+        tree = [(depth, exchange, self._call(depth, exchange)) for depth, exchange in in_tree(self._account.exchanges)]
         lines = [f"{_INDENT}({self._account.dropped} earlier calls are not shown)"] if self._account.dropped else []
         skipped = 0
         kept = _most_telling(tree)
@@ -196,19 +197,6 @@ def _duration(exchange: Exchange) -> str:
     seconds = exchange.duration
     shown = f"{seconds * 1000:.0f} ms" if seconds < 1 else f"{seconds:.1f} s"
     return f"for {shown} so far" if exchange.state == "running" else f"in {shown}"
-
-
-def _tree(exchanges: Sequence[Exchange]) -> Iterator[tuple[int, Exchange]]:
-    """Yield each exchange with its depth: the calls that were made during it follow it, one level deeper."""
-    children: dict[Exchange | None, list[Exchange]] = {}
-    included = set(exchanges)
-    for exchange in exchanges:
-        children.setdefault(exchange.parent if exchange.parent in included else None, []).append(exchange)
-    stack = [(0, exchange) for exchange in reversed(children.get(None, []))]
-    while stack:
-        depth, exchange = stack.pop()
-        yield depth, exchange
-        stack += [(depth + 1, each) for each in reversed(children.get(exchange, []))]
 
 
 def _most_telling(tree: Sequence[tuple[int, Exchange, list[str]]]) -> set[int]:

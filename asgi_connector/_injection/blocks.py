@@ -148,8 +148,8 @@ class FaultBlock(Block):
         self._stages[next(self._numbers)] = stage
 
     @abstractmethod
-    def effect_on(self, call: Call) -> Effect | None:
-        """Decide, once, whether *call* is affected, and how."""
+    def effect_on(self, call: Call, exchange: LiveExchange | None) -> Effect | None:
+        """Decide, once, whether *call* is affected, and how. It has no *exchange* if it started before any block."""
         ...
 
     async def before_connection(self, effect: Effect, req: ClientRequest, timeout: ClientTimeout) -> None:

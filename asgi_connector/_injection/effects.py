@@ -39,7 +39,7 @@ def choose(blocks: Iterable[FaultBlock], exchange: LiveExchange) -> "Effects":
     effects: list[Effect] = []
     answered = refused = False
     for block in blocks:
-        effect = None if block.over else block.effect_on(call)
+        effect = None if block.over else block.effect_on(call, exchange)
         if effect is None or refused:
             continue
         if isinstance(effect.fault, Refuse | Unresolvable | Respond):

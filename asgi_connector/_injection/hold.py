@@ -154,7 +154,7 @@ class Hold(FaultBlock):
         self._waiters.wake(error)
 
     @override
-    def effect_on(self, call: Call) -> Effect | None:
+    def effect_on(self, call: Call, exchange: LiveExchange | None) -> Effect | None:
         if self._selector.differences_of_call(call):
             return None
         self.matched += 1

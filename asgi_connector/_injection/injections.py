@@ -87,7 +87,7 @@ class Injection(FaultBlock):
         self._waiters.wake(error)
 
     @override
-    def effect_on(self, call: Call) -> Effect | None:
+    def effect_on(self, call: Call, exchange: LiveExchange | None) -> Effect | None:
         return None if self.selector.differences_of_call(call) else self.draw()
 
     def draw(self) -> Effect | None:
@@ -139,7 +139,7 @@ class Injection(FaultBlock):
     def _affect_request(self, fault: ByteFault, connection: ServerEnd, progress: RequestProgress) -> None:
         exchange = progress.observer if isinstance(progress.observer, LiveExchange) else None
         call = Call(connection.address, progress.caller, progress.method, progress.path, progress.query)
-        effect = self.effect_on(call if exchange is None else call_of(exchange))
+        effect = self.effect_on(call if exchange is None else call_of(exchange), exchange)
         if effect is None:
             return
         self.affected += 1

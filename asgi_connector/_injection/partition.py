@@ -89,7 +89,7 @@ class Partition(FaultBlock):
         self._waiters.wake(error)
 
     @override
-    def effect_on(self, call: Call) -> Effect | None:
+    def effect_on(self, call: Call, exchange: LiveExchange | None) -> Effect | None:
         if not self._groups.separate(call):
             return None
         self.matched += 1

@@ -8,6 +8,7 @@ from typing import Any, Final, overload
 from typing_extensions import Unpack, override
 
 from asgi_connector._exchange.exchange import Exchange
+from asgi_connector._exchange.tree import in_tree
 from asgi_connector._numbers import check_number, is_int
 from asgi_connector._waiters import Waiters
 
@@ -75,16 +76,7 @@ class Journal(Sequence[Exchange]):
 
     def __str__(self) -> str:
         """Return one line for each exchange. Calls made during an exchange are below it, indented."""
-        children: dict[Exchange | None, list[Exchange]] = {}
-        included = set(self)
-        for exchange in self:
-            children.setdefault(exchange.parent if exchange.parent in included else None, []).append(exchange)
-        lines: list[str] = []
-        stack = [(0, exchange) for exchange in reversed(children.get(None, []))]
-        while stack:
-            depth, exchange = stack.pop()
-            lines.append(f"{'  ' * depth}{exchange} in {exchange.duration * 1000:.0f} ms")
-            stack += [(depth + 1, each) for each in reversed(children.get(exchange, []))]
+        lines = [f"{'  ' * depth}{exchange} in {exchange.duration * 1000:.0f} ms" for depth, exchange in in_tree(self)]
         return "\n".join(lines) or "(no calls)"
 
     def select(self, host: str | None = None, **criteria: Unpack[Criteria]) -> "Journal":

@@ -318,6 +318,27 @@ async def main():
     global session
     async with make_session(users) as session:
         await session.get("http://users.internal/")
+""",
+    "A scenario without calls": """
+async def scenario(shake):
+    await get()
+asyncio.run(faults.explore(scenario, [faults.Refuse()]))
+""",
+    "A scenario that fails without a fault": """
+async def scenario(shake):
+    raise LookupError("no database")
+asyncio.run(faults.explore(scenario, [faults.Refuse()]))
+""",
+    "A planned fault that met no call": """
+import itertools
+numbers = itertools.count(1)
+async def scenario(shake):
+    async with make_session() as session:
+        with shake(session.connector):
+            await session.get(f"http://users.internal/{next(numbers)}")
+async def main():
+    report = await faults.explore(scenario, [faults.Refuse()])
+    assert report, report
 asyncio.run(main())
 """,
 }
