@@ -318,6 +318,7 @@ async def main():
     global session
     async with make_session(users) as session:
         await session.get("http://users.internal/")
+asyncio.run(main())
 """,
     "A scenario without calls": """
 async def scenario(shake):

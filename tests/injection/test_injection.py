@@ -964,8 +964,10 @@ def test_the_module_shows_what_is_public_of_it() -> None:
     assert dir(faults) == sorted(faults.__all__)
     shown = {faults.Held, faults.Dropped, faults.Crashed}
     blocks = {faults.Injection, faults.Partition, faults.Hold, faults.HeldMessage}
-    kinds = {getattr(faults, name) for name in faults.__all__} - {faults.Fault, faults.Incident}
-    assert kinds == {*get_args(faults.Fault), *shown, *blocks}
+    exploring = {faults.Shake, faults.Report, faults.Finding, faults.Plan, faults.PlannedFault, faults.CallName}
+    others = {faults.Fault, faults.Incident, faults.explore}
+    kinds = {getattr(faults, name) for name in faults.__all__} - others
+    assert kinds == {*get_args(faults.Fault), *shown, *blocks, *exploring}
     assert set(get_args(faults.Incident)) == {*get_args(faults.Fault), *shown}
     for kind in kinds:
         assert repr(kind) == f"<class 'asgi_connector.faults.{kind.__name__}'>"
