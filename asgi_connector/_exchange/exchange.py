@@ -52,6 +52,13 @@ class Clock:
         """Convert *time*, which is the event loop's, to a date in UTC."""
         return self._wall + timedelta(seconds=time - self._origin)
 
+    @staticmethod
+    def put_in_one_order(clocks: "Sequence[Clock]") -> None:
+        """Let the events of several connectors that come from now on be in one order."""
+        next_order = itertools.count(max(clock.next_order() for clock in clocks)).__next__
+        for clock in clocks:
+            clock.next_order = next_order
+
 
 class Content:
     """One direction of an exchange: its headers, its size, and with ``bodies=True`` its body.

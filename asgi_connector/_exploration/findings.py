@@ -41,12 +41,12 @@ class Finding:
     @property
     def summary(self) -> str:
         """The exception on one line."""
-        return printable(next(_lines_of(self.error)))
+        return printable(next(lines_of(self.error)))
 
     def __str__(self) -> str:
         others = len(self.plans) - 1
         parts = [
-            *_lines_of(self.error),
+            *lines_of(self.error),
             "with " + "\nand  ".join(map(str, self.plan.faults)),
             *([f"and in {count(others, 'other run')}"] if others else []),
             "",
@@ -100,14 +100,14 @@ def parts_of(error: BaseException) -> tuple[BaseException, ...]:
     return ()
 
 
-def _lines_of(error: BaseException) -> Iterator[str]:
+def lines_of(error: BaseException, *, sensitive: bool = False) -> Iterator[str]:
     """The lines of an exception and, indented, those of the exceptions of a group. There is one at least."""
     lines = _text_of(error).splitlines()
-    yield from map(printable, map(redact_text, lines[:_MAX_LINES]))
+    yield from (printable(line if sensitive else redact_text(line)) for line in lines[:_MAX_LINES])
     if len(lines) > _MAX_LINES:
         yield "..."
     for part in parts_of(error):
-        yield from (f"  {line}" for line in _lines_of(part))
+        yield from (f"  {line}" for line in lines_of(part, sensitive=sensitive))
 
 
 def _text_of(error: BaseException) -> str:

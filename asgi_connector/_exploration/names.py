@@ -3,7 +3,7 @@
 import re
 from collections import Counter
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Final, Self
 
 from asgi_connector._display import printable
 from asgi_connector._exchange.exchange import Exchange
@@ -34,7 +34,7 @@ class CallName:
 
     __module__ = "asgi_connector.faults"
 
-    parent: "CallName | None"
+    parent: Self | None
     caller: str | None
     host: str
     method: str

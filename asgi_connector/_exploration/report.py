@@ -1,7 +1,8 @@
 """`Report`: what came of an exploration, as text and as an object."""
 
 from collections.abc import Iterator, Sequence
-from typing import Self
+from os import PathLike
+from typing import Final, Self
 
 from typing_extensions import override
 
@@ -11,7 +12,9 @@ from .findings import Finding
 from .names import CallName
 from .plan import Plan
 
-_SHOWN = 5  # plans of a list in the text
+_SHOWN: Final = 5  # plans of a list in the text
+_DIVERGED: Final = "met no call, so the scenario does not make the same calls in every run"
+_UNTRIED: Final = "not tried, because a limit was reached"
 
 
 class Report(str):
@@ -51,8 +54,8 @@ class Report(str):
         for number, finding in enumerate(findings, 1):
             first, *rest = str(finding).splitlines()
             lines += ["", f"{number}. {first}", *(f"   {line}".rstrip() for line in rest)]
-        lines += _listed("met no call, so the scenario does not make the same calls in every run", diverged)
-        lines += _listed("not tried, because a limit was reached", untried)
+        lines += _listed(_DIVERGED, diverged)
+        lines += _listed(_UNTRIED, untried)
         report = super().__new__(cls, "\n".join(lines))
         report.findings, report.runs, report.calls = findings, runs, calls
         report.diverged, report.untried = diverged, untried
@@ -63,7 +66,22 @@ class Report(str):
 
     @override
     def __repr__(self) -> str:
-        return f"<{type(self).__name__}: {self.splitlines()[0]}>"
+        return f"<{type(self).__name__}: {self._title}>"
+
+    @property
+    def _title(self) -> str:
+        return self.splitlines()[0]
+
+    def save_html(self, path: str | PathLike[str], *, sensitive: bool = False) -> None:
+        """Write a page to look at: for each finding its exception, its plan, a sequence diagram, and its Python.
+
+        The page is one file, which fetches nothing. Secrets in the texts of exceptions are redacted, unless *sensitive*
+        is set (`False` by default). The file is replaced as by `Journal.save_har()`.
+        """
+        from .page import save
+
+        lists = [(f"Plans that {_DIVERGED}", self.diverged), (f"Plans {_UNTRIED}", self.untried)]
+        save(path, self._title, self.findings, lists, sensitive=sensitive)
 
 
 def _listed(what: str, plans: Sequence[Plan]) -> Iterator[str]:

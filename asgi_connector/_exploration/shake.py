@@ -10,11 +10,12 @@ from typing import Final, cast
 from typing_extensions import override
 
 from asgi_connector._connector.routing import ASGIRoutingConnector
-from asgi_connector._exchange.exchange import Exchange
+from asgi_connector._exchange.exchange import Clock, Exchange
 from asgi_connector._injection.blocks import Effect, OpenBlocks
 from asgi_connector._injection.injections import Injection, Odds
 from asgi_connector._journal.journal import Journal
 from asgi_connector._journal.live import LiveExchange
+from asgi_connector._journal.recorder import Recorder
 from asgi_connector._journal.selector import Call, Selector
 from asgi_connector._waiters import Waiters
 
@@ -41,6 +42,7 @@ class Shake:
         self._names = Namer()
         self._met: set[PlannedFault] = set()
         self._connectors: list[ASGIRoutingConnector] = []
+        self._clocks: list[Clock] = []
         self._open: list[ASGIRoutingConnector] = []
         self._waiters = Waiters()  # for the end of an exchange
         self.plan = plan
@@ -81,10 +83,11 @@ class Shake:
     def _block(self, connector: ASGIRoutingConnector) -> Generator[None]:
         self._check(connector)
         instruments = connector._get_instruments()
+        number = self._number_of(connector, instruments.recorder)
         with ExitStack() as blocks:
             self._open.append(connector)
             blocks.callback(self._open.remove, connector)
-            named = _NamedJournal(self._names, self._number_of(connector), self.journal)
+            named = _NamedJournal(self._names, number, self.journal)
             blocks.enter_context(instruments.recorder.record(None, named))
             for planned in self.plan.faults:
                 blocks.enter_context(_PlannedInjection(instruments.blocks, planned, self._names, self._met.add))
@@ -103,13 +106,15 @@ class Shake:
         if not connector.mounts:
             raise RuntimeError(f"nothing is mounted at {connector!r}: mount the apps before the shake block")
 
-    def _number_of(self, connector: ASGIRoutingConnector) -> int:
+    def _number_of(self, connector: ASGIRoutingConnector, recorder: Recorder) -> int:
         """The number of *connector*, from 1, in the order of the blocks."""
         for number, other in enumerate(self._connectors, 1):
             if other is connector:
                 return number
         self._connectors.append(connector)
-        self._waiters.follow(connector._own_instruments().recorder.waiters)
+        self._waiters.follow(recorder.waiters)
+        self._clocks.append(recorder.clock)
+        Clock.put_in_one_order(self._clocks)
         return len(self._connectors)
 
 

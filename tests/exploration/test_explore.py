@@ -313,6 +313,24 @@ async def test_several_blocks_and_several_connectors_are_one_run() -> None:
     ]
 
 
+async def test_the_events_of_several_connectors_are_in_one_order() -> None:
+    """So that a diagram of the run shows them in the order in which they happened."""
+
+    async def scenario(shake: Shake) -> None:
+        for _ in range(3):
+            connector = ASGIRoutingConnector({"a.internal": hello}, lifespan="off")
+            async with ClientSession(connector=connector) as session:
+                with connector.record():
+                    await get(session)  # events before the block
+                with shake(connector):
+                    await get(session)
+        orders = [number for exchange in shake.journal for number in exchange.order if number is not None]
+        assert len(orders) == 6
+        assert orders == sorted(set(orders))
+
+    assert await faults.explore(scenario, REFUSE, runs=1)
+
+
 async def test_the_journal_of_a_run_can_be_waited_for() -> None:
     """Whichever connector the call is made on; the connector's own journal is not forgotten."""
 
