@@ -10,5 +10,5 @@ services is there for the tests: `conftest.py` mounts them at their host names, 
 requests of their sessions.
 
 Run the tests:     python -m pytest examples/shop
-Run an order:      python -m examples.shop
+Run an order:      python -m examples.shop  (it also writes a page of the calls)
 """
