@@ -4,13 +4,15 @@
 failures it stops calling for a while (a circuit breaker, purgatory). The payments are slow, then down, then up again.
 The services do not know about the faults. The faults act on the connection in memory, below HTTP, as a network does.
 
-The example prints the journal. It also writes it as a Mermaid diagram and as a HAR file, which the developer tools of
-browsers can import.
+The example prints the journal. It also writes it as a page to look at, as a Mermaid diagram, and as a HAR file, which
+the developer tools of browsers can import.
 
 Run it:  python examples/resilience.py
+     or  python examples/resilience.py DIRECTORY  to choose where the files are written
 """
 
 import asyncio
+import sys
 import tempfile
 from pathlib import Path
 from typing import Annotated
@@ -135,23 +137,29 @@ def show(journal: Journal) -> None:
     print("\nWho called whom")
     print(journal)
     journal.assert_called("payments.internal", caller="orders.internal", path="/charges", times=7)
-    directory = Path(tempfile.mkdtemp(prefix="resilience-"))
-    (directory / "orders.mmd").write_text(journal.to_mermaid(), encoding="utf-8")
-    journal.save_har(directory / "orders.har")
-    print(f"\nThe diagram is in {directory / 'orders.mmd'}\nThe HAR is in {directory / 'orders.har'}")
 
 
-async def main() -> None:
+def write(journal: Journal, directory: Path) -> None:
+    directory.mkdir(parents=True, exist_ok=True)
+    journal.save_html(directory / "calls.html")
+    (directory / "calls.mmd").write_text(journal.to_mermaid(), encoding="utf-8")
+    journal.save_har(directory / "calls.har")
+    print(f"\nThe page to look at is {directory / 'calls.html'}")
+    print(f"The diagram is {directory / 'calls.mmd'}\nThe HAR is {directory / 'calls.har'}")
+
+
+async def main(directory: Path) -> None:
     async with ASGIRoutingConnector({"orders.internal": orders, "payments.internal": payments}) as connector:
         async with aiohttp.ClientSession(connector=connector, connector_owner=False) as session:
             orders.state.payments = Payments(session)
-            with connector.record() as journal:
+            with connector.record(bodies=True) as journal:
                 await all_is_well(session)
                 await slow(session, connector)
                 await down(session, connector)
                 await back(session)
         show(journal)
+        write(journal, directory)
 
 
 if __name__ == "__main__":
-    asyncio.run(main())
+    asyncio.run(main(Path(sys.argv[1] if len(sys.argv) > 1 else tempfile.mkdtemp(prefix="resilience-"))))

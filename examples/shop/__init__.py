@@ -13,5 +13,5 @@ requests of their sessions.
 `run_shop(buggy=True)`.
 
 Run the tests:     python -m pytest examples/shop
-Run an order:      python -m examples.shop
+Run an order:      python -m examples.shop  (it also writes a page of the calls)
 """

@@ -97,8 +97,9 @@ TELLING_LINES = {
         *[r"^  orders\.internal -> POST .*: failed \(ClientConnectorError: .*via fault \[Refuse\(\)\]"] * 3,
         r"^POST http://orders\.internal/orders: 503 in \d+ ms$",
         r"^  orders\.internal -> POST http://payments\.internal/charges: 201 in \d+ ms$",
-        r"^The diagram is in .*orders\.mmd$",
-        r"^The HAR is in .*orders\.har$",
+        r"^The page to look at is .*calls\.html$",
+        r"^The diagram is .*calls\.mmd$",
+        r"^The HAR is .*calls\.har$",
     ],
 }
 
@@ -118,6 +119,7 @@ SHOP_LINES = [
     r"^    stock\.internal -> POST http://notifications\.internal/events: 202 in",
     r"^      notifications\.internal -> POST https://api\.postmarkapp\.com/email: 200 in",
     r"^  orders\.internal -> POST http://notifications\.internal/events: 202 in",
+    r"^The page to look at is .*calls\.html$",
 ]
 
 
@@ -134,8 +136,30 @@ def test_an_example_prints_what_it_promises_and_warns_of_nothing(
     check_lines(run_python("-X", "dev", ROOT / "examples" / name), TELLING_LINES[name])
 
 
-def test_the_shop_prints_what_it_promises_and_warns_of_nothing() -> None:
+def test_the_shop_prints_what_it_promises_and_warns_of_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TMPDIR", str(tmp_path))  # for the page that it writes
     check_lines(run_python("-X", "dev", "-m", "examples.shop"), SHOP_LINES)
+
+
+@pytest.mark.parametrize(
+    ("program", "written"),
+    [
+        ([ROOT / "examples" / "resilience.py"], ["calls.har", "calls.html", "calls.mmd"]),
+        (["-m", "examples.shop"], ["calls.html"]),
+    ],
+    ids=["resilience", "shop"],
+)
+def test_the_files_are_where_the_argument_and_the_output_say(
+    program: list[str | Path], written: list[str], tmp_path: Path
+) -> None:
+    directory = tmp_path / "new" / "calls"
+    output = run_python(*program, directory)
+    files = sorted(directory.iterdir())
+    assert [file.name for file in files] == written
+    assert sorted(re.findall(r"^The .* is (/\S+)$", output, re.MULTILINE)) == [str(file) for file in files]
+    page = (directory / "calls.html").read_text("utf-8")
+    assert "orders.internal" in page
+    assert "cents" in page, "the bodies are on the page"
 
 
 @pytest.mark.parametrize(("name", "number"), [("test_shop.py", 17), ("test_failures.py", 2)])
