@@ -5,6 +5,7 @@
 import asyncio
 import inspect
 from collections.abc import Awaitable, Iterable
+from time import monotonic
 
 from aiohttp import BaseConnector, ClientRequest, ClientSession, ClientTimeout
 from aiohttp.connector import Connection
@@ -13,6 +14,8 @@ from aiohttp.tracing import Trace
 from asgi_connector._services.server_end import ClientEnd
 
 from .client_protocol import ClientProtocol
+
+_NO_TRACES: list[Trace] = []
 
 
 class PoolingConnector(BaseConnector):
@@ -54,6 +57,26 @@ class PoolingConnector(BaseConnector):
     async def _reuse(self, req: ClientRequest, traces: list[Trace]) -> Connection | None:
         """Return an idle connection from the pool, if there is one. This is only the first step of `connect()`."""
         return await self._get(req.connection_key, traces)
+
+    def _take_idle(self, req: ClientRequest) -> Connection | None:
+        """The same without traces, which are all that `_get()` ever waits for."""
+        key = req.connection_key
+        idle = self._conns.get(key)
+        if idle is None:
+            return None
+        now = monotonic()
+        while idle:
+            protocol, released = idle.popleft()
+            if protocol.is_connected() and now - released <= self._keepalive_timeout:
+                if not idle:
+                    del self._conns[key]
+                self._acquired.add(protocol)
+                if self._limit_per_host:
+                    self._acquired_per_host[key].add(protocol)
+                return Connection(self, key, protocol, self._loop)
+            protocol.close()
+        del self._conns[key]
+        return None
 
     def _close_forgotten(self, protocols: Iterable[ClientEnd]) -> None:
         """Close connections that the pool has lost: when a trace raises or is cancelled, `connect()` drops its own.

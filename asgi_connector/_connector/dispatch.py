@@ -62,9 +62,9 @@ class DispatchingConnector(PoolingConnector):
         """Get a connection for *req*. aiohttp calls this for each request, and awaits it immediately."""
         return self._connect_or(self._elsewhere, req, traces, timeout)
 
-    def _connect_or(
+    async def _connect_or(
         self, elsewhere: Elsewhere, req: ClientRequest, traces: list[Trace], timeout: ClientTimeout
-    ) -> Coroutine[Any, Any, Connection]:
+    ) -> Connection:
         """Get a connection for *req* to the app that is mounted for it, or else from *elsewhere*."""
         if (
             asyncio.get_running_loop() is not self._services.loop
@@ -78,11 +78,17 @@ class DispatchingConnector(PoolingConnector):
             self._retries.answer(req, task)
         instruments = self._instruments
         if instruments is None or not instruments.recorder.recording:
-            return self._dispatch(req, traces, timeout, task, elsewhere, None)
+            if not traces and self._closing.task is None:
+                connection = self._take_idle(req)
+                if connection is not None:
+                    if _hand_out(cast(ClientProtocol, connection.protocol), req, task, None):
+                        return connection
+                    connection.close()
+            return await self._dispatch(req, traces, timeout, task, elsewhere, None)
         exchange = instruments.recorder.begin(req)
         if not instruments.injecting:
-            return self._dispatch(req, traces, timeout, task, elsewhere, exchange)
-        return instruments.connect(
+            return await self._dispatch(req, traces, timeout, task, elsewhere, exchange)
+        return await instruments.connect(
             exchange, req, timeout, partial(self._dispatch, req, traces, timeout, task, elsewhere)
         )
 
