@@ -324,6 +324,19 @@ def a_journal_is_a_sequence_of_exchanges(journal: Journal) -> None:
     journal.select(path=b"/")  # type: ignore[arg-type]
     journal.select(path=re.compile(b"/"))  # type: ignore[arg-type]
     journal.select("a.internal", "GET")  # type: ignore[call-arg]
+    journal.select(verb="GET")  # type: ignore[call-arg]
+
+
+async def a_journal_is_asked_about_queries_and_bodies(journal: Journal, connector: ASGIRoutingConnector) -> None:
+    assert_type(journal.select(query={"a": 1, "b": ["c", 2.5]}, json=[1, {"a": None}]), Journal)
+    assert_type(journal.assert_called("a.internal", query="a=1", json=None, times=1), Journal)
+    assert_type(journal.assert_not_called(query=MultiDict({"a": "b"}), json_contains={"a": {"b": [1]}}), Journal)
+    assert_type(await journal.wait_for(json_contains=MappingProxyType({"a": 1}), timeout=2), Journal)
+    connector.inject("a.internal", faults.Refuse(), query={"a": 1})
+    journal.select(query=[("a", "1")])  # type: ignore[arg-type]
+    journal.select(json_contains=[1])  # type: ignore[arg-type]
+    journal.assert_called(where=lambda exchange: exchange.body)  # type: ignore[attr-defined]
+    connector.inject("a.internal", faults.Refuse(), json={})  # type: ignore[call-arg]
 
 
 def an_exchange_is_typed(exchange: Exchange) -> None:
@@ -342,6 +355,11 @@ def an_exchange_is_typed(exchange: Exchange) -> None:
     assert_type(exchange.path, str)
     assert_type(exchange.request.body, bytes | None)
     assert_type(exchange.request.headers["Accept"], str)
+    assert_type(exchange.request.json(), Any)
+    assert_type(exchange.request.text(), str)
+    assert_type(exchange.request.text("latin-1"), str)
+    exchange.response.json()  # type: ignore[union-attr]
+    exchange.request.text(b"latin-1")  # type: ignore[arg-type]
     if exchange.response is not None:
         assert_type(exchange.response.body, bytes | None)
     for message in exchange.messages:

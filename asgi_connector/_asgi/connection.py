@@ -83,15 +83,17 @@ class ServerProtocol(ServerEnd):
             origin, caller, _, observer = self._expected
             req = origin.request
             begun = bool(self._reader.early)
-            path = unquote(req.url.raw_path)
-            return RequestProgress(req.method, path, name_of(caller), observer, begun, False, False, False)
+            path, query = unquote(req.url.raw_path), req.url.raw_query_string
+            return RequestProgress(req.method, path, query, name_of(caller), observer, begun, False, False, False)
         if not self.busy:
             return None
         line, writer = self._reader.line, self.writer
-        path = unquote(line.target.partition(b"?")[0].decode("ascii"))
+        path, _, query = line.target.decode("ascii").partition("?")
         answered = writer.started or self._frames is not None
         head_passed = answered and not writer.head_waits
-        return RequestProgress(line.method, path, self._caller, writer.observer, True, True, answered, head_passed)
+        return RequestProgress(
+            line.method, unquote(path), query, self._caller, writer.observer, True, True, answered, head_passed
+        )
 
     def client_left(self) -> None:
         if self._frames is not None:

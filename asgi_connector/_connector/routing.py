@@ -20,6 +20,7 @@ from .kinds import lifespan_app_of
 from .loops import check_fallback, check_loop, check_loop_or_none, loop_for
 
 if TYPE_CHECKING:
+    from asgi_connector._exchange.queries import QueryGiven
     from asgi_connector._injection.faults import Fault
     from asgi_connector._injection.injections import Injection
     from asgi_connector._journal.journal import Journal
@@ -207,6 +208,7 @@ class ASGIRoutingConnector(ClosingConnector):
         caller: "Caller" = ...,
         method: str | None = None,
         path: "Path" = None,
+        query: "QueryGiven | None" = None,
         times: int | None = None,
         skip: int = 0,
         probability: float = 1.0,
@@ -222,7 +224,7 @@ class ASGIRoutingConnector(ClosingConnector):
 
         Parameters:
             host, fault: a host pattern for which an app is mounted, and one of `asgi_connector.faults`.
-            caller, method, path: which requests match, as in `Journal`; all by default.
+            caller, method, path, query: which requests match, as in `Journal`; all by default.
             times: the greatest number of requests that are affected; no limit by default.
             skip: the number of matching requests that pass first; 0 by default.
             probability: the probability with which each later request is affected; 1 by default.
@@ -236,7 +238,7 @@ class ASGIRoutingConnector(ClosingConnector):
         from asgi_connector._injection.injections import Odds
         from asgi_connector._journal.selector import Selector
 
-        selector = Selector(host, caller=caller, method=method, path=path)
+        selector = Selector(host, caller=caller, method=method, path=path, query=query)
         odds = Odds(times=times, skip=skip, probability=probability, seed=seed)
         return self._get_instruments().inject(selector, fault, odds, allow_unused)
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from contextvars import Context
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Final, Literal, NoReturn
+from typing import TYPE_CHECKING, Any, Final, Literal, NoReturn, TypeVar
 from urllib.parse import unquote
 
 from aiohttp import ClientRequest, HttpVersion
@@ -18,6 +18,8 @@ from asgi_connector._callers import Caller
 from asgi_connector._display import printable, text_of
 from asgi_connector._types import Bytes
 
+from .bodies import read_json, read_text
+from .encodings import decode
 from .redaction import redact_text, redact_url
 
 if TYPE_CHECKING:
@@ -27,6 +29,11 @@ Via = Literal["app", "fallback", "refused", "fault"]
 State = Literal["running", "done", "failed", "abandoned"]
 
 _MAX_ERROR_LENGTH: Final = 160  # characters
+_NOT_RECORDED: Final = (
+    "body was not recorded: write record(bodies=True); or, with the plugin for pytest, mark the test "
+    "@pytest.mark.asgi_connector(bodies=True)"
+)
+_T = TypeVar("_T")
 NO_HEADERS: Final = CIMultiDictProxy(CIMultiDict[str]())
 
 
@@ -58,7 +65,7 @@ class Content:
 
     __module__ = "asgi_connector"
 
-    __slots__ = ("_chunks", "_kept", "_max_body_size", "headers", "http_version", "size")
+    __slots__ = ("_chunks", "_kept", "_max_body_size", "_why_no_body", "headers", "http_version", "size")
 
     def __init__(
         self, headers: CIMultiDictProxy[str], max_body_size: int | None, version: HttpVersion | None = None
@@ -69,6 +76,7 @@ class Content:
         self._chunks: list[bytes] | None = None
         self._kept = 0  # bytes
         self._max_body_size = max_body_size  # None: the body is not kept
+        self._why_no_body = _NOT_RECORDED
 
     def __repr__(self) -> str:
         cut = f", {self.cut} of them cut" if self.cut else ""
@@ -84,9 +92,55 @@ class Content:
         """The number of bytes missing at the end of `body`, because the body was larger than ``max_body_size``."""
         return 0 if self._max_body_size is None else self.size - self._kept
 
+    def text(self, encoding: str | None = None) -> str:
+        """Return the body as text. It is decoded from a content encoding of gzip or deflate first.
+
+        While the exchange runs, and if it was cut off, this is the part of the body that has arrived.
+
+        Parameters:
+            encoding: such as ``"latin-1"``. `None`, the default: the charset of the Content-Type, or else UTF-8.
+
+        Raises `RuntimeError` if the body was not recorded, or only a part of it because of ``max_body_size``, and
+        `ValueError` if it cannot be decoded.
+        """
+        if not (encoding is None or isinstance(encoding, str)):
+            raise TypeError(f"encoding must be a str or None, not {encoding!r}")
+        return self._read(lambda body, content_type: read_text(body, content_type, encoding))
+
+    def json(self) -> Any:
+        """Return the body, parsed as JSON. It is decoded from a content encoding of gzip or deflate first.
+
+        The Content-Type does not matter. While the exchange runs, this is the part of the body that has arrived.
+
+        Raises `RuntimeError` if the body was not recorded, or only a part of it because of ``max_body_size``, and
+        `ValueError` if it is empty, or is not JSON.
+        """
+        return self._read(read_json)
+
+    def _read(self, read: Callable[[bytes, str], _T]) -> _T:
+        """Apply *read* to the decoded body and its Content-Type."""
+        if (problem := self.why_unreadable) is not None:
+            raise RuntimeError(problem)
+        try:
+            body = decode(self.body or b"", ", ".join(self.headers.getall("Content-Encoding", ())))
+            return read(body, self.headers.get("Content-Type", ""))
+        except ValueError as exc:
+            raise ValueError(f"body {exc}") from None
+
+    @property
+    def why_unreadable(self) -> str | None:
+        """Why there is no complete body, and what to write; `None` if there is."""
+        if self._max_body_size is None:
+            return self._why_no_body
+        if self.cut:
+            kept = f"only the first {self.size - self.cut} of {self.size} bytes were recorded"
+            return f"body was cut, {kept}: write record(bodies=True, max_body_size={self.size}) or more"
+        return None
+
     def keep_no_body(self) -> None:
-        """Do not keep the body: it is not observed."""
+        """Do not keep the body: it is not sent."""
         self._max_body_size = None
+        self._why_no_body = "body was not sent, because the request was refused"
 
     def add(self, data: Bytes) -> None:
         """Count a piece of the body, and keep as much of it as the limit allows."""

@@ -7,13 +7,10 @@ Data for which HAR has no field is in fields that begin with an underscore, as t
 import base64
 import json
 import re
-import zlib
 from collections.abc import Iterable
 from datetime import datetime
-from gzip import GzipFile
 from http import HTTPStatus
 from importlib.metadata import version
-from io import BytesIO
 from os import PathLike
 from typing import Any, Final
 from urllib.parse import parse_qsl
@@ -21,6 +18,7 @@ from urllib.parse import parse_qsl
 from multidict import CIMultiDict
 
 from asgi_connector._display import text_of
+from asgi_connector._exchange.encodings import decoded_or_as_sent
 from asgi_connector._exchange.exchange import NO_HEADERS, Content, Exchange, WebSocketMessage
 from asgi_connector._exchange.redaction import REDACTED, redact_header, redact_text, redact_url
 
@@ -28,8 +26,6 @@ from .files import replace_file
 from .forms import Field, read_form
 
 _UNKNOWN: Final = -1
-_MAX_DECODED_SIZE: Final = 64 * 1024 * 1024  # bytes: a small body must not become a large archive
-_MAX_MEMBERS: Final = 1024  # as in aiohttp
 _SURROGATE: Final = re.compile("[\ud800-\udfff]")
 
 
@@ -173,47 +169,7 @@ def _body_size(exchange: Exchange, content: Content) -> int:
 
 def _decoded(body: bytes, encoding: str, content: Content) -> bytes:
     """Decode gzip or deflate. A body that is cut, invalid or in another encoding is returned as it was sent."""
-    if content.cut or not body:
-        return body
-    encoding = encoding.strip().lower()
-    decoded: bytes | None = None
-    if encoding in ("gzip", "x-gzip"):
-        decoded = _gunzipped(body)
-    elif encoding == "deflate":
-        decoded = _inflated(body, zlib.MAX_WBITS)
-        if decoded is None:
-            # Some servers leave out zlib's header and checksum (RFC 9110, 8.4.1.2, note).
-            decoded = _inflated(body, -zlib.MAX_WBITS)
-    return body if decoded is None else decoded
-
-
-def _gunzipped(body: bytes) -> bytes | None:
-    """Decode all members of a gzip file (RFC 1952, 2.2); `None` if it is invalid, incomplete or too large."""
-    try:
-        with GzipFile(fileobj=BytesIO(body)) as file:
-            decoded = file.read(_MAX_DECODED_SIZE + 1)
-    except (OSError, EOFError, zlib.error):
-        return None
-    return decoded if len(decoded) <= _MAX_DECODED_SIZE else None
-
-
-def _inflated(body: bytes, wbits: int) -> bytes | None:
-    """Decode deflate streams as aiohttp's client does; `None` if the body is invalid, incomplete or too large."""
-    parts: list[bytes] = []
-    size = 0
-    for _ in range(_MAX_MEMBERS):
-        inflating = zlib.decompressobj(wbits)
-        try:
-            parts.append(inflating.decompress(body, _MAX_DECODED_SIZE + 1 - size))
-        except zlib.error:
-            return None
-        size += len(parts[-1])
-        if not inflating.eof or size > _MAX_DECODED_SIZE:
-            return None
-        body = inflating.unused_data
-        if not body:
-            return b"".join(parts)
-    return None
+    return body if content.cut else decoded_or_as_sent(body, encoding)
 
 
 def _text(body: bytes, content: Content, encoding: str) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from aiohttp import ClientConnectionError, ClientConnectorDNSError, ClientConnec
 
 from asgi_connector._aiohttp.requests import connect_timeout
 from asgi_connector._blocks import Block
+from asgi_connector._journal.explanation import explain
 from asgi_connector._journal.journal import Journal, RecentJournal
 from asgi_connector._journal.live import LiveExchange
 from asgi_connector._journal.recorder import Recorder
@@ -178,7 +179,7 @@ class Injection(Block):
             reason = f"there was no request to {self.selector} while it was injected."
         text = f"{self.fault!r} has affected no request: {reason}"
         hint = "A fault that met no request has tested nothing; allow_unused=True permits it."
-        return f"{self._journal.explain(self.selector, text, found)}\n{hint}"
+        return f"{explain(text, self.selector, self._journal, found)}\n{hint}"
 
 
 class Effect(NamedTuple):
@@ -260,7 +261,7 @@ class Injections:
     ) -> None:
         assert isinstance(fault, _ByteFault)
         exchange = progress.observer if isinstance(progress.observer, LiveExchange) else None
-        call = Call(connection.address, progress.caller, progress.method, progress.path)
+        call = Call(connection.address, progress.caller, progress.method, progress.path, progress.query)
         if injection.selector.differences_of_call(call if exchange is None else call_of(exchange)):
             return
         effect = injection.draw()

@@ -1,19 +1,19 @@
 """`Journal`: the recorded calls, to inspect, assert on, wait for, and write to a file."""
 
 import asyncio
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from os import PathLike
 from typing import Any, Final, overload
 
-from typing_extensions import override
+from typing_extensions import Unpack, override
 
 from asgi_connector._exchange.exchange import Exchange
 from asgi_connector._numbers import check_number, is_int
 from asgi_connector._waiters import Waiters
 
-from .selector import Caller, Path, Selector
+from .explanation import explain
+from .selector import Criteria, Selector
 
-_MAX_SHOWN: Final = 10  # calls in the message of a failed assertion
 _RECENT: Final = 100  # exchanges that a `RecentJournal` keeps at least
 
 
@@ -23,17 +23,25 @@ class Journal(Sequence[Exchange]):
     A journal grows while its recording is open. An exchange that is still running after that is updated until it ends.
     A query returns the exchanges that it selects as a journal too, which does not grow.
 
-    Every query takes the same criteria. Each may be left out. All except the first are keyword arguments:
+    `select`, `assert_called`, `assert_not_called` and `wait_for` take the same criteria. Each may be left out. All
+    except the first are keyword arguments:
 
     - ``host`` (`str`): a host pattern, as in the table of mounts;
     - ``caller`` (`str` or `None`): the pattern at which the calling app is mounted, or `None` for a call from outside
       every app;
     - ``method`` (`str`): the method of the request, in upper or lower case;
     - ``path`` (`str` or `re.Pattern`): the decoded path, without the query; a pattern must match all of it;
+    - ``query`` (`str` or a mapping such as aiohttp's ``params``): the whole query, in any order;
     - ``status`` (`int`): the status of the response;
-    - ``where``: a function that takes an `Exchange` and returns whether it matches.
+    - ``json``: a JSON value that the body of the request equals; 1 and 1.0 are equal, `True` and 1 are not;
+    - ``json_contains`` (`dict`): members that the JSON object in the body of the request has. It may have others, and
+      so may each object inside of it. An array has the same number of items, and each contains the expected one;
+    - ``where``: a function that takes an `Exchange` and returns whether it matches. It is called last, for an exchange
+      that matches the other criteria.
 
-    An invalid criterion raises `TypeError` or `ValueError`.
+    An invalid criterion raises `TypeError` or `ValueError`. ``json`` and ``json_contains`` need
+    ``record(bodies=True)``: an exchange that matches the other criteria except ``where``, and whose body was not
+    recorded, or was cut, raises `RuntimeError`. A body that is compressed by gzip or deflate is decoded first.
     """
 
     __module__ = "asgi_connector"
@@ -79,29 +87,12 @@ class Journal(Sequence[Exchange]):
             stack += [(depth + 1, each) for each in reversed(children.get(exchange, []))]
         return "\n".join(lines) or "(no calls)"
 
-    def select(
-        self,
-        host: str | None = None,
-        *,
-        caller: Caller = ...,
-        method: str | None = None,
-        path: Path = None,
-        status: int | None = None,
-        where: Callable[[Exchange], object] | None = None,
-    ) -> "Journal":
+    def select(self, host: str | None = None, **criteria: Unpack[Criteria]) -> "Journal":
         """Return the exchanges that match now."""
-        return self._select(Selector(host, caller=caller, method=method, path=path, status=status, where=where))
+        return self._select(Selector(host, **criteria))
 
     def assert_called(
-        self,
-        host: str | None = None,
-        *,
-        caller: Caller = ...,
-        method: str | None = None,
-        path: Path = None,
-        status: int | None = None,
-        where: Callable[[Exchange], object] | None = None,
-        times: int | None = None,
+        self, host: str | None = None, *, times: int | None = None, **criteria: Unpack[Criteria]
     ) -> "Journal":
         """Assert that exactly *times* calls match (with `None`, the default, at least one). Returns these calls.
 
@@ -109,45 +100,34 @@ class Journal(Sequence[Exchange]):
         """
         __tracebackhide__ = True  # pytest shows the line of the caller
         _check_times(times)
-        selector = Selector(host, caller=caller, method=method, path=path, status=status, where=where)
+        selector = Selector(host, **criteria)
         found = self._select(selector)
         if len(found) == times or (times is None and found):
             return found
         expected = "a call" if times is None else count(times, "call")
-        raise AssertionError(self.explain(selector, _expected(f"Expected {expected} of {selector}", found), found))
+        text = _expected(f"Expected {expected} of {selector}", found)
+        raise AssertionError(explain(text, selector, self, found, diff=len(found) < (1 if times is None else times)))
 
-    def assert_not_called(
-        self,
-        host: str | None = None,
-        *,
-        caller: Caller = ...,
-        method: str | None = None,
-        path: Path = None,
-        status: int | None = None,
-        where: Callable[[Exchange], object] | None = None,
-    ) -> "Journal":
+    def assert_not_called(self, host: str | None = None, **criteria: Unpack[Criteria]) -> "Journal":
         """Assert that no call matches, not even a failed one. Returns the empty journal.
 
         Raises `AssertionError`. It shows the calls that match, and how the others differ.
         """
         __tracebackhide__ = True  # pytest shows the line of the caller
-        selector = Selector(host, caller=caller, method=method, path=path, status=status, where=where)
+        selector = Selector(host, **criteria)
         found = self._select(selector)
         if found:
-            raise AssertionError(self.explain(selector, _expected(f"Expected no call of {selector}", found), found))
+            text = _expected(f"Expected no call of {selector}", found)
+            raise AssertionError(explain(text, selector, self, found))
         return found
 
     async def wait_for(
         self,
         host: str | None = None,
         *,
-        caller: Caller = ...,
-        method: str | None = None,
-        path: Path = None,
-        status: int | None = None,
-        where: Callable[[Exchange], object] | None = None,
         times: int | None = None,
         timeout: float | None = 1.0,
+        **criteria: Unpack[Criteria],
     ) -> "Journal":
         """Wait until *times* calls that match (with `None`, the default, one) have ended, in any state. Returns them.
 
@@ -158,7 +138,7 @@ class Journal(Sequence[Exchange]):
         _check_times(times)
         if timeout is not None:
             check_number("timeout", timeout, unlimited=True)
-        selector = Selector(host, caller=caller, method=method, path=path, status=status, where=where)
+        selector = Selector(host, **criteria)
         needed = 1 if times is None else times
         limit = asyncio.timeout(timeout)
         try:
@@ -168,8 +148,8 @@ class Journal(Sequence[Exchange]):
             if not limit.expired():
                 raise
             found = self._select(selector)
-            waited = f"Waited {timeout} s for {count(needed, 'call')} of {selector} to end"
-            raise AssertionError(self.explain(selector, _expected(waited, found), found)) from None
+            text = _expected(f"Waited {timeout} s for {count(needed, 'call')} of {selector} to end", found)
+            raise AssertionError(explain(text, selector, self, found, diff=len(found) < needed)) from None
         return self._select_ended(selector)
 
     async def _wait_for_ended(self, selector: Selector, needed: int) -> None:
@@ -224,25 +204,6 @@ class Journal(Sequence[Exchange]):
 
     def _select_ended(self, selector: Selector) -> "Journal":
         return Journal((each for each in self if each.ended and selector.matches(each)), waiters=self._waiters)
-
-    def explain(self, selector: Selector, text: str, found: "Journal") -> str:
-        """Return *text*, the calls *found*, and the other calls, the most similar first, each with its differences."""
-        shown = [f"  {exchange}" for exchange in found[:_MAX_SHOWN]]
-        others = sorted(
-            ((differences, exchange) for exchange in self if (differences := selector.differences(exchange))),
-            key=lambda other: len(other[0]),
-        )
-        lines = [text, *shown]
-        if len(found) > _MAX_SHOWN:
-            lines.append(f"  and {len(found) - _MAX_SHOWN} more")
-        if others:
-            lines.append(f"{'Other' if shown else 'The'} calls there were, the nearest first:")
-            lines += [f"  {exchange}\n    {', '.join(differences)}" for differences, exchange in others[:_MAX_SHOWN]]
-        if len(others) > _MAX_SHOWN:
-            lines.append(f"  and {len(others) - _MAX_SHOWN} more")
-        if not self:
-            lines.append("There was no call at all.")
-        return "\n".join(lines)
 
 
 class RecentJournal(Journal):

@@ -1,24 +1,31 @@
 """`Selector`: one set of criteria that selects exchanges, for the journal's queries and for faults."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from json import loads
 from types import EllipsisType
-from typing import Final, NamedTuple, cast
+from typing import Any, Final, NamedTuple, TypedDict, cast
 from urllib.parse import unquote
 
+from typing_extensions import Unpack
 from yarl import URL
 
 from asgi_connector._display import repr_of
 from asgi_connector._exchange.exchange import Exchange
+from asgi_connector._exchange.json_values import dump_json
+from asgi_connector._exchange.queries import QueryGiven, parse_query, read_query, shown_query
 from asgi_connector._exchange.redaction import redact_url
 from asgi_connector._numbers import is_int
 from asgi_connector._services.address import Address
 from asgi_connector._services.patterns import Pattern, covers, parse_pattern
 
+from .json_criterion import JsonCriterion
+from .source import shown_function
+
 Caller = str | None | EllipsisType
 Path = str | re.Pattern[str] | None
 
-_URL: Final = re.compile(r"(?P<scheme>(?:[^/?#]*://)?)(?P<authority>[^/?#]*)(?P<path>[^?#]*)")
+_URL: Final = re.compile(r"(?P<scheme>(?:[^/?#]*://)?)(?P<authority>[^/?#]*)(?P<path>[^?#]*)(?:\?(?P<query>[^#]*))?")
 
 
 class Call(NamedTuple):
@@ -28,81 +35,86 @@ class Call(NamedTuple):
     caller: str | None
     method: str
     path: str
+    query: str
 
 
 def call_of(exchange: Exchange) -> Call:
     address = Address(exchange.host, exchange.port, exchange.secure)
-    return Call(address, exchange.caller, exchange.method, exchange.path)
+    return Call(address, exchange.caller, exchange.method, exchange.path, exchange.url.raw_query_string)
+
+
+class Criteria(TypedDict, total=False):
+    """The criteria that are keyword arguments; `Journal` says what each means."""
+
+    caller: Caller
+    method: str | None
+    path: Path
+    query: QueryGiven | None
+    status: int | None
+    json: Any
+    json_contains: Mapping[str, Any] | None
+    where: Callable[[Exchange], object] | None
 
 
 class Selector:
-    """Criteria for exchanges. Each may be left out. An invalid one raises `TypeError` or `ValueError`.
+    """Criteria for exchanges, as in `Journal`. An invalid one raises `TypeError` or `ValueError`."""
 
-    Parameters:
-        host: a host pattern, as in the table of mounts.
-        caller: the pattern at which the calling app is mounted; `None` for a call from outside every app.
-        method: the method of the request, in upper or lower case.
-        path: the decoded path, without the query: a `str` that it equals, or an `re.Pattern` that matches all of it.
-        status: the status of the response.
-        where: a function that takes the exchange and returns whether it matches.
-    """
-
-    def __init__(
-        self,
-        host: str | None = None,
-        *,
-        caller: Caller = ...,
-        method: str | None = None,
-        path: Path = None,
-        status: int | None = None,
-        where: Callable[[Exchange], object] | None = None,
-    ) -> None:
+    def __init__(self, host: str | None = None, **criteria: Unpack[Criteria]) -> None:
+        if unknown := criteria.keys() - Criteria.__annotations__.keys():
+            names = ", ".join(["host", *Criteria.__annotations__])
+            raise TypeError(f"there is no criterion {min(unknown)!r}; the criteria are {names}")
         self.host: Pattern | None = None if host is None else _parse_host(host)
-        self._caller: Pattern | EllipsisType | None = parse_pattern(caller) if isinstance(caller, str) else caller
-        self._method = method
-        self._path = path
-        self._status = status
-        self._where = where
-        if not (isinstance(caller, str) or caller is None or caller is ...):
-            raise TypeError(f"caller must be a host pattern, None, or left out, not {caller!r}")
-        if not (method is None or isinstance(method, str)):
-            raise TypeError(f"method must be a str, not {method!r}")
-        if not (path is None or isinstance(path, str) or (isinstance(path, re.Pattern) and _is_of_str(path))):
-            raise TypeError(f"path must be a str or a compiled pattern of str, not {path!r}")
-        if isinstance(path, str) and ("?" in path or not path.startswith("/")):
-            raise ValueError(f"path must start with a slash and be without a query, not {path!r}")
-        if not (status is None or is_int(status)):
-            raise TypeError(f"status must be an int, not {status!r}")
-        if not (where is None or callable(where)):
-            raise TypeError(f"where must be a function of an Exchange, not {where!r}")
+        self._caller = _read_caller(criteria.get("caller", ...))
+        self._method = _read_method(criteria.get("method"))
+        self._path = _read_path(criteria.get("path"))
+        query = criteria.get("query")
+        self._query = None if query is None else read_query(query)
+        self._status = _read_status(criteria.get("status"))
+        self._json = _read_json(criteria.get("json", ...), criteria.get("json_contains"))
+        self._where = _read_where(criteria.get("where"))
 
     def __str__(self) -> str:
         parts = [] if self.host is None else [repr(str(self.host))]
         if not isinstance(self._caller, EllipsisType):
             parts.append(f"caller={None if self._caller is None else str(self._caller)!r}")
-        criteria = {"method": self._method, "path": self._path, "status": self._status, "where": self._where}
-        parts += [f"{name}={repr_of(value)}" for name, value in criteria.items() if value is not None]
+        named = {"method": self._method, "path": self._path}
+        parts += [f"{name}={repr_of(value)}" for name, value in named.items() if value is not None]
+        if self._query is not None:
+            parts.append(f"query={shown_query(self._query)}")
+        if self._status is not None:
+            parts.append(f"status={repr_of(self._status)}")
+        if self._json is not None:
+            parts.append(str(self._json))
+        if self._where is not None:
+            parts.append(f"where={shown_function(self._where)}")
         return ", ".join(parts) or "anything"
 
     @property
     def any_call(self) -> bool:
-        """Whether every call to the host matches: there is no criterion for the caller, the method or the path."""
-        return self._caller is ... and self._method is None and self._path is None
+        """Whether every call to the host matches: there is no other criterion for what is known from its start."""
+        return self._caller is ... and self._method is None and self._path is None and self._query is None
 
     def matches(self, exchange: Exchange) -> bool:
-        return not self.differences(exchange)
+        """Whether *exchange* matches. Raises `RuntimeError` if that depends on a body that was not recorded."""
+        if self._differences_but_for_body(exchange):
+            return False
+        if self._json is not None:
+            self._json.check_recorded(exchange)
+            if self._json.differences(exchange):
+                return False
+        return self._where is None or self._call_where(self._where, exchange)
 
     def differences(self, exchange: Exchange) -> list[str]:
         """Return how *exchange* differs from the criteria; empty if it matches."""
-        differences = self.differences_of_call(call_of(exchange))
-        if self._status is not None and exchange.status != self._status:
-            differences.append(f"status is {exchange.status}")
-        if self._where is not None and not differences and not self._where(exchange):
+        differences = self._differences_but_for_body(exchange)
+        if self._json is not None and (clause := self._json.clause(exchange)):
+            differences.append(clause)
+        if self._where is not None and not differences and not self._call_where(self._where, exchange):
             differences.append("where() says no")
         return differences
 
     def differences_of_call(self, call: Call) -> list[str]:
-        """Return how *call* differs from the criteria, except ``status`` and ``where``."""
+        """Return how *call* differs from the criteria for what is known from its start."""
         differences: list[str] = []
         if self.host is not None and not covers(self.host, call.address):
             differences.append(f"host is {call.address.host!r}, port {call.address.port}")
@@ -112,7 +124,30 @@ class Selector:
             differences.append(f"method is {call.method!r}")
         if self._path is not None and not self._is_path(call.path):
             differences.append(f"path is {redact_url(call.path)!r}")
+        if self._query is not None and (query := parse_query(call.query)) != self._query:
+            differences.append(f"query is {shown_query(query)}")
         return differences
+
+    def distance_of_body(self, exchange: Exchange) -> float:
+        """Return in how many places the body differs; 0 if there is no criterion for it."""
+        return 0 if self._json is None else self._json.distance(exchange)
+
+    def diff_of_body(self, exchange: Exchange) -> list[str]:
+        """Return the lines in which the body differs; none if there is no criterion for it."""
+        return [] if self._json is None else self._json.diff(exchange)
+
+    def _differences_but_for_body(self, exchange: Exchange) -> list[str]:
+        differences = self.differences_of_call(call_of(exchange))
+        if self._status is not None and exchange.status != self._status:
+            differences.append(f"status is {exchange.status}")
+        return differences
+
+    def _call_where(self, where: Callable[[Exchange], object], exchange: Exchange) -> bool:
+        try:
+            return bool(where(exchange))
+        except Exception as exc:
+            exc.add_note(f"where() was called with {exchange!r}")
+            raise
 
     def _is_caller(self, caller: str | None) -> bool:
         return (None if caller is None else parse_pattern(caller)) == self._caller
@@ -121,6 +156,53 @@ class Selector:
         if isinstance(self._path, re.Pattern):
             return self._path.fullmatch(path) is not None
         return path == self._path
+
+
+def _read_caller(caller: Caller) -> Pattern | EllipsisType | None:
+    if isinstance(caller, str):
+        return parse_pattern(caller)
+    if not (caller is None or caller is ...):
+        raise TypeError(f"caller must be a host pattern, None, or left out, not {caller!r}")
+    return caller
+
+
+def _read_method(method: str | None) -> str | None:
+    if not (method is None or isinstance(method, str)):
+        raise TypeError(f"method must be a str, not {method!r}")
+    return method
+
+
+def _read_path(path: Path) -> Path:
+    if not (path is None or isinstance(path, str) or (isinstance(path, re.Pattern) and _is_of_str(path))):
+        raise TypeError(f"path must be a str or a compiled pattern of str, not {path!r}")
+    if isinstance(path, str) and ("?" in path or not path.startswith("/")):
+        instead, _, query = path.partition("?")
+        hint = f"; write path={instead!r}, query={query!r}" if query and instead.startswith("/") else ""
+        raise ValueError(f"path must start with a slash and be without a query, not {path!r}{hint}")
+    return path
+
+
+def _read_status(status: int | None) -> int | None:
+    if not (status is None or is_int(status)):
+        raise TypeError(f"status must be an int, not {status!r}")
+    return status
+
+
+def _read_json(equal: object, contained: Mapping[str, Any] | None) -> JsonCriterion | None:
+    """Read the two criteria for the body. What is given is copied, so that it may change later."""
+    if contained is None:
+        return None if equal is ... else JsonCriterion("json", loads(dump_json("json", equal)), subset=False)
+    if equal is not ...:
+        raise TypeError("write either json or json_contains, not both")
+    if not isinstance(contained, Mapping):
+        raise TypeError(f"json_contains must be a dict, not {contained!r}; write json= for any other JSON value")
+    return JsonCriterion("json_contains", loads(dump_json("json_contains", dict(contained))), subset=True)
+
+
+def _read_where(where: Callable[[Exchange], object] | None) -> Callable[[Exchange], object] | None:
+    if not (where is None or callable(where)):
+        raise TypeError(f"where must be a function of an Exchange, not {where!r}")
+    return where
 
 
 def _parse_host(host: object) -> Pattern:
@@ -144,8 +226,8 @@ def _instead_of_url(url: str) -> str | None:
         parse_pattern(host)
     except ValueError:
         return None
-    path = unquote(match["path"])
-    return f"host={host!r}, path={path!r}" if path else f"host={host!r}"
+    parts = {"host": host, "path": unquote(match["path"]), "query": match["query"]}
+    return ", ".join(f"{name}={part!r}" for name, part in parts.items() if part)
 
 
 def _is_of_str(pattern: re.Pattern[str]) -> bool:

@@ -49,6 +49,7 @@ class RequestProgress(NamedTuple):
 
     method: str
     path: str
+    query: str
     caller: str | None
     observer: Observer | None
     request_begun: bool

@@ -6,19 +6,19 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Final, cast
-from urllib.parse import unquote, urlencode, urlsplit
+from urllib.parse import unquote, urlsplit
 
 from yarl import URL
 
+from asgi_connector._exchange.bodies import read_json
 from asgi_connector._exchange.json_values import differences, dump_json, shown_json
+from asgi_connector._exchange.queries import Query, QueryGiven, read_query, shown_query
 from asgi_connector._exchange.redaction import redact_url
 from asgi_connector._injection.faults import Respond
 
-from .asked import Asked, Query, parse_query
+from .asked import Asked
 
 Path = str | re.Pattern[str]
-QueryValue = str | int | float
-QueryGiven = str | Mapping[str, QueryValue | Sequence[QueryValue]]
 
 _METHOD: Final = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")  # RFC 9110, 9.1
 _PERCENT_ENCODED: Final = re.compile("%[0-9A-Fa-f]{2}")
@@ -47,7 +47,7 @@ class Criteria:
         if isinstance(self.path, re.Pattern):
             shown = [f"{self.method} re.compile({_shown_path(path)})"]
         if self.query is not None:
-            shown.append(f"query={_shown_query(self.query)}")
+            shown.append(f"query={shown_query(self.query)}")
         if self.request_json is not None:
             shown.append(f"request_json={shown_json(json.loads(self.request_json))}")
         return ", ".join(shown)
@@ -65,17 +65,16 @@ class Criteria:
         if not self.is_path(asked.path):
             found.append(f"path is {_shown_path(asked.path)}")
         if self.query is not None and asked.query != self.query:
-            found.append(f"query is {_shown_query(asked.query)}")
+            found.append(f"query is {shown_query(asked.query)}")
         if self.request_json is not None:
             found += self._differences_in_body(asked, json.loads(self.request_json))
         return found
 
     def _differences_in_body(self, asked: Asked, expected: object) -> Iterator[str]:
         try:
-            actual = json.loads(asked.body)
-        except (ValueError, RecursionError):
-            kind = f" of {asked.content_type!r}" if asked.content_type else ""
-            yield f"body is not JSON, but {len(asked.body)} bytes{kind}" if asked.body else "body is empty"
+            actual = read_json(asked.body, asked.content_type)
+        except ValueError as exc:
+            yield f"body {exc}"
             return
         found = differences(expected, actual)
         yield from (f"body: {each}" for each in islice(found, _DIFFERENCES_SHOWN))
@@ -104,7 +103,7 @@ def read_criteria(method: str, path: Path, query: QueryGiven | None, request_jso
     return Criteria(
         method=_read_method(method),
         path=_read_path(path),
-        query=None if query is None else _read_query(query),
+        query=None if query is None else read_query(query),
         request_json=None if request_json is ... else dump_json("request_json", request_json),
     )
 
@@ -175,24 +174,5 @@ def _path_of_url(url: str) -> str:
     return f"; write {unquote(split.path) or '/'!r}{query}"
 
 
-def _read_query(query: QueryGiven) -> Query:
-    if isinstance(query, str):
-        if query.startswith("?"):
-            raise ValueError(f"query must be without the question mark, but is {query!r}; write {query[1:]!r}")
-        return parse_query(query)
-    if not isinstance(query, Mapping):
-        raise TypeError(f"query must be a str or a mapping, not {query!r}")
-    try:
-        # aiohttp's `params` are encoded by the same function.
-        url = URL("/").with_query(query)
-    except (TypeError, ValueError) as exc:
-        raise type(exc)(f"query must be such as aiohttp takes for params: {exc}") from None
-    return parse_query(url.raw_query_string)
-
-
 def _shown_path(path: str) -> str:
     return repr(redact_url(path))
-
-
-def _shown_query(query: Query) -> str:
-    return repr(redact_url(urlencode(query)))

@@ -1,14 +1,13 @@
 """A request, as far as a stub can tell one from another."""
 
 from dataclasses import dataclass
-from urllib.parse import parse_qsl, quote
+from urllib.parse import quote
 
 from asgi_connector._display import printable
+from asgi_connector._exchange.encodings import decoded_or_as_sent
+from asgi_connector._exchange.queries import Query, parse_query
 from asgi_connector._exchange.redaction import redact_url
 from asgi_connector._types import Scope
-
-Query = tuple[tuple[str, str], ...]
-"""The names and values of a query, decoded. They are sorted, because their order does not matter."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +19,7 @@ class Asked:
         url: the whole URL as text to show: without the values of secrets, and without control characters.
         path: decoded.
         query: decoded.
-        body: the whole of it.
+        body: the whole of it, decoded from gzip and deflate.
         content_type: the value of the header; empty if there is none.
     """
 
@@ -43,14 +42,9 @@ def asked_by(scope: Scope, body: bytes) -> Asked:
         url=_shown_url(scope, query),
         path=scope["path"],
         query=parse_query(query),
-        body=body,
+        body=decoded_or_as_sent(body, _header(scope, b"content-encoding")),
         content_type=_header(scope, b"content-type"),
     )
-
-
-def parse_query(query: str) -> Query:
-    """Decode a query string. A name without a value has an empty one."""
-    return tuple(sorted(parse_qsl(query, keep_blank_values=True, errors="replace")))
 
 
 def _shown_url(scope: Scope, query: str) -> str:

@@ -8,10 +8,11 @@ from typing import Any, Final, TypedDict
 from typing_extensions import Unpack
 
 from asgi_connector._exceptions import UnmatchedRequestError
+from asgi_connector._exchange.queries import QueryGiven
 from asgi_connector._numbers import check_int
 from asgi_connector._types import Receive, Scope, Send
 
-from .answers import Answer, Criteria, Path, QueryGiven, read_criteria, read_response
+from .answers import Answer, Criteria, Path, read_criteria, read_response
 from .asked import Asked, asked_by
 
 _NEAREST: Final = 3  # answers that the error about an unmatched request names

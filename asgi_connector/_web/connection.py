@@ -85,7 +85,7 @@ class WebServerEnd(ServerEnd):
             return None
         origin, caller, _, observer = call
         method, url = origin.request.method, origin.request.url
-        described = (method, unquote(url.raw_path), name_of(caller), observer)
+        described = (method, unquote(url.raw_path), url.raw_query_string, name_of(caller), observer)
         if call is self._expected:
             return RequestProgress(*described, self._begun, self._protocol.has_unanswered, False, False)
         outgoing = self.outgoing

@@ -46,6 +46,13 @@ async def inject(fault):
         with session.connector.inject("users.internal", fault):
             await session.post("http://users.internal/")
 
+async def record(users=hello, **settings):
+    async with make_session(users) as session:
+        with session.connector.record(**settings) as journal:
+            async with session.post("http://users.internal/", json={"id": 7}) as response:
+                await response.read()
+    return journal
+
 def in_another_loop(make):
     async def call():
         return make()
@@ -263,6 +270,26 @@ async def main():
         with session.connector.inject("users.internal", faults.Reset()):
             pass
 asyncio.run(main())
+""",
+    "A body that a criterion needs": """
+journal = asyncio.run(record())
+journal.assert_called("users.internal", json={"id": 1})
+""",
+    "A body that was not recorded": """
+journal = asyncio.run(record())
+journal[0].request.json()
+""",
+    "A body that was cut": """
+journal = asyncio.run(record(bodies=True, max_body_size=4))
+journal[0].request.json()
+""",
+    "A body that is not JSON": """
+async def users(scope, receive, send):
+    headers = [(b"content-type", b"text/plain")]
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
+    await send({"type": "http.response.body", "body": b"hello"})
+journal = asyncio.run(record(users, bodies=True))
+journal[0].response.json()
 """,
 }
 

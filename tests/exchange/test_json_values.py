@@ -31,6 +31,34 @@ def test_values_without_a_difference_are_the_same(one: Any, other: Any) -> None:
     assert bool(list(differences(one, other))) == bool(list(differences(other, one)))
 
 
+def contains(actual: Any, expected: Any) -> bool:
+    """A simple model of what ``subset`` means."""
+    if isinstance(expected, dict) and isinstance(actual, dict):
+        return all(name in actual and contains(actual[name], expected[name]) for name in expected)
+    if isinstance(expected, list) and isinstance(actual, list):
+        return len(expected) == len(actual) and all(map(contains, actual, expected))
+    return bool(canonical(expected) == canonical(actual))
+
+
+def with_more(value: Any, more: Any) -> Any:
+    """*value* with a further member in each of its objects."""
+    if isinstance(value, dict):
+        return {"more": more} | {name: with_more(each, more) for name, each in value.items()}
+    return [with_more(each, more) for each in value] if isinstance(value, list) else value
+
+
+@given(JSON, JSON)
+def test_a_value_without_a_difference_contains_the_other_one(one: Any, other: Any) -> None:
+    assert (list(differences(one, other, subset=True)) == []) == contains(other, one)
+
+
+@given(JSON, JSON)
+def test_a_value_with_more_members_contains_the_same_without(value: Any, more: Any) -> None:
+    larger = with_more(value, more)
+    assert list(differences(value, larger, subset=True)) == []
+    assert list(differences(value, larger)) or canonical(value) == canonical(larger)
+
+
 @given(JSON)
 def test_a_value_does_not_differ_from_itself_as_it_is_sent(value: Any) -> None:
     assert list(differences(value, json.loads(json.dumps(value)))) == []

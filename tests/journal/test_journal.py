@@ -268,10 +268,14 @@ async def test_a_criterion_that_makes_no_sense_is_an_error(
 @pytest.mark.parametrize(
     ("host", "kind", "instead"),
     [
-        ("http://users.internal/users/1?page=2#top", ValueError, "host='http://users.internal', path='/users/1'"),
+        (
+            "http://users.internal/users/1?page=2#top",
+            ValueError,
+            "host='http://users.internal', path='/users/1', query='page=2'",
+        ),
         ("users.internal/caf%C3%A9", ValueError, "host='users.internal', path='/caf\u00e9'"),
         ("https://u:p@users.internal:8080/", ValueError, "host='https://users.internal:8080', path='/'"),
-        ("users.internal?page=2", ValueError, "host='users.internal'"),
+        ("users.internal?page=2", ValueError, "host='users.internal', query='page=2'"),
         ("[::1]:8080/a", ValueError, "host='[::1]:8080', path='/a'"),
         (URL("http://users.internal/users/1"), TypeError, "host='http://users.internal', path='/users/1'"),
     ],

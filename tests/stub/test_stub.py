@@ -1,7 +1,10 @@
 """`Stub`: which answer a request gets, what it is on the wire, and what is reported of it."""
 
+import gzip
 import json
 import re
+import zlib
+from collections.abc import Callable
 from typing import Any, cast
 
 import aiohttp
@@ -19,8 +22,8 @@ from asgi_connector import (
     UnmatchedRequestError,
     faults,
 )
+from asgi_connector._exchange.queries import parse_query
 from asgi_connector._stub.answers import read_criteria
-from asgi_connector._stub.asked import parse_query
 from asgi_connector._types import Message, Receive, Scope, Send
 from tests.conftest import session_to
 from tests.support.servers import HTTP_WAYS, WEBSOCKET_WAYS, serving
@@ -173,6 +176,17 @@ def test_a_query_matches_what_aiohttp_sends_for_the_same_params(params: dict[str
     criteria = read_criteria("GET", "/", params, ...)
     sent = URL("http://app.internal/").extend_query(params).raw_query_string
     assert criteria.query == parse_query(sent)
+
+
+@pytest.mark.parametrize(("encoding", "encode"), [("gzip", gzip.compress), ("deflate", zlib.compress)])
+async def test_a_compressed_body_is_decoded(encoding: str, encode: Callable[[bytes], bytes]) -> None:
+    stub = Stub()
+    stub.post("/", request_json={"a": 1}, text="this one")
+    headers = {"Content-Encoding": encoding}
+    async with session_to(stub) as session:
+        assert await text_of(session, "/", "POST", data=encode(b'{"a": 1}'), headers=headers) == "this one"
+        await error_of(session, "/", "POST", data=encode(b'{"a": 2}'), headers=headers)
+        await error_of(session, "/", "POST", data=b"not compressed", headers=headers)
 
 
 async def test_the_body_is_equal_to_a_json_value() -> None:
