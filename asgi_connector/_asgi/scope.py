@@ -9,6 +9,29 @@ from asgi_connector._services.mounted import MountedApp
 from asgi_connector._types import Scope
 
 
+class HttpScopes:
+    """The scopes of the requests on one connection. Requests with the same head have the same scope, but for copies."""
+
+    __slots__ = ("_address", "_line", "_mounted", "_template")
+
+    def __init__(self, address: Address, mounted: MountedApp) -> None:
+        self._address = address
+        self._mounted = mounted
+        self._line: RequestLine | None = None  # that of the template
+        self._template: Scope = {}
+
+    def scope(self, line: RequestLine, fields: Fields) -> Scope:
+        """Build the scope of a request. All mutable values in it belong to this request alone."""
+        if line is not self._line:
+            self._template = http_scope(line, fields, self._address, self._mounted)
+            self._line = line
+        scope = self._template.copy()
+        scope["asgi"] = {"version": "3.0", "spec_version": "2.3"}
+        scope["headers"] = fields.headers.copy()
+        scope["state"] = self._mounted.lifespan.state.copy()
+        return scope
+
+
 def http_scope(line: RequestLine, fields: Fields, address: Address, mounted: MountedApp) -> Scope:
     """Build the scope of an HTTP request (ASGI spec, *HTTP connection scope*), with uvicorn's versions.
 

@@ -120,7 +120,6 @@ class InFlight:
     def start(self, request: AppRequest, app: ASGIApp, context: Context, caller: Caller | None) -> None:
         """Run *app* in *context*, called by *caller*. From Python 3.12 on, its first step runs before this returns."""
         request.caller = Caller(request, request.mounted.pattern, request.observer, caller)
-        context.run(current_caller.set, request.caller)
         task = _start_task(self.loop, self._run(request, app), context)
         if request.ended:
             return
@@ -140,6 +139,7 @@ class InFlight:
 
     async def _run(self, request: AppRequest, app: ASGIApp) -> None:
         """Call the app and report how it ends. The coroutine of the app's task."""
+        current_caller.set(request.caller)
         discarded = False
         try:
             result = await app(request.scope, request.receive, request.send)
