@@ -92,8 +92,7 @@ class ServerProtocol(ServerEnd):
 
     def progress(self) -> RequestProgress | None:
         if self._expected is not None:
-            origin, caller, _, observer = self._expected
-            req = origin.request
+            req, _, caller, _, observer = self._expected
             begun = bool(self._reader.early)
             path, query = unquote(req.url.raw_path), req.url.raw_query_string
             return RequestProgress(req.method, path, query, name_of(caller), observer, begun, False, False, False)
@@ -329,8 +328,8 @@ class ServerProtocol(ServerEnd):
         if not self.client.connected:
             self.failure_undelivered(exc, client_gone=True)
         elif before_head:
-            assert self._cycle.origin is not None
-            self.client.raise_from_request(exc, self._cycle.origin)
+            assert self._cycle.call is not None
+            self.client.raise_from_request(exc, self._cycle.call.origin)
         else:
             self.client.raise_from_body(exc)
         if before_head:

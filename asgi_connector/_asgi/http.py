@@ -92,12 +92,13 @@ class RequestResponseCycle(Cycle):
         return {"type": "http.disconnect"}
 
     def _take_body(self) -> Message:
-        chunks = self._chunks
-        body = chunks[0] if len(chunks) == 1 else b"".join(chunks)
-        chunks.clear()
-        if self._buffered > BODY_HIGH_WATER:
-            self._connection.resume_request()
-        self._buffered = 0
+        body = b""
+        if chunks := self._chunks:
+            body = chunks[0] if len(chunks) == 1 else b"".join(chunks)
+            chunks.clear()
+            if self._buffered > BODY_HIGH_WATER:
+                self._connection.resume_request()
+            self._buffered = 0
         self._request_reported = self.request_ended
         return {"type": "http.request", "body": body, "more_body": not self.request_ended}
 

@@ -18,7 +18,7 @@ class HttpScopes:
         self._address = address
         self._mounted = mounted
         self._line: RequestLine | None = None  # that of the template
-        self._template: Scope = {}
+        self._template: dict[str, Any] = {}
 
     def scope(self, line: RequestLine, fields: Fields) -> Scope:
         """Build the scope of a request. All mutable values in it belong to this request alone."""
@@ -32,7 +32,7 @@ class HttpScopes:
         return scope
 
 
-def http_scope(line: RequestLine, fields: Fields, address: Address, mounted: MountedApp) -> Scope:
+def http_scope(line: RequestLine, fields: Fields, address: Address, mounted: MountedApp) -> dict[str, Any]:
     """Build the scope of an HTTP request (ASGI spec, *HTTP connection scope*), with uvicorn's versions.
 
     ``spec_version`` is 2.3, so that frameworks run the same code as in production. From 2.4 on, Starlette no longer
@@ -42,7 +42,7 @@ def http_scope(line: RequestLine, fields: Fields, address: Address, mounted: Mou
     """
     raw_path, _, query_string = line.target.partition(b"?")
     path = raw_path.decode("ascii")
-    scope: dict[str, Any] = {
+    return {
         "type": "http",
         "asgi": {"version": "3.0", "spec_version": "2.3"},
         "http_version": line.http_version,
@@ -57,7 +57,6 @@ def http_scope(line: RequestLine, fields: Fields, address: Address, mounted: Mou
         "client": mounted.client,
         "state": mounted.lifespan.state.copy(),
     }
-    return scope
 
 
 def websocket_scope(

@@ -25,7 +25,7 @@ from asgi_connector._network.transport import connect_pair
 from asgi_connector._services.closing import Closing
 from asgi_connector._services.lifespan import Lifespan
 from asgi_connector._services.mounted import MountedApp
-from asgi_connector._services.server_end import ClientCall, Origin
+from asgi_connector._services.server_end import ClientCall
 from asgi_connector._services.services import Services
 
 from .elsewhere import Elsewhere, RefusalListener, fallback_to
@@ -78,12 +78,10 @@ class DispatchingConnector(PoolingConnector):
             self._retries.answer(req, task)
         instruments = self._instruments
         if instruments is None or not instruments.recorder.recording:
-            if not traces and self._closing.task is None:
-                connection = self._take_idle(req)
-                if connection is not None:
-                    if _hand_out(cast(ClientProtocol, connection.protocol), req, task, None):
-                        return connection
-                    connection.close()
+            if not traces and self._closing.task is None and (connection := self._take_idle(req)) is not None:
+                if _hand_out(cast(ClientProtocol, connection.protocol), req, task, None):
+                    return connection
+                connection.close()
             return await self._dispatch(req, traces, timeout, task, elsewhere, None)
         exchange = instruments.recorder.begin(req)
         if not instruments.injecting:
@@ -263,7 +261,7 @@ def _hand_out(
     if exchange is not None:
         exchange.handed_to(server)
     caller = current_caller.get()
-    if not server.hand_out(ClientCall(Origin(req, task), caller, server.mounted.context_for(caller), exchange)):
+    if not server.hand_out(ClientCall(req, task, caller, server.mounted.context_for(caller), exchange)):
         return False
     if logger.isEnabledFor(logging.DEBUG):
         where = "%s %s is answered in this process, by the app at %r"

@@ -35,13 +35,19 @@ class ClientCall(NamedTuple):
     A named tuple, because one is made for each request, and making a frozen dataclass takes three times as long.
     """
 
-    origin: Origin
+    request: ClientRequest
+    task: asyncio.Task[Any] | None
+    """The task that called `connect()`."""
     caller: Caller | None
     """The request or lifespan whose app makes the call; `None` for a call from outside every app."""
     context: Context
     """The context in which the app runs."""
     observer: Observer | None
     """The observer of the request, if there is one."""
+
+    @property
+    def origin(self) -> Origin:
+        return Origin(self.request, self.task)
 
 
 class RequestProgress(NamedTuple):
