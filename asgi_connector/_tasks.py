@@ -1,18 +1,8 @@
-"""Facts about asyncio tasks: whether one is cancelled because its event loop ends, and where it waits."""
+"""Facts about asyncio tasks: whether one is cancelled because its event loop ends."""
 
 import asyncio
-import gc
 import inspect
-import linecache
-import os
-import sysconfig
-from collections.abc import Iterator
-from types import AsyncGeneratorType, CoroutineType, FrameType, GeneratorType
-from typing import Any, Final
-
-_SUSPENDABLE: Final = (AsyncGeneratorType, CoroutineType, GeneratorType)
-_PACKAGE: Final = os.path.dirname(__file__)
-_STDLIB: Final = (sysconfig.get_path("stdlib"), sysconfig.get_path("platstdlib"), "<frozen")
+from typing import Any
 
 
 def ends_with_loop(exc: BaseException, loop: asyncio.AbstractEventLoop) -> bool:
@@ -55,50 +45,3 @@ def discard_silently(task: asyncio.Task[Any]) -> None:
     asyncio, whose own `gather()` sets it for the same purpose.
     """
     task._log_destroy_pending = False  # type: ignore[attr-defined]
-
-
-def where_it_waits(task: asyncio.Task[Any]) -> str:
-    """Describe where *task* is suspended: file, line, function and source line of the innermost frame of user code.
-
-    User code is what belongs neither to the standard library nor to an installed package. If no frame is user code, the
-    innermost frame outside the standard library is described.
-    """
-    frames = list(_frames(task))
-    own = [frame for frame in frames if not _is_stdlib(frame) and not _is_installed(frame)]
-    found = own or [frame for frame in frames if not _is_stdlib(frame)] or frames
-    return _describe(found[-1]) if found else "at an unknown place"
-
-
-def _frames(task: asyncio.Task[Any]) -> Iterator[FrameType]:
-    """Yield the frames of a suspended task, the outermost first. `Task.get_stack()` returns only the outermost."""
-    awaited: Any = task.get_coro()
-    while awaited is not None:
-        frame, awaited = _step_into(awaited)
-        if frame is not None:
-            yield frame
-
-
-def _step_into(awaited: Any) -> tuple[FrameType | None, Any]:
-    """Return the frame of an awaited object, if it has one, and the object that it awaits itself."""
-    for frame, inside in (("cr_frame", "cr_await"), ("gi_frame", "gi_yieldfrom"), ("ag_frame", "ag_await")):
-        if hasattr(awaited, frame):
-            return getattr(awaited, frame), getattr(awaited, inside)
-    # The objects that `__anext__()` and `__await__()` return: only the garbage collector shows what they wrap.
-    found: list[Any] = [each for each in gc.get_referents(awaited) if isinstance(each, _SUSPENDABLE)]
-    return None, found[0] if found else None
-
-
-def _is_installed(frame: FrameType) -> bool:
-    filename = frame.f_code.co_filename
-    return filename.startswith(_PACKAGE) or "site-packages" in filename or "dist-packages" in filename
-
-
-def _is_stdlib(frame: FrameType) -> bool:
-    return frame.f_code.co_filename.startswith(_STDLIB) and not _is_installed(frame)
-
-
-def _describe(frame: FrameType) -> str:
-    code = frame.f_code
-    source = linecache.getline(code.co_filename, frame.f_lineno).strip()
-    place = f"at {code.co_filename}:{frame.f_lineno} in {code.co_name}"
-    return f"{place}: {source}" if source else place

@@ -8,9 +8,17 @@ class Waiters:
 
     def __init__(self) -> None:
         self._futures: dict[asyncio.Future[None], None] = {}
+        self._followers: list[Waiters] = []
 
     def __bool__(self) -> bool:
-        return bool(self._futures)
+        return bool(self._futures) or any(self._followers)
+
+    def follow(self, other: "Waiters") -> None:
+        """Wake these too when *other* is woken, until `unfollow()`."""
+        other._followers.append(self)
+
+    def unfollow(self, other: "Waiters") -> None:
+        other._followers.remove(self)
 
     async def wait(self) -> None:
         """Return at the next `wake()`, or raise the exception that it was called with."""
@@ -30,3 +38,5 @@ class Waiters:
                 future.set_result(None)
             else:
                 future.set_exception(exc)
+        for follower in self._followers:
+            follower.wake(exc)

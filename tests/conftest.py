@@ -23,6 +23,8 @@ from asgi_connector._types import App
 from tests.support import effort
 from tests.support.reports import Reports
 
+pytest_plugins = ["pytester"]  # for the tests of the plugin
+
 AIOHTTP: Final = tuple(map(int, aiohttp.__version__.split(".")[:3]))
 
 LOOPS: dict[str, Callable[[], asyncio.AbstractEventLoop]] = {"asyncio": asyncio.new_event_loop}

@@ -350,7 +350,7 @@ def an_exchange_is_typed(exchange: Exchange) -> None:
     assert_type(exchange.duration, float)
     assert_type(exchange.status, int | None)
     assert_type(exchange.error, BaseException | None)
-    assert_type(exchange.fault, faults.Fault | None)
+    assert_type(exchange.fault, faults.Incident | None)
     assert_type(exchange.url, URL)
     assert_type(exchange.path, str)
     assert_type(exchange.request.body, bytes | None)
@@ -398,6 +398,22 @@ async def recording_and_injecting_are_typed(connector: ASGIRoutingConnector, fau
     connector.inject(None, faults.Reset())  # type: ignore[arg-type]
     faults.Reset(on="connect")  # type: ignore[arg-type]
     faults.Respond(502, body={})  # type: ignore[arg-type]
+    with connector.partition({"a.internal", None}, ["b.internal"], fault=faults.Refuse()) as partition:
+        assert_type(partition, faults.Partition)
+        assert_type(partition.affected, int)
+    connector.partition({"a.internal"}, {1})  # type: ignore[arg-type]
+    connector.partition({"a.internal"}, {"b.internal"}, fault=faults.Reset())  # type: ignore[arg-type]
+    with connector.hold("a.internal", on="request", caller=None, method="GET", path="/") as held:
+        assert_type(held, faults.Hold)
+        [message] = await held.wait(1, timeout=None)
+        assert_type(message, faults.HeldMessage)
+        assert_type(message.exchange, Exchange)
+        message.release()
+        message.drop()
+    connector.hold("a.internal", on="connect")  # type: ignore[arg-type]
+    async with connector.crashed("a.internal", allow_unused=True) as nothing:
+        assert_type(nothing, None)
+    await connector.restart("a.internal")
     with connector.record("bodies"):  # type: ignore[call-arg, arg-type]
         pass
     async with connector.record():  # type: ignore[attr-defined]

@@ -1,6 +1,9 @@
-"""A search for the close frame in the bytes of a WebSocket (RFC 6455, 5.2 and 5.5.1)."""
+"""A close frame, and a search for one in the bytes of a WebSocket (RFC 6455, 5.2 and 5.5.1)."""
 
 from typing import Final
+
+SERVICE_RESTART: Final = b"\x88\x02\x03\xf4"
+"""The close frame of a server that restarts, with the code 1012."""
 
 _CLOSE: Final = 8
 _NO_CODE: Final = 1005  # RFC 6455, 7.1.5

@@ -4,9 +4,9 @@
 
 import asyncio
 import inspect
+import math
 from collections.abc import Awaitable, Iterable
 from time import monotonic
-from typing import cast
 
 from aiohttp import BaseConnector, ClientRequest, ClientSession, ClientTimeout
 from aiohttp.connector import Connection
@@ -66,7 +66,7 @@ class PoolingConnector(BaseConnector):
         idle = self._conns.get(key)
         if idle is None:
             return None
-        oldest = monotonic() - cast(float, self._keepalive_timeout)  # `None` only with force_close, which keeps none
+        oldest = self._oldest_kept()
         while idle:
             protocol, released = idle.popleft()
             if protocol.is_connected() and released >= oldest:
@@ -79,6 +79,16 @@ class PoolingConnector(BaseConnector):
             protocol.close()
         del self._conns[key]
         return None
+
+    def _has_idle(self, req: ClientRequest) -> bool:
+        """Whether `_reuse()` would return a connection for *req*."""
+        oldest = self._oldest_kept()
+        idle = self._conns.get(req.connection_key, ())
+        return any(protocol.is_connected() and returned >= oldest for protocol, returned in idle)
+
+    def _oldest_kept(self) -> float:
+        """The time since which an idle connection must have been in the pool at the longest."""
+        return monotonic() - (math.inf if self._keepalive_timeout is None else self._keepalive_timeout)
 
     def _close_forgotten(self, protocols: Iterable[ClientEnd]) -> None:
         """Close connections that the pool has lost: when a trace raises or is cancelled, `connect()` drops its own.

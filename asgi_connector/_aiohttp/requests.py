@@ -3,12 +3,14 @@
 # pyright: reportPrivateUsage=false
 
 import asyncio
-from collections.abc import Callable
+import errno
+import socket
+from collections.abc import Awaitable, Callable
 from types import SimpleNamespace
 from typing import Any, Final, cast
 
 import aiohttp.client
-from aiohttp import ClientRequest, ClientResponse, ClientTimeout
+from aiohttp import ClientConnectorDNSError, ClientRequest, ClientResponse, ClientTimeout
 from aiohttp.client_exceptions import (
     ClientConnectionError,
     ClientConnectorError,
@@ -29,6 +31,28 @@ def connect_timeout(timeout: ClientTimeout) -> float | None:
     """Return the seconds within which a connection must be made; `None` for no limit."""
     limits = [limit for limit in (timeout.connect, timeout.sock_connect) if limit]
     return min(limits, default=None)
+
+
+async def wait_to_connect(answer: Awaitable[None], timeout: ClientTimeout) -> None:
+    """Wait for *answer*. Raises `TimeoutError` as for a connection attempt that gets none in time."""
+    async with asyncio.timeout(connect_timeout(timeout)):
+        await answer
+
+
+def connection_refused(req: ClientRequest) -> ClientConnectorError:
+    """Return the error of aiohttp's own connector if no server listens at the address of *req*."""
+    refused = ConnectionRefusedError(errno.ECONNREFUSED, f"Connect call failed ({req.host!r}, {req.port})")
+    error = ClientConnectorError(req.connection_key, refused)
+    error.__cause__ = refused
+    return error
+
+
+def host_unknown(req: ClientRequest) -> ClientConnectorDNSError:
+    """Return the error of aiohttp's own connector if the host of *req* does not exist."""
+    unknown = socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+    error = ClientConnectorDNSError(req.connection_key, unknown)
+    error.__cause__ = unknown
+    return error
 
 
 def response_of(req: ClientRequest) -> ClientResponse | None:

@@ -33,8 +33,8 @@ class TapObserver(Protocol):
     def request_body(self, data: bytes) -> None:
         """A piece of the request's body was sent, without the framing of HTTP/1.1."""
 
-    def response_body(self, data: Bytes) -> None:
-        """A piece of the response's body has arrived, without the framing of HTTP/1.1."""
+    def response_body(self, data: Bytes, time: float | None = None) -> None:
+        """A piece of the response's body has arrived at *time*, now by default, without the framing of HTTP/1.1."""
 
     def message(self, data: str | bytes, *, from_client: bool) -> None:
         """A WebSocket message has passed."""
@@ -66,13 +66,13 @@ class Tap:
     def data_written(self, data: Bytes) -> None:
         if self._kept is None:
             self._written.feed(data)
-        elif self._kept.add(self._kept.written, data):
+        elif self._kept.add_written(data):
             self.read()
 
     def data_received(self, data: bytes) -> None:
         if self._kept is None:
             self._arrived.feed(data)
-        elif self._kept.add(self._kept.arrived, data):
+        elif self._kept.add_arrived(data):
             self.read()
 
     def read(self) -> None:
@@ -96,15 +96,21 @@ class Kept:
     """The bytes of an exchange that were not read yet."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, method: str) -> None:
-        self.written: list[bytes] = []
-        self.arrived: list[bytes] = []
+        self._written: list[bytes] = []
+        self._arrived: list[tuple[bytes, float]] = []
         self._size = 0
         self._loop = loop
         self._method = method
 
-    def add(self, pieces: list[bytes], data: Bytes) -> bool:
+    def add_written(self, data: Bytes) -> bool:
         """Keep *data*. Returns whether there is so much that it must be read."""
-        pieces.append(bytes(data))
+        self._written.append(bytes(data))
+        self._size += len(data)
+        return self._size > _MAX_KEPT
+
+    def add_arrived(self, data: bytes) -> bool:
+        """Keep *data* and the time. Returns whether there is so much that it must be read."""
+        self._arrived.append((data, self._loop.time()))
         self._size += len(data)
         return self._size > _MAX_KEPT
 
@@ -112,10 +118,11 @@ class Kept:
         """Tell *observer* what was kept. Returns the readers of what follows."""
         written = _Written(observer)
         arrived = _Arrived(self._loop, self._method, observer, written.switch_to_frames)
-        for data in self.written:
+        for data in self._written:
             written.feed(data)
-        for data in self.arrived:
+        for data, arrived.time in self._arrived:
             arrived.feed(data)
+        arrived.time = None
         return written, arrived
 
 
@@ -228,6 +235,7 @@ class _Arrived:
         switch_client: Callable[[FrameWatch], None],
     ) -> None:
         self.feed: Callable[[bytes], None] = self._feed_response
+        self.time: float | None = None  # when the bytes arrived that are fed, unless it is now
         self._loop = loop
         self._observer = observer
         self._switch_client = switch_client
@@ -253,7 +261,7 @@ class _Arrived:
             if message.code == _SWITCHING_PROTOCOLS:
                 self._accept()
         if self._payload is not None and (body := self._payload.read_nowait()):
-            self._observer.response_body(body)
+            self._observer.response_body(body, self.time)
         return rest if upgraded else b""
 
     def _accept(self) -> None:

@@ -86,3 +86,27 @@ def make_server(app: web.Application, loop: asyncio.AbstractEventLoop) -> web.Se
 def loop_of_app(app: web.Application) -> asyncio.AbstractEventLoop | None:
     """The event loop that an application has been started in, if it has been."""
     return app._loop
+
+
+async def cancel_contexts(app: web.Application) -> list[Exception]:
+    """Raise `CancelledError` where each cleanup context of a started application waits. Returns other exceptions.
+
+    The next start begins without them: aiohttp itself would end them a second time.
+    """
+    contexts: list[Any] = list(app.cleanup_ctx._exits)
+    app.cleanup_ctx._exits.clear()
+    failures: list[Exception] = []
+    for context in reversed(contexts):
+        cancelled = asyncio.CancelledError("The app has crashed")
+        try:
+            if hasattr(context, "athrow"):  # before aiohttp 3.14, it is the generator
+                await context.athrow(cancelled)
+            else:
+                await context.__aexit__(type(cancelled), cancelled, None)
+        except (asyncio.CancelledError, StopAsyncIteration):
+            pass
+        except Exception as exc:
+            failures.append(exc)
+    for nested in app._subapps:
+        failures += await cancel_contexts(nested)
+    return failures

@@ -106,6 +106,10 @@ class ServerProtocol(ServerEnd):
             line.method, unquote(path), query, self._caller, writer.observer, True, True, answered, head_passed
         )
 
+    def end_websocket(self) -> None:
+        if self._frames is not None:
+            self._frames.restart()
+
     def client_left(self) -> None:
         if self._frames is not None:
             self._frames.read_on()

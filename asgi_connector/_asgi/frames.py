@@ -146,6 +146,12 @@ class Frames:
             self.close_now(code, str(exc).encode()[:MAX_REASON].decode(errors="ignore"))
             self._client_left()
 
+    def restart(self) -> None:
+        """Close, because the server restarts."""
+        if self._state is _State.OPEN:
+            self.close_now(WSCloseCode.SERVICE_RESTART, "")
+            self._client_left()
+
     # What the cycle asks for.
 
     async def receive(self) -> WSMessage | None:

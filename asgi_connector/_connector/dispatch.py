@@ -15,7 +15,13 @@ from yarl import URL
 from asgi_connector._aiohttp.client_protocol import ClientProtocol
 from asgi_connector._aiohttp.interception import connect_as_always
 from asgi_connector._aiohttp.pool import PoolingConnector
-from asgi_connector._aiohttp.requests import address_of, connect_timeout, take_proxy, trace_reuse
+from asgi_connector._aiohttp.requests import (
+    address_of,
+    connect_timeout,
+    connection_refused,
+    take_proxy,
+    trace_reuse,
+)
 from asgi_connector._aiohttp.retries import Retries
 from asgi_connector._callers import current_caller, owners
 from asgi_connector._display import printable
@@ -28,9 +34,10 @@ from asgi_connector._services.mounted import MountedApp
 from asgi_connector._services.server_end import ClientCall
 from asgi_connector._services.services import Services
 
-from .elsewhere import Elsewhere, RefusalListener, fallback_to
+from .elsewhere import Elsewhere, fallback_to
 from .kinds import open_server_end
 from .loops import check_loop
+from .refusals import Refusals
 
 if TYPE_CHECKING:
     from asgi_connector._journal.live import LiveExchange
@@ -53,7 +60,7 @@ class DispatchingConnector(PoolingConnector):
         self._retries = Retries()
         self._closing = Closing(services)
         self._instruments: Instruments | None = None  # the recordings and faults, created at their first use
-        self._refusal_listeners: list[RefusalListener] = []  # the open intercept() blocks, the innermost last
+        self._refusals: list[Refusals] = []  # those of a test and of the open intercept() blocks, the innermost last
 
     @override
     def connect(  # pyright: ignore[reportIncompatibleMethodOverride] # the base returns a CoroutineType
@@ -138,6 +145,9 @@ class DispatchingConnector(PoolingConnector):
         if exchange is not None:
             exchange.service = mounted.pattern
         if not mounted.lifespan.ready and (exchange is None or exchange.app is None):
+            if mounted.lifespan.outage is not None:
+                mounted.lifespan.outage.refuse(exchange)
+                raise connection_refused(req)
             await self._start(mounted.lifespan, timeout)
             return None
         proxy = take_proxy(req) if req.proxy is not None else None
@@ -202,8 +212,8 @@ class DispatchingConnector(PoolingConnector):
         url = _shown(req.url.with_query(None))
         logger.warning("%s %s is refused: %s", req.method, url, text)
         caller = current_caller.get()
-        if caller is not None and self._refusal_listeners:
-            self._refusal_listeners[-1].note_refused(caller.name, req.method, url, text)
+        if caller is not None and self._refusals:
+            self._refusals[-1].note(caller.name, req.method, url, text)
         return UnmountedHostError.at(req.connection_key, text)
 
     def _is_usable(self) -> bool:

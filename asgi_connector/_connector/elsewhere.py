@@ -2,7 +2,7 @@
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Protocol, TypeAlias
+from typing import TypeAlias
 
 from aiohttp import BaseConnector, ClientRequest, ClientTimeout
 from aiohttp.connector import Connection
@@ -35,10 +35,3 @@ def fallback_to(fallback: BaseConnector | None) -> Elsewhere:
         return await connect_fallback(fallback, req, traces, timeout)
 
     return Elsewhere(connect, f"the fallback, a {type(fallback).__name__}")
-
-
-class RefusalListener(Protocol):
-    """An open `intercept()` block."""
-
-    def note_refused(self, caller: str, method: str, url: str, problem: str) -> None:
-        """A call of the service *caller* was refused."""

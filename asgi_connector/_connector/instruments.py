@@ -7,24 +7,31 @@ from aiohttp import ClientRequest, ClientTimeout
 from aiohttp.connector import Connection
 
 from asgi_connector._aiohttp.requests import address_of
-from asgi_connector._injection.faults import Fault
-from asgi_connector._injection.injections import Injection, Injections, Odds
+from asgi_connector._injection.blocks import OpenBlocks
+from asgi_connector._injection.crash import Crash
+from asgi_connector._injection.effects import choose
+from asgi_connector._injection.faults import Fault, Hang, Part, Refuse
+from asgi_connector._injection.hold import Hold
+from asgi_connector._injection.injections import Injection, Odds
+from asgi_connector._injection.partition import Group, Partition
 from asgi_connector._journal.journal import Journal
 from asgi_connector._journal.live import LiveExchange
 from asgi_connector._journal.recorder import Recorder
 from asgi_connector._journal.selector import Selector
 from asgi_connector._numbers import is_int
+from asgi_connector._services.restarts import Restarts
 from asgi_connector._services.services import Services
 
 
 class Instruments:
     """The recordings and injections of one connector."""
 
-    def __init__(self, services: Services) -> None:
+    def __init__(self, services: Services, has_idle: Callable[[ClientRequest], bool]) -> None:
+        """*has_idle* tells whether a request will use an idle connection of the pool."""
         self.recorder = Recorder(services.loop)
         """The recorder. It also records while only an injection is open."""
-        self._table = services.table
-        self._injections = Injections(self.recorder, services)
+        self._services = services
+        self.blocks = OpenBlocks(self.recorder, services, has_idle)
 
     def record(self, bodies: bool, max_body_size: int) -> AbstractContextManager[Journal]:
         if not isinstance(bodies, bool):
@@ -36,11 +43,20 @@ class Instruments:
         return self.recorder.record(max_body_size if bodies else None)
 
     def inject(self, selector: Selector, fault: Fault, odds: Odds, allow_unused: bool) -> Injection:
-        return self._injections.inject(selector, fault, odds, allow_unused)
+        return Injection(self.blocks, selector, fault, odds, allow_unused)
+
+    def partition(self, groups: tuple[Group, ...], fault: Hang | Refuse, allow_unused: bool) -> Partition:
+        return Partition(self.blocks, groups, fault, allow_unused)
+
+    def hold(self, selector: Selector, on: Part, allow_unused: bool) -> Hold:
+        return Hold(self.blocks, selector, on, allow_unused)
+
+    def crash(self, pattern: str, allow_unused: bool, is_open: Callable[[], bool]) -> Crash:
+        return Crash(self.blocks, Restarts(self._services), pattern, allow_unused, is_open)
 
     @property
     def injecting(self) -> bool:
-        return bool(self._injections.open)
+        return bool(self.blocks.open)
 
     async def connect(
         self,
@@ -50,11 +66,11 @@ class Instruments:
         dispatch: Callable[[LiveExchange], Awaitable[Connection]],
     ) -> Connection:
         """Connect, and apply the faults that affect the request."""
-        mounted = self._table.find(address_of(req))
+        mounted = self._services.table.find(address_of(req))
         if mounted is None:
             return await dispatch(exchange)
         exchange.service = mounted.pattern
-        effects = self._injections.choose(exchange)
+        effects = choose(reversed(self.blocks.open), exchange)
         try:
             await effects.before_connection(req, timeout)
         except BaseException as exc:
@@ -65,7 +81,11 @@ class Instruments:
             effects.act_on(connection)
         return connection
 
+    def unused_faults(self) -> list[str]:
+        """What is wrong with the open blocks, a text for each that has affected nothing."""
+        return [problem for block in self.blocks.open if (problem := block.problem()) is not None]
+
     def end_all(self) -> None:
         """Stop every fault and conclude the exchanges, because the connector closes."""
-        self._injections.end_all()
+        self.blocks.end_all()
         self.recorder.conclude()

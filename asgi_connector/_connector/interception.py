@@ -32,6 +32,7 @@ from asgi_connector._stub.stub import Stub
 from .dispatch import DispatchingConnector
 from .elsewhere import Elsewhere
 from .loops import describe_loop, hint_for_pytest
+from .refusals import Refusals, describe_refused
 
 _REFUSED = Elsewhere(
     None,
@@ -68,42 +69,38 @@ class Interception(Block):
         for name, value in [("limits", limits), ("allow_refused", allow_refused)]:
             if not isinstance(value, bool):
                 raise TypeError(f"{name} must be a bool, not {value!r}")
-        self._refused: list[str] = []
+        self._refusals = Refusals(allowed=allow_refused)
         self._stubs: dict[Stub, str] = {}  # those that were mounted in the block, with their patterns
         self._connector = connector
         self._services = connector._services
         self._passthrough = passthrough
         self._limits = limits
-        self._allow_refused = allow_refused
         super().__init__("intercept()", "with")
 
     def __enter__(self) -> None:
         self._enter()
         add(self)
-        self._connector._refusal_listeners.append(self)
+        self._connector._refusals.append(self._refusals)
         self._services.on_leaving.append(self._note_stub)
 
     def __exit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
         __tracebackhide__ = True  # pytest shows the block
-        self._connector._refusal_listeners.remove(self)
+        self._connector._refusals.remove(self._refusals)
         self._services.on_leaving.remove(self._note_stub)
         remove(self)
         if exc_type is None and (problems := [*self._refused_calls(), *self._stub_problems()]):
             raise AssertionError("\n".join(problems))
 
     def _refused_calls(self) -> Iterator[str]:
-        number = len(self._refused)
-        if number and not self._allow_refused:
-            calls = "1 call of a service was" if number == 1 else f"{number} calls of services were"
-            yield f"{calls} refused in an intercept() block:"
-            yield from self._refused
+        if refused := self._refusals.take():
+            yield from describe_refused(refused, "in an intercept() block")
             yield "Mount these hosts, or name them in passthrough=[...]; allow_refused=True permits refused calls."
 
     def _stub_problems(self) -> Iterator[str]:
         """What each `Stub` was never asked for, and what it has not answered; empty while an outer block is open."""
-        if self._connector._refusal_listeners:
+        if self._services.on_leaving:
             return
         for mounted in self._services.table:
             self._note_stub(mounted)
@@ -114,10 +111,6 @@ class Interception(Block):
         app = mounted.lifespan.source.app
         if isinstance(app, Stub):
             self._stubs[app] = mounted.pattern
-
-    def note_refused(self, caller: str, method: str, url: str, problem: str) -> None:
-        """A call of the service *caller* was refused."""
-        self._refused.append(f"- {caller}: {method} {url}\n  {problem}")
 
     def mounts(self, address: Address) -> bool:
         return self._services.table.find(address) is not None

@@ -9,13 +9,14 @@ from aiohttp.helpers import sentinel
 from typing_extensions import override
 
 from asgi_connector._blocks import AsyncBlock
+from asgi_connector._made import tell_made
 from asgi_connector._numbers import check_int, check_number
 from asgi_connector._services.lifespan import Setting
 from asgi_connector._services.mount import ClientAddress, InheritContext, Mount, MountDefaults
 from asgi_connector._services.services import Services
 from asgi_connector._types import App
 
-from .closing import ClosingConnector
+from .by_hand import ByHandConnector
 from .kinds import lifespan_app_of
 from .loops import check_fallback, check_loop, check_loop_or_none, loop_for
 
@@ -26,13 +27,11 @@ if TYPE_CHECKING:
     from asgi_connector._journal.journal import Journal
     from asgi_connector._journal.selector import Caller, Path
 
-    from .instruments import Instruments
-
 DEFAULT_CLIENT: Final = ("127.0.0.1", 123)
 _MAX_BODY_SIZE: Final = 1024 * 1024
 
 
-class ASGIRoutingConnector(ClosingConnector):
+class ASGIRoutingConnector(ByHandConnector):
     """An aiohttp connector that answers some hosts with in-process ASGI apps, and leaves the others to a fallback.
 
     Use it as ``ClientSession(connector=ASGIRoutingConnector({"users.internal": app}))``. Each request is dispatched by
@@ -124,6 +123,7 @@ class ASGIRoutingConnector(ClosingConnector):
             keepalive_timeout=keepalive_timeout,
             force_close=force_close,
         )
+        tell_made(self)
 
     @override
     def __repr__(self) -> str:
@@ -267,15 +267,6 @@ class ASGIRoutingConnector(ClosingConnector):
         check_loop_or_none(self)
         self._check_open()
         return Interception(self, Passthrough(passthrough), limits, allow_refused)
-
-    def _get_instruments(self) -> "Instruments":
-        check_loop_or_none(self)
-        self._check_open()
-        if self._instruments is None:
-            from .instruments import Instruments
-
-            self._instruments = Instruments(self._services)
-        return self._instruments
 
 
 def _check_pool(limit: object, limit_per_host: object, keepalive_timeout: object) -> None:

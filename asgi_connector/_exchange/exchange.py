@@ -23,7 +23,7 @@ from .encodings import decode
 from .redaction import redact_text, redact_url
 
 if TYPE_CHECKING:
-    from asgi_connector._injection.faults import Fault
+    from asgi_connector._injection.faults import Incident
 
 Via = Literal["app", "fallback", "refused", "fault"]
 State = Literal["running", "done", "failed", "abandoned"]
@@ -195,10 +195,11 @@ class Exchange:
         host, port, secure, method, url: the target of the request; ``url`` is a `yarl.URL`.
         service: the pattern at which the app for the request is mounted; `None` if there is none.
         via: what answers: ``"app"``; ``"fallback"``; ``"refused"``: nothing, because the host is not mounted;
-            ``"fault"``: an injected fault, and the app was not called.
+            ``"fault"``: a fault, or an app that is down, and the app was not called.
         reused: whether the connection had been used before. `None` while there is no connection, and if the fallback
             does not report it.
-        fault: the injected fault that affected it; the innermost if there were several.
+        fault: the fault that affected it, the innermost if there were several; or what a `hold()` or `crashed()` block
+            has done to it.
         messages: the messages of a WebSocket; at most 10,000 are kept.
         messages_dropped: the number of messages that were not kept.
     """
@@ -209,10 +210,12 @@ class Exchange:
         "__weakref__",
         "_clock",
         "_close_code",
+        "_connected",
         "_end",
         "_end_order",
         "_error",
         "_order",
+        "_pieces",
         "_request",
         "_response",
         "_response_start",
@@ -249,7 +252,7 @@ class Exchange:
         self.service: str | None = None
         self.via: Via = "app"
         self.reused: bool | None = None
-        self.fault: Fault | None = None
+        self.fault: Incident | None = None
         self._request = Content(CIMultiDictProxy(req.headers), max_body_size, req.version)
         self.messages: Sequence[WebSocketMessage] = ()
         self.messages_dropped = 0
@@ -262,7 +265,9 @@ class Exchange:
         self._response = Content(NO_HEADERS, max_body_size)
         self._clock = clock
         self._start = clock.time()
+        self._connected: float | None = None
         self._response_start: float | None = None
+        self._pieces: list[float] | None = None
         self._end: float | None = None
 
     @property
@@ -285,12 +290,29 @@ class Exchange:
         return (self._clock.time() if self._end is None else self._end) - self._start
 
     @property
+    def connect_time(self) -> float | None:
+        """The seconds until there was a connection for the request; `None` before, and if there was none.
+
+        This is the time for the startup of the app, for the pool, or for a real connection.
+        """
+        return None if self._connected is None else self._connected - self._start
+
+    @property
     def waited(self) -> float | None:
         """The seconds until the app, or the server, sent the head of a response; `None` before, and for the fallback.
 
         The delay that a fault adds on the way is not included.
         """
         return None if self._response_start is None else self._response_start - self._start
+
+    @property
+    def pieces(self) -> tuple[float, ...]:
+        """The seconds until each piece of the response's body, such as an event of a stream: of the first 1,000.
+
+        It is when the app sent the piece. From the fallback, pieces are known with ``bodies=True`` only.
+        """
+        self._read_bodies()
+        return tuple(each - self._start for each in self._pieces or ())
 
     @property
     def status(self) -> int | None:
@@ -346,6 +368,11 @@ class Exchange:
         self._settle()
         return (self._order, self._end_order)
 
+    @property
+    def clock(self) -> Clock:
+        """The clock of its connector, by which exchanges of several connectors are told apart."""
+        return self._clock
+
     def _settle(self) -> None:
         """Update the attributes from the client's response."""
 
@@ -365,11 +392,15 @@ class Exchange:
     @property
     def outcome(self) -> str:
         """The result in a few words, without times and without the secrets in URLs."""
+        return self.outcome_with(None if self.error is None else summary(self.error))
+
+    def outcome_with(self, error: str | None) -> str:
+        """The result in a few words, with *error* as the words for the exception."""
         words = [str(self.status)] if self.status is not None else []
         if self.state != "done":
             words.append(self.state)
-        if self.error is not None:
-            words.append(f"({_summary(self.error)})")
+        if error is not None:
+            words.append(f"({error})")
         if self.close_code is not None:
             words.append(f"closed {self.close_code}")
         if self.via != "app":
@@ -384,8 +415,12 @@ def name_of(version: HttpVersion | None) -> str:
     return "" if version is None else f"HTTP/{version.major}.{version.minor}"
 
 
-def _summary(error: BaseException) -> str:
-    text = " ".join(redact_text(text_of(error)).split())  # in one line
+def summary(error: BaseException) -> str:
+    """The type of an exception and its text, in one line that is not long, without secrets and without a traceback."""
+    text, has_traceback, _ = text_of(error).partition("Traceback (most recent call last):")
+    text = " ".join(redact_text(text).split())
+    if has_traceback:  # frameworks report one when an app fails to start
+        text = text.rstrip(": ")
     if len(text) > _MAX_ERROR_LENGTH:
         text = f"{text[:_MAX_ERROR_LENGTH]}…"
     return f"{type(error).__name__}: {text}" if text else type(error).__name__

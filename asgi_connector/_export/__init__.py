@@ -1,1 +1,1 @@
-"""Exchanges as a file or a picture. May import _exchange and the layers below it."""
+"""Exchanges as a file. May import _exchange and the layers below it."""

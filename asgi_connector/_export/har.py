@@ -6,7 +6,6 @@ Data for which HAR has no field is in fields that begin with an underscore, as t
 
 import base64
 import json
-import re
 from collections.abc import Iterable
 from datetime import datetime
 from http import HTTPStatus
@@ -17,16 +16,14 @@ from urllib.parse import parse_qsl
 
 from multidict import CIMultiDict
 
-from asgi_connector._display import text_of
-from asgi_connector._exchange.encodings import decoded_or_as_sent
 from asgi_connector._exchange.exchange import NO_HEADERS, Content, Exchange, WebSocketMessage
-from asgi_connector._exchange.redaction import REDACTED, redact_header, redact_text, redact_url
+from asgi_connector._exchange.redaction import REDACTED
 
 from .files import replace_file
-from .forms import Field, read_form
+from .forms import Field
+from .readable import body_of, error_text, form_of, header_value, headers_of, url_of
 
 _UNKNOWN: Final = -1
-_SURROGATE: Final = re.compile("[\ud800-\udfff]")
 
 
 def save(exchanges: Iterable[Exchange], path: str | PathLike[str], *, sensitive: bool) -> None:
@@ -74,11 +71,9 @@ def _entry(exchange: Exchange, parent: Exchange | None, sensitive: bool) -> dict
 
 def _request(exchange: Exchange, sensitive: bool) -> dict[str, Any]:
     content = exchange.request
-    headers = _readable(content)
+    headers = headers_of(content)
     cookies = [cookie for value in headers.getall("Cookie", []) for cookie in value.split(";")]
-    url = _clean(exchange.url)
-    if not sensitive:
-        url = redact_url(url)
+    url = url_of(exchange, sensitive=sensitive)
     request: dict[str, Any] = {
         "method": exchange.method,
         "url": url,
@@ -101,12 +96,15 @@ def _post_data(content: Content, headers: CIMultiDict[str], sensitive: bool) -> 
     archives, such as Chrome's developer tools, read only the text. People need the fields if the text is in base64.
     The same secrets are redacted in both.
     """
-    body = _decoded(content.body or b"", headers.get("Content-Encoding", ""), content)
-    mime_type = headers.get("Content-Type", "")
-    form = read_form(mime_type, body, redacted=not sensitive)
+    body = body_of(content, headers) or b""
+    form = form_of(body, headers, sensitive=sensitive)
     # HAR has no field for the encoding of a request's body.
     text = _text(body if form is None else form.body, content, "_encoding")
-    return {"mimeType": mime_type, "params": [] if form is None else list(map(_param, form.fields)), **text}
+    return {
+        "mimeType": headers.get("Content-Type", ""),
+        "params": [] if form is None else list(map(_param, form.fields)),
+        **text,
+    }
 
 
 def _param(field: Field) -> dict[str, str]:
@@ -124,7 +122,7 @@ def _param(field: Field) -> dict[str, str]:
 
 def _response(exchange: Exchange, sensitive: bool) -> dict[str, Any]:
     content = exchange.response or Content(NO_HEADERS, None)
-    headers = _readable(content)
+    headers = headers_of(content)
     cookies = [value.partition(";")[0] for value in headers.getall("Set-Cookie", [])]
     response: dict[str, Any] = {
         "status": exchange.status or 0,
@@ -133,19 +131,17 @@ def _response(exchange: Exchange, sensitive: bool) -> dict[str, Any]:
         "cookies": _cookies(cookies, sensitive),
         "headers": _headers(headers, sensitive),
         "content": {"size": content.size, "mimeType": headers.get("Content-Type", "")},
-        "redirectURL": _header_value("Location", headers.get("Location", ""), sensitive),
+        "redirectURL": header_value("Location", headers.get("Location", ""), sensitive=sensitive),
         "headersSize": _UNKNOWN,
         "bodySize": _body_size(exchange, content),
     }
-    sent = content.body
-    if sent is not None:
-        body = _decoded(sent, headers.get("Content-Encoding", ""), content)
-        if body is not sent:
+    body = body_of(content, headers)
+    if body is not None:
+        if not content.cut and len(body) != content.size:
             response["content"] |= {"size": len(body), "compression": len(body) - content.size}
         response["content"] |= _text(body, content, "encoding")
     if exchange.state in ("failed", "abandoned"):
-        error = _error(exchange)
-        response["_error"] = error if sensitive else redact_text(error)
+        response["_error"] = _error(exchange, sensitive)
     return response
 
 
@@ -156,20 +152,13 @@ def _reason(status: int | None) -> str:
         return ""
 
 
-def _error(exchange: Exchange) -> str:
-    if exchange.error is None:
-        return exchange.state
-    text = text_of(exchange.error)
-    return _clean(f"{exchange.state}: {type(exchange.error).__name__}{text and ': '}{text}")
+def _error(exchange: Exchange, sensitive: bool) -> str:
+    error = exchange.error
+    return exchange.state if error is None else f"{exchange.state}: {error_text(error, sensitive=sensitive)}"
 
 
 def _body_size(exchange: Exchange, content: Content) -> int:
     return _UNKNOWN if exchange.via == "fallback" and content.body is None else content.size
-
-
-def _decoded(body: bytes, encoding: str, content: Content) -> bytes:
-    """Decode gzip or deflate. A body that is cut, invalid or in another encoding is returned as it was sent."""
-    return body if content.cut else decoded_or_as_sent(body, encoding)
 
 
 def _text(body: bytes, content: Content, encoding: str) -> dict[str, Any]:
@@ -194,29 +183,8 @@ def _message(message: WebSocketMessage) -> dict[str, Any]:
     }
 
 
-def _readable(content: Content) -> CIMultiDict[str]:
-    return CIMultiDict((_clean(name), _clean(value)) for name, value in content.headers.items())
-
-
-def _clean(value: object) -> str:
-    """Return the text of *value* in a form that UTF-8 can encode.
-
-    aiohttp decodes header bytes that are not UTF-8 to surrogates. They become the Latin-1 characters of the bytes.
-    """
-    return _SURROGATE.sub(_from_surrogate, str(value))
-
-
-def _from_surrogate(match: re.Match[str]) -> str:
-    byte = ord(match.group()) - 0xDC00
-    return chr(byte) if 0x80 <= byte <= 0xFF else "\N{REPLACEMENT CHARACTER}"
-
-
 def _headers(headers: CIMultiDict[str], sensitive: bool) -> list[dict[str, str]]:
-    return [{"name": name, "value": _header_value(name, value, sensitive)} for name, value in headers.items()]
-
-
-def _header_value(name: str, value: str, sensitive: bool) -> str:
-    return value if sensitive else redact_header(name, value)
+    return [{"name": name, "value": header_value(name, value, sensitive=sensitive)} for name, value in headers.items()]
 
 
 def _query(url: str) -> list[dict[str, str]]:

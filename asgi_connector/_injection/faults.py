@@ -182,6 +182,46 @@ class Throttle:
 Fault: TypeAlias = Refuse | Unresolvable | Respond | Hang | Reset | Close | Latency | Throttle
 
 
+# What is not injected: `Exchange.fault` shows it.
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """A `hold()` block has kept the message at the end of its way.
+
+    Parameters:
+        on: ``"request"`` or ``"response"``: the message.
+    """
+
+    __module__ = "asgi_connector.faults"
+
+    on: Part
+
+
+@dataclass(frozen=True, slots=True)
+class Dropped:
+    """A message that a `hold()` block has kept was dropped, so it never arrives. Takes the same parameter as `Held`."""
+
+    __module__ = "asgi_connector.faults"
+
+    on: Part
+
+
+@dataclass(frozen=True, slots=True)
+class Crashed:
+    """The app was down in a `crashed()` block: the request was cut off by the crash, or refused after it."""
+
+    __module__ = "asgi_connector.faults"
+
+
+Incident: TypeAlias = Fault | Held | Dropped | Crashed
+
+
+@dataclass(frozen=True, slots=True)
+class Silence:
+    """What a `partition()` with a `Hang` does: nothing passes in either direction. It is shown as the `Hang`."""
+
+
 def _encoded_headers(
     headers: Mapping[str, str] | Sequence[tuple[str | bytes, str | bytes]],
 ) -> list[tuple[bytes, bytes]]:

@@ -1,49 +1,28 @@
 """`inject()` blocks: which requests their faults affect, decided once when a request starts, and how."""
 
-import asyncio
-import errno
-import itertools
 import math
-import os
 import random
-import socket
-from contextlib import AbstractContextManager
+from collections.abc import Iterable
 from contextvars import Context
 from dataclasses import dataclass
-from types import TracebackType
-from typing import NamedTuple, Self, TypeGuard
-from weakref import WeakValueDictionary
+from typing import cast
 
-import aiohttp.connector
-from aiohttp import ClientConnectionError, ClientConnectorDNSError, ClientConnectorError, ClientRequest, ClientTimeout
+from aiohttp import ClientConnectionError, ClientRequest, ClientTimeout
+from typing_extensions import override
 
-from asgi_connector._aiohttp.requests import connect_timeout
-from asgi_connector._blocks import Block
-from asgi_connector._journal.explanation import explain
-from asgi_connector._journal.journal import Journal, RecentJournal
+from asgi_connector._aiohttp.requests import connection_refused, host_unknown, wait_to_connect
 from asgi_connector._journal.live import LiveExchange
-from asgi_connector._journal.recorder import Recorder
 from asgi_connector._journal.selector import Call, Selector, call_of
-from asgi_connector._network.impairments import (
-    Allowance,
-    CutStage,
-    HangStage,
-    Impairments,
-    LatencyStage,
-    Stage,
-    ThrottleStage,
-)
+from asgi_connector._network.impairments import Allowance, CutStage, HangStage, LatencyStage, Stage, ThrottleStage
 from asgi_connector._network.transport import MemoryTransport
 from asgi_connector._numbers import check_int, is_number, shown
 from asgi_connector._services.patterns import covers
 from asgi_connector._services.server_end import RequestProgress, ServerEnd
-from asgi_connector._services.services import Services
-from asgi_connector._types import ASGIApp, Receive, Scope, Send
 from asgi_connector._waiters import Waiters
 
-from .faults import Close, Fault, Hang, Latency, Refuse, Reset, Respond, Throttle, Unresolvable
-
-_ByteFault = Hang | Reset | Close | Latency | Throttle
+from .blocks import Calls, Effect, FaultBlock, OpenBlocks
+from .effects import ByteFault, acts_on_bytes, cut, put_in_way, reset_error
+from .faults import Close, Fault, Hang, Latency, Refuse, Reset, Throttle, Unresolvable
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,7 +50,7 @@ class Odds:
         return self.times is None and not self.skip and self.probability == 1
 
 
-class Injection(Block):
+class Injection(FaultBlock):
     """An open `inject()` block.
 
     Attributes:
@@ -82,29 +61,17 @@ class Injection(Block):
 
     __module__ = "asgi_connector.faults"
 
-    def __init__(
-        self,
-        owner: "Injections",
-        selector: Selector,
-        fault: Fault,
-        odds: Odds,
-        allow_unused: bool,
-    ) -> None:
+    def __init__(self, blocks: OpenBlocks, selector: Selector, fault: Fault, odds: Odds, allow_unused: bool) -> None:
+        """Raises `TypeError` or `ValueError` for an invalid parameter."""
+        if not isinstance(fault, Fault):
+            raise TypeError(f"fault must be one of asgi_connector.faults, such as faults.Reset(), not {fault!r}")
+        self._host = blocks.check_host(selector)
         self.fault = fault
-        self.matched = 0
-        self.affected = 0
         self.selector = selector
         self.odds = odds
-        self._owner = owner
         self._random = random.Random(odds.seed)
-        self._allow_unused = allow_unused
-        self._recording: AbstractContextManager[Journal] | None = None
-        self._journal = RecentJournal()
-        self._stages: WeakValueDictionary[int, Stage] = WeakValueDictionary()  # in order of creation
-        self._numbers = itertools.count()
         self._waiters = Waiters()  # requests that wait for the end of the block
-        self.over = False
-        super().__init__(f"inject({str(selector.host)!r}, {type(fault).__name__}(...))", "with")
+        super().__init__(blocks, f"inject({str(selector.host)!r}, {type(fault).__name__}(...))", allow_unused)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} of {self.fault!r}, {self.matched} matched, {self.affected} affected>"
@@ -114,37 +81,16 @@ class Injection(Block):
         """The earlier name of ``affected``."""
         return self.affected
 
-    def __enter__(self) -> Self:
-        self._enter()
-        self._recording = self._owner.recorder.record(None, self._journal)
-        self._recording.__enter__()
-        self._owner.open.append(self)
-        self._owner.affect_open_connections(self)
-        return self
-
-    def __exit__(
-        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        __tracebackhide__ = True  # pytest shows the block
-        assert self._recording is not None
-        self._owner.open.remove(self)
-        self._recording.__exit__(None, None, None)
-        self.end_fault()
-        if exc_type is None and not self._allow_unused and self._is_unused():
-            raise AssertionError(self._explain())
-
+    @override
     def end_fault(self, error: ClientConnectionError | None = None) -> None:
-        """Stop the fault. Bytes that it held back are passed on, and requests that wait for a connection continue.
-
-        The connector passes an *error* when it closes. Then held bytes are lost, and waiting requests fail with it.
-        """
-        self.over = True
-        if error is None:
-            for stage in list(self._stages.values()):
-                stage.end_fault()
+        super().end_fault(error)
         self._waiters.wake(error)
 
-    def draw(self) -> "Effect | None":
+    @override
+    def effect_on(self, call: Call, exchange: LiveExchange | None) -> Effect | None:
+        return None if self.selector.differences_of_call(call) else self.draw()
+
+    def draw(self) -> Effect | None:
         """Decide whether the fault affects a matching request. Every request draws equally many random numbers."""
         self.matched += 1
         fault, odds = self.fault, self.odds
@@ -156,117 +102,47 @@ class Injection(Block):
             return Effect(self, fault, delay)
         return None
 
-    def add_stage(self, stage: Stage) -> None:
-        """Register *stage*, so that `end_fault()` ends it."""
-        self._stages[next(self._numbers)] = stage
+    @override
+    async def before_connection(self, effect: Effect, req: ClientRequest, timeout: ClientTimeout) -> None:
+        fault = self.fault
+        if isinstance(fault, Refuse):
+            raise connection_refused(req)
+        if isinstance(fault, Unresolvable):
+            raise host_unknown(req)
+        if isinstance(fault, Hang) and fault.on == "connect":
+            await wait_to_connect(self._waiters.wait(), timeout)
 
-    async def wait_over(self, timeout: ClientTimeout) -> None:
-        """Return at the end of the block. Raises `TimeoutError` as for a connection attempt without an answer."""
-        async with asyncio.timeout(connect_timeout(timeout)):
-            await self._waiters.wait()
+    @override
+    def stages(
+        self, effect: Effect, exchange: LiveExchange, client: MemoryTransport
+    ) -> Iterable[tuple[MemoryTransport, Stage]]:
+        fault = self.fault
+        if acts_on_bytes(fault):
+            pipe = client if fault.on == "request" else client.peer
+            yield pipe, self._stage_for(effect, pipe, exchange, head_passed=False)
 
-    def _is_unused(self) -> bool:
-        # With a probability below 1, a block may affect no request.
-        return self.matched == 0 or (self.affected == 0 and self.odds.probability == 1)
-
-    def _explain(self) -> str:
-        found = Journal(each for each in self._journal if each.service is not None and self.selector.matches(each))
-        if self.matched > self.odds.skip:
-            reason = f"a block inside of its own has answered the requests to {self.selector}."
-        elif self.matched:
-            reason = f"it was to skip {self.odds.skip} requests to {self.selector}, and met {self.matched}."
-        else:
-            reason = f"there was no request to {self.selector} while it was injected."
-        text = f"{self.fault!r} has affected no request: {reason}"
-        hint = "A fault that met no request has tested nothing; allow_unused=True permits it."
-        return f"{explain(text, self.selector, self._journal, found)}\n{hint}"
-
-
-class Effect(NamedTuple):
-    """One fault that affects one request; *delay* is the seconds of a `Latency`, else 0."""
-
-    injection: Injection
-    fault: Fault
-    delay: float
-
-
-class Injections:
-    """The open `inject()` blocks of one connector."""
-
-    def __init__(self, recorder: Recorder, services: Services) -> None:
-        self.recorder = recorder
-        self.open: list[Injection] = []  # the innermost last
-        self._loop = services.loop
-        self._table = services.table
-        self._connections = services.in_flight.connections
-
-    def inject(self, selector: Selector, fault: Fault, odds: Odds, allow_unused: bool) -> Injection:
-        """Return a block that is not entered yet. Raises `TypeError` or `ValueError` for an invalid parameter."""
-        if not isinstance(fault, Fault):
-            raise TypeError(f"fault must be one of asgi_connector.faults, such as faults.Reset(), not {fault!r}")
-        if selector.host is None:
-            raise TypeError("host must be a host pattern, not None")
-        if not self._table.answers(selector.host):
-            mounted = self._table.describe(selector.host.host)
-            raise ValueError(f"{str(selector.host)!r} is not mounted, and the fallback cannot be shaken. {mounted}")
-        return Injection(self, selector, fault, odds, allow_unused)
-
-    def end_all(self) -> None:
-        """Stop every fault, because the connector closes."""
-        for injection in self.open:
-            injection.end_fault(ClientConnectionError("Connector is closed"))
-
-    def choose(self, exchange: LiveExchange) -> "Effects":
-        """Decide which faults affect a request to an app. Every block that it matches draws once, innermost first."""
-        call = call_of(exchange)
-        effects: list[Effect] = []
-        answered = refused = False
-        for injection in reversed(self.open):
-            if injection.over or injection.selector.differences_of_call(call):
-                continue
-            effect = injection.draw()
-            if effect is None or refused:
-                continue
-            if isinstance(effect.fault, Refuse | Unresolvable | Respond):
-                if answered:
-                    continue  # an inner block answers
-                answered = True
-            if isinstance(effect.fault, Refuse | Unresolvable):
-                refused = True
-                effects = [earlier for earlier in effects if not _acts_on_bytes(earlier.fault)]
-            effects.append(effect)
-        for effect in effects:
-            effect.injection.affected += 1
-        return Effects(exchange, effects, self._loop)
-
-    def affect_open_connections(self, injection: Injection) -> None:
-        """Apply the fault of a block that begins to the connections that are open already."""
-        fault = injection.fault
-        host = injection.selector.host
-        assert host is not None
-        for connection in tuple(self._connections):
-            if not covers(host, connection.address) or not connection.client.connected:
+    @override
+    def affect_open_connections(self) -> None:
+        fault = self.fault
+        for connection in self._blocks.connections:
+            if not covers(self._host, connection.address) or not connection.client.connected:
                 continue
             progress = connection.progress()
             if progress is not None:
-                if injection.odds.certain and _acts_on_bytes(fault):
-                    self._affect_request(injection, fault, connection, progress)
+                if self.odds.certain and acts_on_bytes(fault):
+                    self._affect_request(fault, connection, progress)
             elif isinstance(fault, Refuse | Unresolvable) or (isinstance(fault, Hang) and fault.on == "connect"):
                 connection.retire()
-            elif isinstance(fault, Reset | Close) and injection.odds.certain and injection.selector.any_call:
-                connection.transport.cut(_reset() if isinstance(fault, Reset) else None)
+            elif isinstance(fault, Reset | Close) and self.odds.certain and self.selector.any_call:
+                connection.transport.cut(reset_error() if isinstance(fault, Reset) else None)
 
-    def _affect_request(
-        self, injection: Injection, fault: Fault, connection: ServerEnd, progress: RequestProgress
-    ) -> None:
-        assert isinstance(fault, _ByteFault)
+    def _affect_request(self, fault: ByteFault, connection: ServerEnd, progress: RequestProgress) -> None:
         exchange = progress.observer if isinstance(progress.observer, LiveExchange) else None
         call = Call(connection.address, progress.caller, progress.method, progress.path, progress.query)
-        if injection.selector.differences_of_call(call if exchange is None else call_of(exchange)):
+        effect = self.effect_on(call if exchange is None else call_of(exchange), exchange)
+        if effect is None:
             return
-        effect = injection.draw()
-        assert effect is not None  # the odds are certain
-        injection.affected += 1
+        self.affected += 1
         if exchange is not None:
             exchange.fault = fault
         server = connection.transport
@@ -275,124 +151,48 @@ class Injections:
         else:
             pipe, begun, head_passed = server, progress.response_begun, progress.response_head_passed
         if isinstance(fault, Reset | Close) and begun and (fault.after is None or (fault.after == 0 and head_passed)):
-            _cut(pipe, fault, exchange)
-            return
-        medium = pipe.medium
-        stage = _stage_for(effect, fault, pipe, exchange, self._loop, head_passed=head_passed)
-        if isinstance(medium, Impairments):
-            medium.add(stage)
+            cut(pipe, fault, exchange)
         else:
-            impairments = Impairments(pipe)
-            impairments.add(stage)
-            pipe.use_medium(impairments)
+            put_in_way(pipe, self._stage_for(effect, pipe, exchange, head_passed=head_passed))
 
+    def _stage_for(
+        self, effect: Effect, pipe: MemoryTransport, exchange: LiveExchange | None, *, head_passed: bool
+    ) -> Stage:
+        fault = cast(ByteFault, self.fault)
+        loop = self._blocks.loop
+        stage: Stage
+        if isinstance(fault, Latency):
+            stage = LatencyStage(loop, effect.delay)
+        elif isinstance(fault, Throttle):
+            stage = ThrottleStage(loop, fault.bytes_per_second)
+        elif isinstance(fault, Hang):
+            stage = HangStage(Allowance(fault.after, head_passed=head_passed))
+        else:
+            # Cut in the next turn of the event loop: a network does not act during the call that writes.
+            allowance = Allowance(fault.after, head_passed=head_passed)
+            stage = CutStage(allowance, lambda: loop.call_soon(cut, pipe, fault, exchange, context=Context()))
+        self.add_stage(stage)
+        return stage
 
-class Effects:
-    """The faults that affect one request, the innermost first."""
+    @override
+    def _is_unused(self) -> bool:
+        # With a probability below 1, a block may affect no request.
+        return self.matched == 0 or (self.affected == 0 and self.odds.probability == 1)
 
-    def __init__(self, exchange: LiveExchange, effects: list[Effect], loop: asyncio.AbstractEventLoop) -> None:
-        self._exchange = exchange
-        self._effects = effects
-        self._loop = loop
-        if effects:
-            exchange.fault = effects[0].fault
-        if any(_keeps_from_app(effect.fault) for effect in effects):
-            exchange.via = "fault"
+    @override
+    def _describe_unused(self) -> str:
+        if self.matched > self.odds.skip:
+            reason = f"a block inside of its own has answered the requests to {self.selector}."
+        elif self.matched:
+            reason = f"it was to skip {self.odds.skip} requests to {self.selector}, and met {self.matched}."
+        else:
+            reason = f"there was no request to {self.selector} while it was injected."
+        return f"{self.fault!r} has affected no request: {reason}"
 
-    async def before_connection(self, req: ClientRequest, timeout: ClientTimeout) -> None:
-        """Apply the faults that act before there is a connection. Raises what aiohttp raises for them."""
-        for injection, fault, _ in self._effects:
-            if injection.over:
-                continue  # its block ended while the request waited for another block
-            if isinstance(fault, Refuse):
-                text = f"Connect call failed ({req.host!r}, {req.port})"
-                refused = ConnectionRefusedError(errno.ECONNREFUSED, text)
-                raise ClientConnectorError(req.connection_key, refused) from refused
-            if isinstance(fault, Unresolvable):
-                unknown = socket.gaierror(socket.EAI_NONAME, "Name or service not known")
-                raise ClientConnectorDNSError(req.connection_key, unknown) from unknown
-            if isinstance(fault, Hang) and fault.on == "connect":
-                await injection.wait_over(timeout)
-        for injection, fault, _ in self._effects:
-            if isinstance(fault, Respond) and not injection.over:
-                self._exchange.app = _app_for(fault)
-
-    def act_on(self, connection: aiohttp.connector.Connection) -> None:
-        """Apply the faults to both directions of the connection. They replace those of an earlier request."""
-        client = connection.transport
-        assert isinstance(client, MemoryTransport)
-        for pipe in (client, client.peer):
-            if isinstance(pipe.medium, Impairments):
-                pipe.medium.remove()
-        impaired: dict[MemoryTransport, Impairments] = {}
-        for effect in self._effects:
-            fault = effect.fault
-            if effect.injection.over or not _acts_on_bytes(fault):
-                continue
-            pipe = client if fault.on == "request" else client.peer
-            impairments = impaired.setdefault(pipe, Impairments(pipe))
-            impairments.add(_stage_for(effect, fault, pipe, self._exchange, self._loop, head_passed=False))
-        for pipe, impairments in impaired.items():
-            pipe.use_medium(impairments)
-
-
-def _acts_on_bytes(fault: Fault) -> TypeGuard[_ByteFault]:
-    return isinstance(fault, _ByteFault) and fault.on != "connect"
-
-
-def _keeps_from_app(fault: Fault) -> bool:
-    """Whether the fault keeps the whole request from the app, for a time or for good."""
-    if isinstance(fault, Hang | Reset | Close):
-        return fault.on != "response" and fault.after is None
-    return isinstance(fault, Refuse | Unresolvable | Respond)
-
-
-def _reset() -> ConnectionResetError:
-    return ConnectionResetError(errno.ECONNRESET, os.strerror(errno.ECONNRESET))
-
-
-def _cut(pipe: MemoryTransport, fault: Reset | Close, exchange: LiveExchange | None) -> None:
-    reset = _reset() if isinstance(fault, Reset) else None
-    if exchange is not None:
-        exchange.cut_off(reset or ConnectionAbortedError(errno.ECONNABORTED, "The connection was closed by a fault"))
-    if isinstance(pipe.medium, Impairments):
-        pipe.medium.release_arrivals()
-    pipe.cut(reset)
-
-
-def _stage_for(
-    effect: Effect,
-    fault: _ByteFault,
-    pipe: MemoryTransport,
-    exchange: LiveExchange | None,
-    loop: asyncio.AbstractEventLoop,
-    *,
-    head_passed: bool,
-) -> Stage:
-    stage: Stage
-    if isinstance(fault, Latency):
-        stage = LatencyStage(loop, effect.delay)
-    elif isinstance(fault, Throttle):
-        stage = ThrottleStage(loop, fault.bytes_per_second)
-    elif isinstance(fault, Hang):
-        stage = HangStage(Allowance(fault.after, head_passed=head_passed))
-    else:
-        # Cut in the next turn of the event loop: a network does not act during the call that writes.
-        allowance = Allowance(fault.after, head_passed=head_passed)
-        stage = CutStage(allowance, lambda: loop.call_soon(_cut, pipe, fault, exchange, context=Context()))
-    effect.injection.add_stage(stage)
-    return stage
-
-
-def _app_for(fault: Respond) -> ASGIApp:
-    """Return an app that answers every request and every handshake as *fault* says."""
-
-    async def respond(scope: Scope, receive: Receive, send: Send) -> None:
-        kind = "websocket.http.response" if scope["type"] == "websocket" else "http.response"
-        await send({"type": f"{kind}.start", "status": fault.status, "headers": fault.raw_headers})
-        await send({"type": f"{kind}.body", "body": fault.raw_body})
-
-    return respond
+    @override
+    def _explain_unused(self, calls: Calls, problem: str) -> str:
+        hint = "A fault that met no request has tested nothing; allow_unused=True permits it."
+        return f"{calls.explain(problem, self.selector)}\n{hint}"
 
 
 def _check_seed(seed: int | float | str | bytes) -> None:

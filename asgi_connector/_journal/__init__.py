@@ -1,1 +1,1 @@
-"""Recording, and what users ask of a journal. May import _export and the layers below it."""
+"""Recording, and what users ask of a journal. May import _page and the layers below it."""

@@ -8,6 +8,7 @@ from typing import Any, Final, overload
 from typing_extensions import Unpack, override
 
 from asgi_connector._exchange.exchange import Exchange
+from asgi_connector._exchange.tree import in_tree
 from asgi_connector._numbers import check_number, is_int
 from asgi_connector._waiters import Waiters
 
@@ -75,16 +76,7 @@ class Journal(Sequence[Exchange]):
 
     def __str__(self) -> str:
         """Return one line for each exchange. Calls made during an exchange are below it, indented."""
-        children: dict[Exchange | None, list[Exchange]] = {}
-        included = set(self)
-        for exchange in self:
-            children.setdefault(exchange.parent if exchange.parent in included else None, []).append(exchange)
-        lines: list[str] = []
-        stack = [(0, exchange) for exchange in reversed(children.get(None, []))]
-        while stack:
-            depth, exchange = stack.pop()
-            lines.append(f"{'  ' * depth}{exchange} in {exchange.duration * 1000:.0f} ms")
-            stack += [(depth + 1, each) for each in reversed(children.get(exchange, []))]
+        lines = [f"{'  ' * depth}{exchange} in {exchange.duration * 1000:.0f} ms" for depth, exchange in in_tree(self)]
         return "\n".join(lines) or "(no calls)"
 
     def select(self, host: str | None = None, **criteria: Unpack[Criteria]) -> "Journal":
@@ -194,6 +186,32 @@ class Journal(Sequence[Exchange]):
         from asgi_connector._export.har import save
 
         save(self, path, sensitive=sensitive)
+
+    def to_svg(self) -> str:
+        """Return a sequence diagram as SVG, for documentation and commits. It can be read in light and in dark.
+
+        The diagram has no times, so that the same run gives the same text, unless the text of an exception differs.
+        """
+        from asgi_connector._page.svg import standalone
+
+        return standalone(self)
+
+    def save_html(self, path: str | PathLike[str], *, sensitive: bool = False) -> None:
+        """Write a page to look at: a sequence diagram, a timeline, a table, and everything that was recorded.
+
+        The page is one file, which fetches nothing. It shows at most 1,000 exchanges, those that failed before the
+        others. Secrets are redacted as in `to_har()`, unless *sensitive* is set (`False` by default). The file is
+        replaced as by `save_har()`.
+        """
+        from asgi_connector._page.page import save
+
+        save(self, path, sensitive=sensitive)
+
+    def _repr_html_(self) -> str:
+        """Return the diagram and a small table; called by notebooks."""
+        from asgi_connector._page.notebook import summary
+
+        return summary(self)
 
     def add(self, exchange: Exchange) -> None:
         """Add an exchange; called by an open recording."""

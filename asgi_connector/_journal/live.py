@@ -22,6 +22,7 @@ from asgi_connector._services.server_end import ServerEnd
 from asgi_connector._types import ASGIApp, Bytes
 
 MESSAGES_KEPT: Final = 10_000  # of one WebSocket
+_PIECES_KEPT: Final = 1_000  # of one response: their times
 _SWITCHING_PROTOCOLS: Final = 101
 _ABNORMAL_CLOSURE: Final = 1006  # RFC 6455, 7.1.5
 
@@ -111,6 +112,7 @@ class LiveExchange(Exchange):
         protocol = connection.protocol
         assert protocol is not None
         self._connection = connection
+        self._connected = self._clock.time()
         connection.add_callback(self._connection_released)
         if isinstance(protocol, ClientProtocol) and self.via != "fallback":
             protocol.on_lost = self._connection_released
@@ -145,8 +147,8 @@ class LiveExchange(Exchange):
         """
         if self._released or self._state != "running":
             return
-        self._released = True
         self._last_response = self._client_response()
+        self._released = True
         if self._response_start is None:
             self._keep_request_headers()
         assert self._connection is not None
@@ -157,6 +159,7 @@ class LiveExchange(Exchange):
             self._unread = self._tap.remove()
         if isinstance(protocol, ClientProtocol) and self.via != "fallback":
             protocol.on_lost = protocol.on_websocket_closed = None
+        self._connection = None  # it would keep a connector alive that its user has forgotten
         self._note_end()
         self.on_release(self)
 
@@ -166,7 +169,7 @@ class LiveExchange(Exchange):
 
     def _client_response(self) -> ClientResponse | None:
         """Return the client's response on this connection. A request that is sent again gets another response."""
-        if self._last_response is not None:
+        if self._last_response is not None or self._released:
             return self._last_response
         response = None if self._req is None else response_of(self._req)
         return None if response is None or response.connection is not self._connection else response
@@ -270,8 +273,14 @@ class LiveExchange(Exchange):
         """Copy the headers, because the user may now change the request and send it again."""
         self._request.headers = CIMultiDictProxy(self._request.headers.copy())
 
-    def response_body(self, data: Bytes) -> None:
+    def response_body(self, data: Bytes, time: float | None = None) -> None:
         self._response.add(data)
+        if not len(data):
+            return
+        if self._pieces is None:
+            self._pieces = []
+        if len(self._pieces) < _PIECES_KEPT:
+            self._pieces.append(self._clock.time() if time is None else time)
 
     def message(self, data: str | bytes, *, from_client: bool) -> None:
         if self._kept_messages is None:

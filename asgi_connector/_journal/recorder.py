@@ -41,14 +41,15 @@ class Recorder:
         self.clock = Clock(loop)
         self.recording = False
         self._loop = loop
-        self._waiters = Waiters()  # for the end of an exchange
+        self.waiters = Waiters()
+        """For the end of an exchange."""
         self._open: list[Recording] = []
         self._max_body_size: int | None = None  # the largest of the open recordings; None: bodies are not kept
         self._released: list[LiveExchange] = []  # not concluded yet
 
     def record(self, max_body_size: int | None, journal: Journal | None = None) -> Recording:
         """Return a block that records the requests that start in it, without bodies if *max_body_size* is `None`."""
-        return Recording(self, Journal(waiters=self._waiters) if journal is None else journal, max_body_size)
+        return Recording(self, Journal(waiters=self.waiters) if journal is None else journal, max_body_size)
 
     def begin_recording(self, recording: Recording) -> None:
         self._set([*self._open, recording])
@@ -68,7 +69,7 @@ class Recorder:
         if self._released:
             self.conclude()
         exchange = LiveExchange(
-            req, current_caller.get(), self.clock, self._max_body_size, self._release, self._waiters.wake
+            req, current_caller.get(), self.clock, self._max_body_size, self._release, self.waiters.wake
         )
         for recording in self._open:
             recording.journal.add(exchange)
@@ -81,7 +82,7 @@ class Recorder:
         the next request starts, when the set of recordings changes, or when an attribute is read.
         """
         self._released.append(exchange)
-        if self._waiters or not self.recording:
+        if self.waiters or not self.recording:
             self._loop.call_soon(self.conclude, context=self.clock.context)
 
     def conclude(self) -> None:

@@ -2,8 +2,8 @@
 
 import asyncio
 import sys
-from abc import ABC, abstractmethod
-from collections.abc import Coroutine, Generator
+from abc import abstractmethod
+from collections.abc import Collection, Coroutine, Generator, Iterator
 from contextlib import contextmanager
 from contextvars import Context
 from typing import Any, Final
@@ -11,20 +11,24 @@ from typing import Any, Final
 from asgi_connector._callers import Caller, current_caller
 from asgi_connector._exceptions import ASGIConnectorError
 from asgi_connector._log import logger
+from asgi_connector._notices import Notice, Notices
 from asgi_connector._observer import Observer
-from asgi_connector._tasks import discard_silently, is_discarded, where_it_waits
+from asgi_connector._places import where_it_waits
+from asgi_connector._tasks import discard_silently, is_discarded
 from asgi_connector._types import ASGIApp, Message, Scope
 
-from .lifespan import CANCEL_PATIENCE
+from .connections import OpenConnections
+from .lifespan import CANCEL_PATIENCE, Lifespan
 from .mounted import MountedApp
-from .server_end import ServerEnd
+from .patterns import parse_pattern
+from .startups import UserOfApp
 from .table import MountTable
 
 NOTICEABLE: Final = 0.5
 """Seconds that an app may run on after its client has left, before a warning names it."""
 
 
-class AppRequest(ABC):
+class AppRequest(UserOfApp):
     """One request and the app that answers it, from the call of the app to its return."""
 
     __slots__ = ("caller", "disconnected_at", "ended", "mounted", "observer", "scope", "task")
@@ -41,6 +45,10 @@ class AppRequest(ABC):
         """Whether the app has returned."""
         self.disconnected_at: float | None = None
         """When the client left, by the event loop's clock; `None` if it has not."""
+
+    @property
+    def startup(self) -> Lifespan:
+        return self.mounted.lifespan
 
     @property
     @abstractmethod
@@ -109,10 +117,10 @@ else:
 class InFlight:
     """The open connections, and the requests whose apps have not returned yet."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, notices: Notices) -> None:
         self.loop = loop
-        # Dicts, not sets, here and elsewhere, so that the order does not depend on addresses in memory.
-        self.connections: dict[ServerEnd, None] = {}
+        self._notices = notices
+        self.connections = OpenConnections()
         self._requests: dict[AppRequest, None] = {}
         self._serving: set[asyncio.Task[None]] = set()
         self._hurry = asyncio.Event()
@@ -170,15 +178,24 @@ class InFlight:
             self._requests.pop(request, None)
             request.mounted.end_use(request)
 
-    def retire_outdated(self, table: MountTable) -> None:
-        """Retire every connection whose address is now served by another app than when it was opened."""
-        for connection in tuple(self.connections):
+    def retire_outdated(self, table: MountTable, pattern: str) -> None:
+        """Retire each connection whose address is now served by another app than when it was opened.
+
+        *pattern* is that of the mount that has changed.
+        """
+        for connection in self.connections.maybe_covered(parse_pattern(pattern)):
             if table.find(connection.address) is not connection.mounted:
                 connection.retire()
 
     def is_idle(self) -> bool:
         """Whether no app is running."""
         return not self._requests
+
+    def waiting(self) -> Iterator[tuple[Observer, str]]:
+        """Yield the observers of the requests whose apps run, each with the place at which its app waits."""
+        for request in tuple(self._requests):
+            if request.observer is not None and request.task is not None:
+                yield request.observer, where_it_waits(request.task)
 
     def hurry(self) -> None:
         """Immediately cancel the apps that `end_all()` still waits for."""
@@ -215,22 +232,40 @@ class InFlight:
         with a warning. After that it has `CANCEL_PATIENCE` seconds to clean up. If it still runs then, an error is
         logged, and it is not waited for any more.
         """
-        for connection in tuple(self.connections):
+        for connection in self.connections:
             connection.close_client()
         for request in self._requests:
             request.disconnect()
         with self.reporting_delay():
             cancelled = await self._cancel_overdue(timeout)
-        if cancelled:
-            _, still_running = await asyncio.wait(cancelled, timeout=CANCEL_PATIENCE)
-            for task in still_running:
-                described = _describe(cancelled[task])
-                self._remove(cancelled[task])  # it still runs, but is not waited for any more
-                logger.error("An app went on though it was cancelled: %s, %s", described, where_it_waits(task))
-            if still_running:
-                self._serving.clear()  # which wait for these apps
+        if cancelled and await self._wait_for_cancelled(cancelled):
+            self._serving.clear()  # which wait for these apps
         if self._serving:
             await asyncio.wait(self._serving, timeout=CANCEL_PATIENCE)
+
+    async def _wait_for_cancelled(self, cancelled: dict[asyncio.Task[None], AppRequest]) -> bool:
+        """Return when they have ended, or after `CANCEL_PATIENCE` seconds; whether some still run."""
+        _, still_running = await asyncio.wait(cancelled, timeout=CANCEL_PATIENCE)
+        for task in still_running:
+            described = _describe(cancelled[task])
+            self._remove(cancelled[task])  # it still runs, but is not waited for any more
+            logger.error("An app went on though it was cancelled: %s, %s", described, where_it_waits(task))
+        return bool(still_running)
+
+    def cancel_all(self, lifespans: Collection[Lifespan]) -> dict[asyncio.Task[None], AppRequest]:
+        """Cancel every request to the apps of *lifespans* now. Its client is told nothing of that."""
+        cancelled: dict[asyncio.Task[None], AppRequest] = {}
+        for request in [request for request in self._requests if request.mounted.lifespan in lifespans]:
+            assert request.task is not None
+            request.task.cancel("The app has crashed")
+            request.disconnect()  # after cancel(), so that the app is cancelled where it waits, and told nothing else
+            cancelled[request.task] = request
+        return cancelled
+
+    async def wait_for_cancelled(self, cancelled: dict[asyncio.Task[None], AppRequest]) -> None:
+        """Wait for the requests that `cancel_all()` has cancelled, within limits, as `end_all()` does."""
+        if cancelled:
+            await self._wait_for_cancelled(cancelled)
 
     async def _cancel_overdue(self, timeout: float) -> dict[asyncio.Task[None], AppRequest]:
         cancelled: dict[asyncio.Task[None], AppRequest] = {}
@@ -242,7 +277,9 @@ class InFlight:
                 await asyncio.wait({task, hurry}, timeout=patience, return_when=asyncio.FIRST_COMPLETED)
                 if not task.done():
                     text = "Cancelled an app, still running when the connector closed: %s, which waited %s"
-                    logger.warning(text, _describe(request), where_it_waits(task))
+                    place = where_it_waits(task)
+                    logger.warning(text, _describe(request), place)
+                    self._notices.tell(Notice(f"waited {place}, and was cancelled", observer=request.observer))
                     task.cancel("The connector was closed")
                     cancelled[task] = request
         finally:

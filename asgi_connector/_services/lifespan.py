@@ -13,7 +13,9 @@ from typing import Any, Final, Literal, Protocol, get_args
 from asgi_connector._callers import Caller, current_caller
 from asgi_connector._exceptions import ASGIProtocolError, LifespanError
 from asgi_connector._log import logger
-from asgi_connector._tasks import discard_silently, ends_with_loop, is_discarded, where_it_waits
+from asgi_connector._notices import Notice, Notices
+from asgi_connector._places import where_it_waits
+from asgi_connector._tasks import discard_silently, ends_with_loop, is_discarded
 from asgi_connector._types import Message
 from asgi_connector._waiters import Waiters
 
@@ -47,8 +49,9 @@ class LifespanOwner(Protocol):
     loop: asyncio.AbstractEventLoop
     timeout: float
     """Seconds that a shutdown may take, or a startup that a shutdown has to wait for."""
-    started: "list[Lifespan]"
+    started: "dict[Lifespan, None]"
     """The running lifespans, in the order in which they started."""
+    notices: Notices
 
 
 class Lifespan(Startup):
@@ -60,12 +63,12 @@ class Lifespan(Startup):
     def __init__(self, source: AppSource, setting: Setting, name: str, context: Context, owner: LifespanOwner) -> None:
         super().__init__(name)
         self.source = source
-        self.setting = setting
+        self.setting: Setting = setting
         self.owner = owner
         self.state: dict[str, Any] = {}
         self.ready = setting == "off" and source.app is not None
         self.users = 0  # mounts that need the app
-        self._context = context
+        self.context = context
         self._state = _State.NEW
         self._caller: Caller | None = None  # the caller that the services see which the app calls
         self._task: asyncio.Task[None] | None = None
@@ -108,7 +111,7 @@ class Lifespan(Startup):
         Returns early if `release_waiters()` is called. Raises `LifespanError` if the startup failed, or if it waits,
         directly or not, for the caller.
         """
-        if self.ready:
+        if self.ready or self.outage is not None:
             return
         if self._state is _State.NEW:
             self._begin()
@@ -120,7 +123,7 @@ class Lifespan(Startup):
 
     def _begin(self) -> None:
         self._state = _State.STARTING
-        context = self._context.copy()
+        context = self.context.copy()
         self._caller = Caller(self, self.name, None, None)
         context.run(current_caller.set, self._caller)
         # Not the loop's task factory, because an eager task would run before self._task is set.
@@ -204,6 +207,8 @@ class Lifespan(Startup):
     def _end_starting(self, state: _State) -> None:
         if self._state is _State.STARTING:
             self._state = state
+            if state is _State.FAILED:
+                self._tell_failure("to start")
             self._startup_over.set()
             self.release_waiters()
 
@@ -253,7 +258,7 @@ class Lifespan(Startup):
 
     def _started(self) -> None:
         self.ready = True
-        self.owner.started.append(self)
+        self.owner.started[self] = None
         self._end_starting(_State.STARTED)
 
     def _failed(self, message: Message) -> None:
@@ -271,6 +276,19 @@ class Lifespan(Startup):
 
     # Shutdown.
 
+    def kill(self) -> "asyncio.Task[None] | None":
+        """Begin to end the app without a shutdown event, as the end of its process does.
+
+        Returns its task, if it has one. `set_stopped()` must be called at its end.
+        """
+        self.owner.started.pop(self, None)
+        self.ready = False
+        self._state = _State.STOPPING
+        self._startup_over.set()
+        if self._task is not None:
+            self._cancel_task()
+        return self._task
+
     async def stop(self) -> None:
         """Shut the app down, if it has started. A startup that is running may end first.
 
@@ -284,7 +302,7 @@ class Lifespan(Startup):
         elif self._state is _State.STOPPING:
             await self.stopped.wait()
         else:
-            self._set_stopped()
+            self.set_stopped()
 
     async def _await_startup(self) -> None:
         with suppress(TimeoutError):
@@ -296,7 +314,8 @@ class Lifespan(Startup):
             logger.warning(text, self.name, where_it_waits(self._task))
             await self._cancel()
 
-    def _set_stopped(self) -> None:
+    def set_stopped(self) -> None:
+        """Note that the app has stopped, or is not waited for any more."""
         self._state = _State.STOPPED
         self.ready = False
         self.stopped.set()
@@ -305,15 +324,16 @@ class Lifespan(Startup):
     async def _shut_down(self) -> None:
         self._state = _State.STOPPING
         self.ready = False
-        self.owner.started.remove(self)
+        del self.owner.started[self]
         self._shutdown_requested.set()
         assert self._task is not None
         done, _ = await asyncio.wait({self._task}, timeout=self.owner.timeout)
         if not done:
             await self._cancel_shutdown()
-        self._set_stopped()
+        self.set_stopped()
         if self._failure is not None or self._error is not None:
             when = "while it was up" if self._failure_reported else "to shut down"
+            self._tell_failure(when)
             raise LifespanError(self._describe_failure(when)) from self._error
 
     async def _cancel_shutdown(self) -> None:
@@ -328,6 +348,11 @@ class Lifespan(Startup):
         assert self._task is not None
         self._cancel_task()
         await asyncio.wait({self._task}, timeout=CANCEL_PATIENCE)
+
+    def _tell_failure(self, when: str) -> None:
+        if self.owner.notices.listeners:
+            text = self._describe_failure(when) if self._error is None else f"The app at {self.name!r} failed {when}"
+            self.owner.notices.tell(Notice(text, self._error))
 
     def _describe_failure(self, when: str) -> str:
         reason = self._failure or (repr(self._error) if self._error is not None else _NO_REASON)

@@ -6,6 +6,7 @@ from contextvars import Context
 from types import MethodType
 
 from asgi_connector._exceptions import LifespanError
+from asgi_connector._notices import Notices
 
 from .lifespan import Lifespan, Setting
 from .mount import Mount
@@ -15,10 +16,17 @@ from .sources import Adapt, AppSource, as_it_is
 class Lifespans:
     """The lifespans of a connector's apps: one for each app, from its first mount to the end of its last mount."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, timeout: float, adapt: Adapt = as_it_is) -> None:
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        timeout: float,
+        adapt: Adapt = as_it_is,
+        notices: Notices | None = None,
+    ) -> None:
         self.loop = loop
         self.timeout = timeout
-        self.started: list[Lifespan] = []
+        self.notices = Notices() if notices is None else notices
+        self.started: dict[Lifespan, None] = {}
         """The running lifespans, in the order in which they started."""
         self._adapt = adapt
         self._of_app: dict[object, Lifespan] = {}  # by the key of their app
@@ -44,6 +52,16 @@ class Lifespans:
             self._of_app[key] = lifespan
         lifespan.users += 1
         return lifespan
+
+    def renew(self, lifespan: Lifespan) -> Lifespan:
+        """Return the lifespan for the next start of the app, which begins when *lifespan* has stopped."""
+        source = lifespan.source.anew()
+        successor = Lifespan(source, lifespan.setting, lifespan.name, lifespan.context, self)
+        successor.ready = False  # also without a lifespan: it waits for its predecessor
+        successor.predecessor = lifespan
+        successor.restarting = lifespan.restarting
+        self._of_app[lifespan.source.key] = successor
+        return successor
 
     async def remove_mount(self, lifespan: Lifespan) -> None:
         """Remove one mount of *lifespan*. After the last one, shut the app down. That may raise `LifespanError`."""
@@ -100,7 +118,7 @@ class Lifespans:
 
     def _next_to_stop(self) -> Lifespan | None:
         if self.started:
-            return self.started[-1]
+            return next(reversed(self.started))
         # Remove those that are over, because skipping them again each time would take quadratic time.
         while self._of_app:
             key, lifespan = self._of_app.popitem()

@@ -45,6 +45,10 @@ class MountedApp:
         self._in_flight: set[object] = set()
         self._unused = Waiters()
 
+    def anew(self, defaults: MountDefaults, lifespans: Lifespans) -> "MountedApp":
+        """Return the same mount for another start of its app."""
+        return MountedApp(self.pattern, self.mount, defaults, lifespans, self._context)
+
     def __repr__(self) -> str:
         app = self.mount.factory if self.app is None else self.app
         return f"<{type(self).__name__} {app!r} at {self.pattern!r}, {len(self._in_flight)} in flight>"

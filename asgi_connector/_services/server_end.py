@@ -96,6 +96,14 @@ class ClientEnd(Protocol):
         """Make a WebSocket's `receive()` return *exc*, after all messages that were written before."""
 
 
+class Connections(Protocol):
+    """The open connections."""
+
+    def add(self, connection: "ServerEnd") -> None: ...
+
+    def discard(self, connection: "ServerEnd") -> None: ...
+
+
 class ServerEnd(asyncio.Protocol):
     """The server's end of one connection, which serves one request after another.
 
@@ -108,9 +116,7 @@ class ServerEnd(asyncio.Protocol):
     transport: MemoryTransport
     """The transport of this end, from `connection_made()` on."""
 
-    def __init__(
-        self, client: ClientEnd, mounted: MountedApp, address: Address, connections: "dict[ServerEnd, None]"
-    ) -> None:
+    def __init__(self, client: ClientEnd, mounted: MountedApp, address: Address, connections: "Connections") -> None:
         """*connections* contains this end as long as the connection is open."""
         self.client = client
         self.mounted = mounted
@@ -141,6 +147,10 @@ class ServerEnd(asyncio.Protocol):
             self.transport.close()
         elif self.transport.peer_lost:
             self._end_without_client()
+
+    @abstractmethod
+    def end_websocket(self) -> None:
+        """Close the WebSocket, if it is one, with the code 1012 of a server that restarts."""
 
     def close_client(self) -> None:
         """Close the client's end. The client's calls fail, and the app sees a disconnect."""
@@ -180,11 +190,11 @@ class ServerEnd(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(MemoryTransport, transport)
-        self._connections[self] = None
+        self._connections.add(self)
         self.mounted.begin_use(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._expected = None
-        self._connections.pop(self, None)
+        self._connections.discard(self)
         self.mounted.end_use(self)
         self.transport.set_protocol(_NO_PROTOCOL)  # so that a reference to the transport does not keep the app alive

@@ -1,13 +1,14 @@
 """The apps of one connector, from their first mount until the connector is closed."""
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from contextvars import Context, copy_context
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from asgi_connector._callers import owners
 from asgi_connector._exceptions import LifespanError
 from asgi_connector._log import logger
+from asgi_connector._notices import Notices
 from asgi_connector._types import App
 
 from .in_flight import AppRequest, InFlight
@@ -33,10 +34,11 @@ class Services:
         adapt: Adapt,
     ) -> None:
         self.loop = loop
-        self.lifespans = Lifespans(loop, shutdown_timeout, adapt)
+        self.notices = Notices()
+        self.lifespans = Lifespans(loop, shutdown_timeout, adapt, self.notices)
         self.table = MountTable(defaults, self.lifespans)
         self.mounts = Mounts(self.table)
-        self.in_flight = InFlight(loop)
+        self.in_flight = InFlight(loop, self.notices)
         self.on_leaving: list[Callable[[MountedApp], None]] = []
         """What is told of each app that is unmounted or replaced."""
         self._shutdown_timeout = shutdown_timeout
@@ -46,9 +48,9 @@ class Services:
     def mount(self, pattern: str, app: App | Mount) -> None:
         """Mount *app* at *pattern*. It replaces the visible app, which is shut down when it is unused."""
         replaced = self.table.mount(pattern, app, copy_context())
-        self.in_flight.retire_outdated(self.table)
+        self.in_flight.retire_outdated(self.table, pattern)
         if replaced is not None:
-            self._shut_down_when_unused(replaced).add_done_callback(_log_failure)
+            self.shut_down_when_unused(replaced).add_done_callback(_log_failure)
 
     async def unmount(self, pattern: str) -> None:
         """Unmount the visible app at *pattern*; return when it has shut down. Raises `KeyError` if there is none."""
@@ -57,29 +59,28 @@ class Services:
             raise KeyError(f"{pattern!r} is not mounted. {self.table.describe(pattern)}")
         _check_outside(mounted)
         self.table.unmount(pattern)
-        self.in_flight.retire_outdated(self.table)
-        await _wait_for_shutdown(self._shut_down_when_unused(mounted))
+        self.in_flight.retire_outdated(self.table, pattern)
+        await wait_for_shutdown(self.shut_down_when_unused(mounted))
 
     def cover(self, pattern: str, app: App | Mount) -> tuple[Layer, MountedApp]:
         """Mount *app* above the visible app at *pattern*, until `uncover()`."""
         covering = self.table.push(pattern, app, copy_context())
-        self.in_flight.retire_outdated(self.table)
+        self.in_flight.retire_outdated(self.table, pattern)
         return covering
 
     async def uncover(self, layer: Layer, mounted: MountedApp) -> None:
         """Remove *layer*, where *mounted* was mounted, and return when nothing is in flight on it any more."""
         _check_outside(mounted)
         last = self.table.remove(layer)  # another app, if mount() or unmount() was called in between
-        self.in_flight.retire_outdated(self.table)
+        self.in_flight.retire_outdated(self.table, layer.pattern)
         if last is not None:
-            await _wait_for_shutdown(self._shut_down_when_unused(last))
+            await wait_for_shutdown(self.shut_down_when_unused(last))
         await mounted.wait_until_unused()
 
-    def _shut_down_when_unused(self, mounted: MountedApp) -> Leaving:
+    def shut_down_when_unused(self, mounted: MountedApp) -> Leaving:
         """Wait until nothing is in flight on *mounted*, which gets no further requests, then shut its app down.
 
-        The app is not shut down if it is mounted elsewhere. This is a separate task, because the caller may be
-        cancelled. Its result is the failure of the shutdown, if any.
+        The app is not shut down if it is mounted elsewhere. The result is the failure of the shutdown, if any.
         """
 
         for told in self.on_leaving:
@@ -94,7 +95,11 @@ class Services:
                 return exc
             return None
 
-        task = asyncio.Task(shut_down(), loop=self.loop, context=Context())
+        return self.run_apart(shut_down())
+
+    def run_apart(self, leave: Coroutine[Any, Any, LifespanError | None]) -> Leaving:
+        """Let an app leave in a task of its own, which `close()` waits for, because the caller may be cancelled."""
+        task = asyncio.Task(leave, loop=self.loop, context=Context())
         self._leaving.add(task)
         task.add_done_callback(self._leaving.discard)
         return task
@@ -119,7 +124,7 @@ class Services:
         return isinstance(owner, Lifespan) and owner.owner is self.lifespans
 
 
-async def _wait_for_shutdown(task: Leaving) -> None:
+async def wait_for_shutdown(task: Leaving) -> None:
     try:
         failure = await asyncio.shield(task)
     except asyncio.CancelledError:

@@ -41,6 +41,11 @@ class AppSource:
         self.app = app
         self.lifespan_app: ASGIApp | None = None if app is None else adapt(app, loop)
 
+    def anew(self) -> "AppSource":
+        """Return a source for another start: of the same app, or of a new one if there is a factory."""
+        app = self.app if self._factory is None else None
+        return AppSource(self.key, app, self._factory, self._root_path, self._adapt, self._loop)
+
     async def get(self) -> ASGIApp:
         """Return what runs the lifespan of the app, which is made now if there is a factory."""
         if self.lifespan_app is None:

@@ -1,11 +1,22 @@
 """Startups that wait for other startups, and the detection of circular waits, which would never end."""
 
 import asyncio
+from abc import ABC, abstractmethod
 from collections.abc import Collection, Generator
 from contextlib import contextmanager
+from itertools import groupby
+from typing import Protocol
 
 from asgi_connector._callers import owners
 from asgi_connector._exceptions import LifespanError
+from asgi_connector._observer import Observer
+
+
+class Outage(Protocol):
+    """The time in which an app is down, and refuses its callers."""
+
+    def refuse(self, observer: Observer | None) -> None:
+        """Note that a request was refused; *observer* is its observer, if there is one."""
 
 
 class Startup:
@@ -17,15 +28,21 @@ class Startup:
         """The previous lifespan of the same app. It must have shut down before this startup begins."""
         self.stopped = asyncio.Event()
         """Set when the app has shut down, or will never start."""
-        self._waits_for: list[Startup] = []  # the startups that code inside this lifespan waits for
+        self.outage: Outage | None = None
+        """Set as long as the app is down. It does not start before the end of that."""
+        self.restarting = asyncio.Lock()
+        """Held while the app restarts, also by later startups of the app."""
+        self._waits_for: list[Startup] = []  # what code inside this lifespan, or a request to its app, waits for
 
     @contextmanager
     def being_awaited(self) -> Generator[None, None, None]:
         """Note that the block waits for this startup. Raises `LifespanError` if the startup waits for the block."""
-        inside = [owner for owner in owners() if isinstance(owner, Startup)]
+        inside = [startup for owner in owners() if (startup := _startup_of(owner)) is not None]
         if circle := self._find_circle(inside):
-            names = " waits for ".join(repr(startup.name) for startup in circle)
-            raise LifespanError(f"The startups wait for each other in a circle: {names}")
+            # A restart waits for what was there before, which has the same name.
+            names = [repr(name) for name, _ in groupby(startup.name for startup in circle)]
+            path = " waits for ".join(names if len(names) > 1 else names * 2)
+            raise LifespanError(f"The startups wait for each other in a circle: {path}")
         for startup in inside:
             startup._waits_for.append(self)
         try:
@@ -48,3 +65,21 @@ class Startup:
                     seen.add(startup)
                     ways.append([*way, startup])
         return []
+
+
+class UserOfApp(ABC):
+    """What an app waits for before it shuts down: a request to it."""
+
+    __slots__ = ()
+
+    @property
+    @abstractmethod
+    def startup(self) -> Startup:
+        """The startup of the app."""
+        ...
+
+
+def _startup_of(owner: object) -> Startup | None:
+    if isinstance(owner, UserOfApp):
+        return owner.startup
+    return owner if isinstance(owner, Startup) else None

@@ -9,6 +9,7 @@ from asgi_connector._types import App
 
 from .address import Address
 from .apps import close_coroutine, is_web_app
+from .lifespan import Lifespan
 from .lifespans import Lifespans
 from .mount import Mount, MountDefaults, as_mount
 from .mounted import MountedApp
@@ -95,6 +96,17 @@ class MountTable:
         self._layers[key].remove(layer)
         self._show(key)
         return layer.mounted
+
+    def renew(self, lifespan: Lifespan) -> list[MountedApp]:
+        """Mount the app of *lifespan* anew wherever it is mounted, visible or not. Returns the replaced mounts."""
+        replaced: list[MountedApp] = []
+        for key, layers in self._layers.items():
+            for layer in layers:
+                if layer.mounted is not None and layer.mounted.lifespan is lifespan:
+                    replaced.append(layer.mounted)
+                    layer.mounted = layer.mounted.anew(self.defaults, self.lifespans)
+            self._show(key)
+        return replaced
 
     def _show(self, key: Pattern) -> None:
         self._found.clear()

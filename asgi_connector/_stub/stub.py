@@ -9,6 +9,7 @@ from typing_extensions import Unpack
 
 from asgi_connector._exceptions import UnmatchedRequestError
 from asgi_connector._exchange.queries import QueryGiven
+from asgi_connector._made import tell_made
 from asgi_connector._numbers import check_int
 from asgi_connector._types import Receive, Scope, Send
 
@@ -55,6 +56,7 @@ class Stub:
         self._answers: dict[Criteria, list[Answer]] = {}
         self._used: dict[Criteria, list[int]] = {}  # how many requests each of these answers has answered
         self._unanswered = Counter[str]()
+        tell_made(self)
 
     def __repr__(self) -> str:
         answers = sum(map(len, self._answers.values()))

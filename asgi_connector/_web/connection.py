@@ -12,6 +12,7 @@ from urllib.parse import unquote
 
 from aiohttp import StreamReader, web
 
+from asgi_connector._aiohttp.close_frames import SERVICE_RESTART
 from asgi_connector._aiohttp.web_protocol import Answer, WebProtocol, is_whole
 from asgi_connector._callers import name_of
 from asgi_connector._exceptions import LifespanError
@@ -90,6 +91,10 @@ class WebServerEnd(ServerEnd):
             return RequestProgress(*described, self._begun, self._protocol.has_unanswered, False, False)
         outgoing = self.outgoing
         return RequestProgress(*described, True, True, outgoing.started, outgoing.started and not outgoing.head_waits)
+
+    def end_websocket(self) -> None:
+        if self.receiving:
+            self.outgoing.write(SERVICE_RESTART)
 
     def client_left(self) -> None:
         if self._exchange is not None and self._answering:

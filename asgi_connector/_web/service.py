@@ -5,7 +5,7 @@ from typing import Final
 
 from aiohttp import web
 
-from asgi_connector._aiohttp.web_protocol import loop_of_app, make_server
+from asgi_connector._aiohttp.web_protocol import cancel_contexts, loop_of_app, make_server
 from asgi_connector._log import logger
 from asgi_connector._types import Receive, Scope, Send
 
@@ -43,7 +43,11 @@ class WebService:
             raise
         self._server = runner.server
         await send({"type": "lifespan.startup.complete"})
-        await receive()
+        try:
+            await receive()
+        except asyncio.CancelledError:
+            await self._cancel_contexts()
+            raise
         await runner.cleanup()
         await send({"type": "lifespan.shutdown.complete"})
 
@@ -53,6 +57,11 @@ class WebService:
             await runner.cleanup()
         except Exception:
             logger.exception("%r has failed to start, and then to clean up", self._app)
+
+    async def _cancel_contexts(self) -> None:
+        """End the cleanup contexts as a cancelled lifespan ends: their `finally` runs, and no signal is sent."""
+        for failure in await cancel_contexts(self._app):
+            logger.error("A cleanup context of %r has failed when it was cancelled", self._app, exc_info=failure)
 
     def _check_loop(self) -> None:
         loop = loop_of_app(self._app)

@@ -9,6 +9,9 @@ Each service makes its own `aiohttp.ClientSession` and calls the others by host 
 services is there for the tests: `conftest.py` mounts them at their host names, and `connector.intercept()` answers the
 requests of their sessions.
 
+`test_failures.py` lets each call fail, and pairs of calls. It finds the bugs of `buggy.py`, which the services have in
+`run_shop(buggy=True)`.
+
 Run the tests:     python -m pytest examples/shop
 Run an order:      python -m examples.shop
 """

@@ -56,18 +56,22 @@ class Checkout:
 
     async def _place(self, new: NewOrder) -> Order:
         number = uuid4().hex
+        reservation, charge = f"{self._stock}/reservations/{number}", f"{self._payments}/charges/{number}"
         async with AsyncExitStack() as undo:
             wanted = {"item": new.item, "quantity": new.quantity}
-            reserved = await self._call("POST", f"{self._stock}/reservations", json=wanted)
-            reservation, cents = f"{self._stock}/reservations/{reserved['id']}", reserved["cents"]
-            undo.push_async_callback(self._attempt, "DELETE", reservation)
-            charge = f"{self._payments}/charges/{number}"
-            # Undone even if there is no answer: the charge may have been made.
-            undo.push_async_callback(self._attempt, "DELETE", charge)
-            await self._call("PUT", charge, json={"cents": cents, "card": new.card}, timeout=self._patience)
+            cents = (await self._step(undo, reservation, json=wanted))["cents"]
+            await self._step(undo, charge, json={"cents": cents, "card": new.card}, timeout=self._patience)
             await self._call("POST", f"{reservation}/commit")
             undo.pop_all()
         return Order(number=number, item=new.item, quantity=new.quantity, cents=cents)
+
+    async def _step(self, undo: AsyncExitStack, url: str, **settings: Any) -> Any:
+        """Make a call that is undone if it fails, or a later one does.
+
+        It is undone even if there is no answer, because it may have been done.
+        """
+        undo.push_async_callback(self._attempt, "DELETE", url)
+        return await self._call("PUT", url, **settings)
 
     async def notify(self, customer: str, order: Order) -> None:
         """Tell the customer. The order stands, even if that fails."""
@@ -106,12 +110,15 @@ async def place_order(
 @asynccontextmanager
 async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     async with aiohttp.ClientSession(trace_configs=[passing_on_request_ids()]) as session:
-        app.state.checkout = Checkout(session)
+        app.state.checkout = app.state.make_checkout(session)
         yield
 
 
-def create_app() -> FastAPI:
+def create_app(*, buggy: bool = False) -> FastAPI:
+    from .buggy import BuggyCheckout  # which imports this module
+
     app = FastAPI(lifespan=lifespan)
+    app.state.make_checkout = BuggyCheckout if buggy else Checkout
     app.add_middleware(RequestIds)
     app.include_router(router)
     return app

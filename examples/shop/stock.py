@@ -9,7 +9,6 @@ import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
-from uuid import uuid4
 
 import aiohttp
 import aiosqlite
@@ -22,9 +21,10 @@ from starlette.routing import Route
 from .common import RequestIds, passing_on_request_ids, url_of
 
 logger = logging.getLogger(__name__)
+RESERVED, COMMITTED, RELEASED = "reserved", "committed", "released"
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS items (name TEXT PRIMARY KEY, cents INTEGER, available INTEGER);
-CREATE TABLE IF NOT EXISTS reservations (id TEXT PRIMARY KEY, item TEXT, quantity INTEGER, committed INTEGER);
+CREATE TABLE IF NOT EXISTS reservations (id TEXT PRIMARY KEY, item TEXT, quantity INTEGER, state TEXT);
 """
 
 
@@ -60,23 +60,29 @@ async def get_item(request: Request) -> Response:
 
 
 async def reserve(request: Request) -> Response:
-    wanted = await request.json()
-    item, quantity, key = wanted["item"], wanted["quantity"], uuid4().hex
+    """Reserve goods, once for each key: a second request with it has the same answer."""
+    wanted, key = await request.json(), request.path_params["key"]
+    item, quantity = wanted["item"], wanted["quantity"]
     async with transaction(request) as connection:
         row = await one(connection, "SELECT cents, available FROM items WHERE name = ?", item)
         if row is None:
             return JSONResponse({"detail": f"there is no {item}"}, 404)
-        if row[1] < quantity:
-            return JSONResponse({"detail": f"{row[1]} of {item} left"}, 409)
-        await connection.execute("UPDATE items SET available = available - ? WHERE name = ?", (quantity, item))
-        await connection.execute("INSERT INTO reservations VALUES (?, ?, ?, FALSE)", (key, item, quantity))
-    return JSONResponse({"id": key, "cents": row[0] * quantity}, 201)
+        reserved = await one(connection, "SELECT state FROM reservations WHERE id = ?", key)
+        if reserved == (RELEASED,):
+            return JSONResponse({"detail": "the order was cancelled"}, 409)
+        if reserved is None:
+            if row[1] < quantity:
+                return JSONResponse({"detail": f"{row[1]} of {item} left"}, 409)
+            await connection.execute("UPDATE items SET available = available - ? WHERE name = ?", (quantity, item))
+            await connection.execute("INSERT INTO reservations VALUES (?, ?, ?, ?)", (key, item, quantity, RESERVED))
+    return JSONResponse({"cents": row[0] * quantity}, 201)
 
 
 async def commit(request: Request) -> Response:
-    key = request.path_params["key"]
+    values = (COMMITTED, request.path_params["key"], RELEASED)
     async with transaction(request) as connection:
-        row = await one(connection, "UPDATE reservations SET committed = TRUE WHERE id = ? RETURNING item", key)
+        query = "UPDATE reservations SET state = ? WHERE id = ? AND state != ? RETURNING item"
+        row = await one(connection, query, *values)
         if row is None:
             return JSONResponse({"detail": "no such reservation"}, 410)
         [left] = await one(connection, "SELECT available FROM items WHERE name = ?", row[0])
@@ -91,10 +97,17 @@ async def commit(request: Request) -> Response:
 
 
 async def release(request: Request) -> Response:
+    """Release goods, once for each key, and also if they are committed: its order was not told so, and was cancelled.
+
+    If nothing is reserved yet, the request for it is late, and is refused when it comes.
+    """
+    key = request.path_params["key"]
     async with transaction(request) as connection:
-        query = "DELETE FROM reservations WHERE id = ? AND NOT committed RETURNING quantity, item"
-        if row := await one(connection, query, request.path_params["key"]):
+        query = "UPDATE reservations SET state = ? WHERE id = ? AND state != ? RETURNING quantity, item"
+        if row := await one(connection, query, RELEASED, key, RELEASED):
             await connection.execute("UPDATE items SET available = available + ? WHERE name = ?", tuple(row))
+        else:
+            await connection.execute("INSERT OR IGNORE INTO reservations VALUES (?, '', 0, ?)", (key, RELEASED))
     return Response(status_code=204)
 
 
@@ -108,12 +121,14 @@ async def lifespan(app: Starlette) -> AsyncIterator[dict[str, Any]]:
         yield {"session": session, "connection": connection, "lock": asyncio.Lock()}
 
 
-def create_app() -> Starlette:
+def create_app(*, buggy: bool = False) -> Starlette:
+    from .buggy import buggy_release  # which imports this module
+
     routes = [
         Route("/items/{name}", get_item),
         Route("/items/{name}", put_item, methods=["PUT"]),
-        Route("/reservations", reserve, methods=["POST"]),
+        Route("/reservations/{key}", reserve, methods=["PUT"]),
         Route("/reservations/{key}/commit", commit, methods=["POST"]),
-        Route("/reservations/{key}", release, methods=["DELETE"]),
+        Route("/reservations/{key}", buggy_release if buggy else release, methods=["DELETE"]),
     ]
     return Starlette(routes=routes, middleware=[Middleware(RequestIds)], lifespan=lifespan)

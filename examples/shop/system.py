@@ -45,14 +45,17 @@ class Shop:
 
 
 @asynccontextmanager
-async def run_shop() -> AsyncIterator[Shop]:
-    """Start the services. Until the end of the block, the requests of all sessions are answered in this process."""
+async def run_shop(*, buggy: bool = False) -> AsyncIterator[Shop]:
+    """Start the services. Until the end of the block, the requests of all sessions are answered in this process.
+
+    With *buggy* (`False` by default) they have the bugs of ``buggy.py``.
+    """
     stripe, postmark = Stub(), Stub()
     connector = ASGIRoutingConnector(
         {
-            "orders.internal": orders.create_app(),
-            "stock.internal": stock.create_app(),
-            "payments.internal": payments.create_app(),
+            "orders.internal": orders.create_app(buggy=buggy),
+            "stock.internal": stock.create_app(buggy=buggy),
+            "payments.internal": payments.create_app(buggy=buggy),
             "notifications.internal": notifications.create_app(),
             "api.stripe.com": stripe,
             "api.postmarkapp.com": postmark,

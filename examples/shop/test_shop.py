@@ -39,7 +39,7 @@ async def test_an_order_is_reserved_then_charged_then_confirmed(shop: Shop) -> N
     await mails_of(shop, 1)
     calls = shop.journal.select(caller="orders.internal")
     assert [(each.service, each.method, each.status) for each in calls] == [
-        ("stock.internal", "POST", 201),
+        ("stock.internal", "PUT", 201),
         ("payments.internal", "PUT", 201),
         ("stock.internal", "POST", 200),
         ("notifications.internal", "POST", 202),
@@ -196,7 +196,7 @@ async def test_a_bug_of_a_service_is_raised_here_with_its_traceback(shop: Shop) 
 
 async def test_a_wrong_setting_does_not_pass_unseen(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("STOCK_URL", "http://stok.internal")
-    refused = r"1 call of a service was refused(.|\n)*orders\.internal: POST http://stok\.internal/reservations"
+    refused = r"2 calls of services were refused(.|\n)*orders\.internal: PUT http://stok\.internal/reservations"
     with pytest.raises(AssertionError, match=refused) as caught:
         async with run_shop() as shop:
             assert (await shop.order("tea"))[0] == 503  # the service has handled the error

@@ -643,6 +643,7 @@ def test_a_public_name_says_where_users_find_it_and_what_it_is(name: str) -> Non
 
 def test_a_connector_adds_these_names_to_aiohttps_and_no_others() -> None:
     added = {"inject", "intercept", "mount", "mounted", "mounts", "record", "unmount"}
+    added |= {"crashed", "hold", "partition", "restart"}
     for public in [ASGIRoutingConnector, ASGIApplicationConnector]:
         names = {name for name in dir(public) if not name.startswith("_")}
         assert names - set(dir(aiohttp.BaseConnector)) == added

@@ -14,8 +14,8 @@ from fastapi import FastAPI, WebSocket
 from starlette.websockets import WebSocketDisconnect
 
 from asgi_connector import ASGIRoutingConnector, LifespanError
+from asgi_connector._places import where_it_waits
 from asgi_connector._services import in_flight
-from asgi_connector._tasks import where_it_waits
 from asgi_connector._types import Receive, Scope, Send
 from tests.conftest import session_to
 from tests.support.reports import records

@@ -16,8 +16,8 @@ DOCS: Final = ROOT / "docs"
 PAGES: Final = [README, *sorted(path for path in DOCS.rglob("*.md") if "_build" not in path.parts)]
 
 RUN: Final = {"python", "toml"}
-SHOWN: Final = {"text", "sh", "{toctree}", "{eval-rst}"}
-"""What does not run here: output, pictures, what is typed into a shell, and what Sphinx is told."""
+SHOWN: Final = {"text", "sh", "yaml", "{toctree}", "{eval-rst}"}
+"""What does not run here: output, pictures, what is typed into a shell, and what Sphinx and a CI service are told."""
 
 _LEXER: Final = FencedCodeBlockLexer(r"[^\n]*")
 _FILE: Final = re.compile(r"# ([a-z_]+\.(?:py|toml))\n")

@@ -111,7 +111,7 @@ SHOP_LINES = [
     r"^The customer reads: Thank you for your order",
     r"^Left in stock: 0$",
     r"^POST http://orders\.internal/orders: 201 in \d+ ms$",
-    r"^  orders\.internal -> POST http://stock\.internal/reservations: 201 in",
+    r"^  orders\.internal -> PUT http://stock\.internal/reservations/\w+: 201 in",
     r"^  orders\.internal -> PUT http://payments\.internal/charges/\w+: 201 in",
     r"^    payments\.internal -> POST https://api\.stripe\.com/v1/charges: 201 in",
     r"^  orders\.internal -> POST http://stock\.internal/reservations/\w+/commit: 200 in",
@@ -138,12 +138,17 @@ def test_the_shop_prints_what_it_promises_and_warns_of_nothing() -> None:
     check_lines(run_python("-X", "dev", "-m", "examples.shop"), SHOP_LINES)
 
 
-def test_the_tests_of_the_shop_pass() -> None:
-    output = run_python(*pytest_arguments(SHOP, SHOP))
-    assert re.search(r"^17 passed in", output.splitlines()[-1]), output
+@pytest.mark.parametrize(("name", "number"), [("test_shop.py", 17), ("test_failures.py", 2)])
+def test_the_tests_of_the_shop_pass(name: str, number: int) -> None:
+    output = run_python(*pytest_arguments(SHOP, SHOP / name))
+    assert re.search(rf"^{number} passed in", output.splitlines()[-1]), output
 
 
-@pytest.mark.parametrize("name", ["common", "notifications", "orders", "payments", "stock"])
+def test_every_test_of_the_shop_runs() -> None:
+    assert sorted(path.name for path in SHOP.glob("test_*.py")) == ["test_failures.py", "test_shop.py"]
+
+
+@pytest.mark.parametrize("name", ["buggy", "common", "notifications", "orders", "payments", "stock"])
 def test_the_services_of_the_shop_know_nothing_of_their_tests(name: str) -> None:
     assert "asgi_connector" not in (SHOP / f"{name}.py").read_text("utf-8")
 

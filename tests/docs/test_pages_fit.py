@@ -7,7 +7,6 @@ import html
 import importlib.util
 import json
 import re
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -16,14 +15,14 @@ from typing import Final
 import pytest
 
 from tests.docs.pages import DOCS, PAGES, name_of
+from tests.support.browser import CHROMIUM, needs_chromium
 from tests.support.programs import ROOT
 
-CHROMIUM: Final = next(filter(None, map(shutil.which, ["chromium", "chromium-browser", "google-chrome"])), None)
 DOCS_EXTRA: Final = ["furo", "myst_parser", "sphinx", "sphinx_copybutton"]
 WIDTH: Final = 1400
 
 pytestmark = [
-    pytest.mark.skipif(CHROMIUM is None, reason="Chromium, which measures the pages, is not installed"),
+    needs_chromium,
     pytest.mark.skipif(
         not all(map(importlib.util.find_spec, DOCS_EXTRA)), reason="the pages are built by what the extra docs installs"
     ),

@@ -291,9 +291,78 @@ async def users(scope, receive, send):
 journal = asyncio.run(record(users, bodies=True))
 journal[0].response.json()
 """,
+    "A block that affects nothing": """
+async def main():
+    async with make_session() as session:
+        with session.connector.partition({None}, {"users.internal"}):
+            pass
+asyncio.run(main())
+""",
+    "A group that is a str": """
+async def main():
+    async with make_session() as session:
+        session.connector.partition("users.internal", "orders.internal")
+asyncio.run(main())
+""",
+    "No message was held": """
+async def main():
+    async with make_session() as session:
+        with session.connector.hold("users.internal") as held:
+            await held.wait(timeout=0.01)
+asyncio.run(main())
+""",
+    "A restart from inside the app": """
+async def users(scope, receive, send):
+    await session.connector.restart("users.internal")
+async def main():
+    global session
+    async with make_session(users) as session:
+        await session.get("http://users.internal/")
+asyncio.run(main())
+""",
+    "A scenario without calls": """
+async def scenario(shake):
+    await get()
+asyncio.run(faults.explore(scenario, [faults.Refuse()]))
+""",
+    "A scenario that fails without a fault": """
+async def scenario(shake):
+    raise LookupError("no database")
+asyncio.run(faults.explore(scenario, [faults.Refuse()]))
+""",
+    "A planned fault that met no call": """
+import itertools
+numbers = itertools.count(1)
+async def scenario(shake):
+    async with make_session() as session:
+        with shake(session.connector):
+            await session.get(f"http://users.internal/{next(numbers)}")
+async def main():
+    report = await faults.explore(scenario, [faults.Refuse()])
+    assert report, report
+asyncio.run(main())
+""",
 }
 
 TEST_FILES: Final = {
+    "A test fails though its assertions hold": """
+import pytest
+@pytest.mark.asyncio
+async def test_users():
+    async def users(scope, receive, send):
+        try:
+            await session.get("http://mail.internal/")
+        except aiohttp.ClientError:
+            await hello(scope, receive, send)
+    async with make_session(users) as session, session.get("http://users.internal/") as response:
+        assert response.status == 200
+""",
+    "An argument that the mark does not have": """
+import pytest
+@pytest.mark.asgi_connector(refused=True)
+def test_users():
+    pass
+""",
     "Async functions are not supported": """
 async def test_users():
     pass
@@ -384,9 +453,10 @@ def printed_by_pytest(tmp_path_factory: pytest.TempPathFactory) -> str:
     directory = tmp_path_factory.mktemp("test_files")
     for number, source in enumerate(TEST_FILES.values()):
         (directory / f"test_{number}.py").write_text(PRELUDE + source, "utf-8")
+    plugins = ["-p", "pytest_asyncio.plugin", "-p", "asgi_connector.pytest_plugin"]
     settings: list[str | Path] = ["-p", "no:cacheprovider", "--rootdir", directory]
     settings += ["-o", "asyncio_default_fixture_loop_scope=function"]
-    output = output_of("-m", "pytest", "-p", "pytest_asyncio.plugin", *settings, directory)
+    output = output_of("-m", "pytest", *plugins, *settings, directory)
     return re.sub(r"^E   +", "", output, flags=re.MULTILINE)
 
 

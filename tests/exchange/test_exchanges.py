@@ -39,7 +39,7 @@ from tests.support.frames import ACCEPT, CONNECT
 from tests.support.messages import body, read_body
 from tests.support.outside import Elsewhere, tcp_server
 from tests.support.reports import Reports
-from tests.support.sessions import connector_of
+from tests.support.sessions import connector_of, fetch
 from tests.support.waiting import run_turns, settle, until
 
 T = TypeVar("T")
@@ -374,6 +374,48 @@ def test_time_is_that_of_the_loop_and_the_wall_clock_is_read_once() -> None:
     assert second.started - first.started == timedelta(seconds=3612.75)
     assert [each.duration for each in (first, second)] == [12.75, 12.75]
     assert [each.waited for each in (first, second)] == [2.5, 2.5]
+    assert [each.connect_time for each in (first, second)] == [0, 0]
+    assert [each.pieces for each in (first, second)] == [(2.75,), (2.75,)]
+
+
+def test_the_time_until_there_is_a_connection_is_that_of_the_startup() -> None:
+    async def main(loop: Clockwork) -> Journal:
+        async def app(scope: Scope, receive: Receive, send: Send) -> None:
+            if scope["type"] == "lifespan":
+                await receive()
+                loop.now += 4
+                await send({"type": "lifespan.startup.complete"})
+                await receive()
+                await send({"type": "lifespan.shutdown.complete"})
+                return
+            await send(start())
+            await send(body(b"x"))
+
+        async with recording(app, lifespan="on") as (session, journal):
+            async with session.get("/") as response:
+                await response.read()
+            with pytest.raises(UnmountedHostError):
+                await session.get("http://nowhere.internal/")
+        return journal
+
+    answered, refused = run_on_clockwork(main)
+    assert (answered.connect_time, answered.waited) == (4, 4)
+    assert (refused.connect_time, refused.waited) == (None, None)
+
+
+async def test_the_times_of_the_first_thousand_pieces_are_kept() -> None:
+    async def streaming(scope: Scope, receive: Receive, send: Send) -> None:
+        await send(start())
+        for _ in range(1_005):
+            await send(body(b"x", more=True))
+        await send(body())
+
+    async with recording(streaming) as (session, journal), session.get("/") as response:
+        assert len(await response.read()) == 1_005
+    [exchange] = journal
+    assert len(exchange.pieces) == 1_000
+    assert list(exchange.pieces) == sorted(exchange.pieces)
+    assert 0 <= exchange.pieces[0] <= exchange.pieces[-1] <= exchange.duration
 
 
 def test_a_nested_recording_has_the_same_clock() -> None:
@@ -962,6 +1004,9 @@ async def test_an_exchange_with_the_fallback_is_recorded(bodies: bool) -> None:
         for exchange in journal:
             assert ending(exchange) == DONE
             assert (exchange.via, exchange.service, exchange.waited) == ("fallback", None, None)
+            assert exchange.connect_time is not None
+            assert 0 <= exchange.connect_time <= exchange.duration
+            assert len(exchange.pieces) == bodies
             assert (exchange.host, exchange.port, exchange.path) == ("127.0.0.1", tcp.port, "/x")
             assert exchange.response is not None
             assert exchange.response.headers["content-length"] == "8"
@@ -1482,6 +1527,25 @@ async def test_an_exchange_that_has_ended_keeps_nothing_of_the_client(
                 await settle()
                 gc.collect()
                 assert [ref() for ref in gone] == [None, None]
+    assert journal[0].status == 200
+
+
+async def test_a_forgotten_connector_is_not_kept_by_an_exchange_that_nobody_has_looked_at(reports: Reports) -> None:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await send(start())
+        await send(body())
+
+    async def use_and_forget() -> Journal:
+        connector = ASGIRoutingConnector({"app.internal": app}, lifespan="off")
+        journal = connector.record().__enter__()
+        async with aiohttp.ClientSession(connector=connector, connector_owner=False) as session:
+            await fetch(session, "http://app.internal/")
+        del connector, session
+        gc.collect()
+        return journal
+
+    with pytest.warns(ResourceWarning, match="Unclosed connector"):
+        journal = await use_and_forget()
     assert journal[0].status == 200
 
 

@@ -898,7 +898,8 @@ async def test_a_block_remembers_the_latest_calls_only() -> None:
         with connector_of(session).inject("app.internal", faults.Reset(), path="/never", allow_unused=True) as injected:
             for number in range(250):
                 await session.get(f"http://app.internal/{number}")
-            kept = [exchange.number for exchange in injected._journal]
+            assert injected._calls is not None
+            kept = [exchange.number for exchange in injected._calls._journal]
         assert kept == list(range(100, 250))
 
 
@@ -961,9 +962,14 @@ def test_faults_is_a_module(program: str) -> None:
 
 def test_the_module_shows_what_is_public_of_it() -> None:
     assert dir(faults) == sorted(faults.__all__)
-    kinds = {getattr(faults, name) for name in faults.__all__} - {faults.Fault, faults.Injection}
-    assert set(get_args(faults.Fault)) == kinds
-    for kind in [*kinds, faults.Injection]:
+    shown = {faults.Held, faults.Dropped, faults.Crashed}
+    blocks = {faults.Injection, faults.Partition, faults.Hold, faults.HeldMessage}
+    exploring = {faults.Shake, faults.Report, faults.Finding, faults.Plan, faults.PlannedFault, faults.CallName}
+    others = {faults.Fault, faults.Incident, faults.explore}
+    kinds = {getattr(faults, name) for name in faults.__all__} - others
+    assert kinds == {*get_args(faults.Fault), *shown, *blocks, *exploring}
+    assert set(get_args(faults.Incident)) == {*get_args(faults.Fault), *shown}
+    for kind in kinds:
         assert repr(kind) == f"<class 'asgi_connector.faults.{kind.__name__}'>"
 
 

@@ -73,6 +73,9 @@ class Relay:
         self._left = times
         self._head_at = head_at
         self._over = asyncio.Event()
+        self._carrying = asyncio.Event()
+        self._carrying.set()
+        self._listener: socket.socket | None = None
         self._clients: list[socket.socket] = []
         self._pairs: list[tuple[socket.socket, socket.socket]] = []
         self._pumps: dict[socket.socket, set[asyncio.Task[None]]] = {}
@@ -94,7 +97,8 @@ class Relay:
         """Relay for the block; yields the port."""
         with socket.create_server((LOCALHOST, 0)) as listener:
             listener.setblocking(False)
-            self._start(self._accept(listener))
+            self._listener = listener
+            self._accepting = self._start(self._accept(listener))
             try:
                 yield listener.getsockname()[1]
             finally:
@@ -113,6 +117,21 @@ class Relay:
         """Cut every connection, whatever the relay's own fault lets pass."""
         for pair in self._pairs:
             await self._cut(pair, fault)
+
+    def fall_silent(self) -> None:
+        """Carry nothing in any direction, not even the end of a connection, until `go_on()`."""
+        self._carrying.clear()
+
+    def go_on(self) -> None:
+        self._carrying.set()
+
+    async def crash(self) -> None:
+        """Reset every connection, and refuse new ones."""
+        assert self._listener is not None
+        self._accepting.cancel()
+        await asyncio.wait([self._accepting])
+        self._listener.close()
+        await self.cut(faults.Reset())
 
     def end(self) -> None:
         """End every hang: pass on the held bytes and all later ones."""
@@ -146,6 +165,7 @@ class Relay:
         loop = asyncio.get_running_loop()
         try:
             while data := await loop.sock_recv(source, _AT_ONCE):
+                await self._carrying.wait()
                 passes = data if self._over.is_set() else part.passes(data)
                 await self._carry(sink, passes, part.fault)
                 if isinstance(part.fault, faults.Hang) and part.is_over:
@@ -155,6 +175,7 @@ class Relay:
                     assert isinstance(part.fault, faults.Reset | faults.Close)
                     self._start(self._cut(pair, part.fault))
                     return
+            await self._carrying.wait()
             sink.shutdown(socket.SHUT_WR)
         except OSError:
             pass  # one end has disconnected; the other pump notices it too

@@ -1,0 +1,83 @@
+"use strict";
+(() => {
+  const NOTHING = "#-"; // no element has this name: no exchange is open then, and the page does not scroll
+  let opener = null; // what gets the focus back when the exchange is closed
+
+  function openedExchange() {
+    const target = document.getElementById(location.hash.slice(1));
+    return target !== null && target.classList.contains("exchange") ? target : null;
+  }
+
+  function showOpened() {
+    for (const marked of document.querySelectorAll("main .open")) {
+      marked.classList.remove("open");
+    }
+    const exchange = openedExchange();
+    document.body.classList.toggle("with-details", exchange !== null);
+    if (exchange !== null) {
+      for (const link of document.querySelectorAll(`main a[href="#${exchange.id}"]`)) {
+        (link.closest("tr, li") ?? link).classList.add("open");
+      }
+      exchange.scrollTop = 0;
+      exchange.focus({ preventScroll: true });
+    } else if (opener !== null) {
+      opener.focus({ preventScroll: true });
+      opener = null;
+    }
+  }
+
+  document.addEventListener("click", (event) => {
+    const link = event.target.closest('main a[href^="#exchange-"]');
+    const row = event.target.closest(".rows tbody tr");
+    opener = link ?? row?.querySelector("a") ?? opener;
+    if (link === null && row !== null && getSelection().isCollapsed) {
+      location.hash = opener.hash;
+    }
+  });
+  document.addEventListener("keydown", (event) => {
+    if (event.key === "Escape" && openedExchange() !== null) {
+      location.hash = NOTHING;
+    }
+  });
+  addEventListener("hashchange", showOpened);
+  showOpened();
+
+  const filters = document.querySelector(".filters");
+  const [service, caller, path, status, failed] = ["service", "caller", "path", "status", "failed"].map((name) =>
+    filters.querySelector(`[name=${name}]`),
+  );
+  const told = filters.querySelector("output");
+  const lanes = document.querySelectorAll(".lanes li");
+  const rows = Array.from(document.querySelectorAll(".rows tbody tr"), (row, place) => ({
+    row,
+    lane: lanes[place],
+    path: row.querySelector("a").textContent.toLowerCase(),
+  }));
+
+  function isChosen(choice, value) {
+    return choice.value === "" || choice.value === `=${value}`;
+  }
+
+  function filter() {
+    const part = path.value.toLowerCase();
+    let shown = 0;
+    for (const each of rows) {
+      const { service: callee, caller: from, status: kind, failed: hasFailed } = each.row.dataset;
+      const fits =
+        isChosen(service, callee) &&
+        isChosen(caller, from) &&
+        isChosen(status, kind) &&
+        each.path.includes(part) &&
+        (!failed.checked || hasFailed !== undefined);
+      each.row.hidden = each.lane.hidden = !fits;
+      shown += fits;
+    }
+    const all = `${rows.length} ${rows.length === 1 ? "exchange" : "exchanges"}`;
+    document.body.classList.toggle("filtered", shown < rows.length);
+    told.textContent = shown === rows.length ? all : `${shown} of ${all}`;
+  }
+
+  filters.addEventListener("input", filter);
+  filters.hidden = false;
+  filter(); // a browser may have kept what was chosen before a reload
+})();
