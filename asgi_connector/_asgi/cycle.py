@@ -17,7 +17,7 @@ from asgi_connector._numbers import is_int
 from asgi_connector._services.address import Address
 from asgi_connector._services.in_flight import AppRequest, InFlight
 from asgi_connector._services.mounted import MountedApp
-from asgi_connector._services.server_end import ClientCall, Origin
+from asgi_connector._services.server_end import ClientCall
 from asgi_connector._tasks import ends_with_loop
 from asgi_connector._types import Bytes, Message, Scope, is_bytes
 
@@ -65,11 +65,11 @@ class Connection(Protocol):
 class Cycle(AppRequest):
     """One request of a client, from its head to the end of its app."""
 
-    __slots__ = ("_connection", "_flow", "_line", "_loop", "_changed", "_writer", "origin")
+    __slots__ = ("_connection", "_flow", "_line", "_loop", "_changed", "_writer", "call")
 
     def __init__(self, connection: Connection, line: RequestLine, scope: Scope, call: ClientCall) -> None:
         super().__init__(scope, connection.mounted, call.observer)
-        self.origin: Origin | None = call.origin
+        self.call: ClientCall | None = call
         self._connection = connection
         self._writer = connection.writer
         self._flow = connection.flow
@@ -106,7 +106,7 @@ class Cycle(AppRequest):
 
     def end(self) -> None:
         super().end()
-        self.origin = None  # `receive` and `send`, which the app may have kept, refer to the cycle
+        self.call = None  # `receive` and `send`, which the app may have kept, refer to the cycle
 
     def app_returned(self, result: object) -> None:
         if self.disconnected_at is not None:

@@ -2,7 +2,7 @@
 
 import asyncio
 import enum
-from typing import Final
+from typing import Any, Final
 
 from asgi_connector._exceptions import ASGIProtocolError
 from asgi_connector._http1.request import RequestLine
@@ -37,7 +37,7 @@ class RequestResponseCycle(Cycle):
         "_buffered",
         "_expect_continue",
         "_hold_turns",
-        "_request_ended",
+        "request_ended",
         "_request_reported",
         "_response",
         "_dropped_messages",
@@ -50,7 +50,8 @@ class RequestResponseCycle(Cycle):
         self._expect_continue = expect_continue
         self._chunks: list[bytes] = []
         self._buffered = 0
-        self._request_ended = False
+        self.request_ended = False
+        """Whether the whole request has arrived."""
         self._request_reported = False  # the app has received the end of the request
         self._response = _EXPECTED
         self._dropped_messages = 0
@@ -58,11 +59,6 @@ class RequestResponseCycle(Cycle):
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.method} {self.url}, response {self._response.name.lower()}>"
-
-    @property
-    def request_ended(self) -> bool:
-        """Whether the whole request has arrived."""
-        return self._request_ended
 
     @property
     def response_complete(self) -> bool:
@@ -79,7 +75,7 @@ class RequestResponseCycle(Cycle):
 
     def feed_end(self) -> None:
         """Note that the whole request has arrived."""
-        self._request_ended = True
+        self.request_ended = True
         self._wake()
 
     # What the app calls.
@@ -90,20 +86,21 @@ class RequestResponseCycle(Cycle):
             self._expect_continue = False
             self._writer.send_continue()
         while self.disconnected_at is None and not self.response_complete:
-            if self._chunks or (self._request_ended and not self._request_reported):
+            if self._chunks or (self.request_ended and not self._request_reported):
                 return self._take_body()
             await self._wait_for_change()
         return {"type": "http.disconnect"}
 
     def _take_body(self) -> Message:
-        chunks = self._chunks
-        body = chunks[0] if len(chunks) == 1 else b"".join(chunks)
-        chunks.clear()
-        if self._buffered > BODY_HIGH_WATER:
-            self._connection.resume_request()
-        self._buffered = 0
-        self._request_reported = self._request_ended
-        return {"type": "http.request", "body": body, "more_body": not self._request_ended}
+        body = b""
+        if chunks := self._chunks:
+            body = chunks[0] if len(chunks) == 1 else b"".join(chunks)
+            chunks.clear()
+            if self._buffered > BODY_HIGH_WATER:
+                self._connection.resume_request()
+            self._buffered = 0
+        self._request_reported = self.request_ended
+        return {"type": "http.request", "body": body, "more_body": not self.request_ended}
 
     async def send(self, message: Message) -> None:
         """Take the next piece of the response (ASGI spec, *Response Start - send event*, *Response Body*)."""
@@ -139,7 +136,9 @@ class RequestResponseCycle(Cycle):
             await asyncio.sleep(0)
 
     def _start_response(self, message: Message) -> None:
-        status = checked_status(message)
+        status: Any = message.get("status")
+        if type(status) is not int or not 200 <= status <= 999:
+            status = checked_status(message)
         hold = status >= 500 and self.mounted.raise_app_exceptions
         self._writer.start(status, message.get("headers", ()), hold=hold)
         self._expect_continue = False
@@ -149,7 +148,9 @@ class RequestResponseCycle(Cycle):
             self._loop.call_soon(self._hold_on)
 
     def _send_body(self, message: Message) -> None:
-        body = checked_body(message)
+        body: Any = message.get("body", b"")
+        if type(body) is not bytes:
+            body = checked_body(message)
         more_body = message.get("more_body", False)
         self._writer.write_body(body, more_body)
         if more_body:

@@ -9,7 +9,30 @@ from asgi_connector._services.mounted import MountedApp
 from asgi_connector._types import Scope
 
 
-def http_scope(line: RequestLine, fields: Fields, address: Address, mounted: MountedApp) -> Scope:
+class HttpScopes:
+    """The scopes of the requests on one connection. Requests with the same head have the same scope, but for copies."""
+
+    __slots__ = ("_address", "_line", "_mounted", "_template")
+
+    def __init__(self, address: Address, mounted: MountedApp) -> None:
+        self._address = address
+        self._mounted = mounted
+        self._line: RequestLine | None = None  # that of the template
+        self._template: dict[str, Any] = {}
+
+    def scope(self, line: RequestLine, fields: Fields) -> Scope:
+        """Build the scope of a request. All mutable values in it belong to this request alone."""
+        if line is not self._line:
+            self._template = http_scope(line, fields, self._address, self._mounted)
+            self._line = line
+        scope = self._template.copy()
+        scope["asgi"] = {"version": "3.0", "spec_version": "2.3"}
+        scope["headers"] = fields.headers.copy()
+        scope["state"] = self._mounted.lifespan.state.copy()
+        return scope
+
+
+def http_scope(line: RequestLine, fields: Fields, address: Address, mounted: MountedApp) -> dict[str, Any]:
     """Build the scope of an HTTP request (ASGI spec, *HTTP connection scope*), with uvicorn's versions.
 
     ``spec_version`` is 2.3, so that frameworks run the same code as in production. From 2.4 on, Starlette no longer
@@ -19,7 +42,7 @@ def http_scope(line: RequestLine, fields: Fields, address: Address, mounted: Mou
     """
     raw_path, _, query_string = line.target.partition(b"?")
     path = raw_path.decode("ascii")
-    scope: dict[str, Any] = {
+    return {
         "type": "http",
         "asgi": {"version": "3.0", "spec_version": "2.3"},
         "http_version": line.http_version,
@@ -34,7 +57,6 @@ def http_scope(line: RequestLine, fields: Fields, address: Address, mounted: Mou
         "client": mounted.client,
         "state": mounted.lifespan.state.copy(),
     }
-    return scope
 
 
 def websocket_scope(

@@ -31,7 +31,7 @@ from asgi_connector._network.transport import connect_pair
 from asgi_connector._services.closing import Closing
 from asgi_connector._services.lifespan import Lifespan
 from asgi_connector._services.mounted import MountedApp
-from asgi_connector._services.server_end import ClientCall, Origin
+from asgi_connector._services.server_end import ClientCall
 from asgi_connector._services.services import Services
 
 from .elsewhere import Elsewhere, fallback_to
@@ -69,9 +69,9 @@ class DispatchingConnector(PoolingConnector):
         """Get a connection for *req*. aiohttp calls this for each request, and awaits it immediately."""
         return self._connect_or(self._elsewhere, req, traces, timeout)
 
-    def _connect_or(
+    async def _connect_or(
         self, elsewhere: Elsewhere, req: ClientRequest, traces: list[Trace], timeout: ClientTimeout
-    ) -> Coroutine[Any, Any, Connection]:
+    ) -> Connection:
         """Get a connection for *req* to the app that is mounted for it, or else from *elsewhere*."""
         if (
             asyncio.get_running_loop() is not self._services.loop
@@ -85,11 +85,15 @@ class DispatchingConnector(PoolingConnector):
             self._retries.answer(req, task)
         instruments = self._instruments
         if instruments is None or not instruments.recorder.recording:
-            return self._dispatch(req, traces, timeout, task, elsewhere, None)
+            if not traces and self._closing.task is None and (connection := self._take_idle(req)) is not None:
+                if _hand_out(cast(ClientProtocol, connection.protocol), req, task, None):
+                    return connection
+                connection.close()
+            return await self._dispatch(req, traces, timeout, task, elsewhere, None)
         exchange = instruments.recorder.begin(req)
         if not instruments.injecting:
-            return self._dispatch(req, traces, timeout, task, elsewhere, exchange)
-        return instruments.connect(
+            return await self._dispatch(req, traces, timeout, task, elsewhere, exchange)
+        return await instruments.connect(
             exchange, req, timeout, partial(self._dispatch, req, traces, timeout, task, elsewhere)
         )
 
@@ -267,7 +271,7 @@ def _hand_out(
     if exchange is not None:
         exchange.handed_to(server)
     caller = current_caller.get()
-    if not server.hand_out(ClientCall(Origin(req, task), caller, server.mounted.context_for(caller), exchange)):
+    if not server.hand_out(ClientCall(req, task, caller, server.mounted.context_for(caller), exchange)):
         return False
     if logger.isEnabledFor(logging.DEBUG):
         where = "%s %s is answered in this process, by the app at %r"

@@ -124,7 +124,7 @@ class Injection(FaultBlock):
     @override
     def affect_open_connections(self) -> None:
         fault = self.fault
-        for connection in tuple(self._blocks.connections):
+        for connection in self._blocks.connections:
             if not covers(self._host, connection.address) or not connection.client.connected:
                 continue
             progress = connection.progress()

@@ -116,7 +116,7 @@ class Partition(FaultBlock):
 
     @override
     def affect_open_connections(self) -> None:
-        for connection in tuple(self._blocks.connections):
+        for connection in self._blocks.connections:
             progress = connection.progress() if connection.client.connected else None
             if progress is not None:
                 self._affect_request(connection, progress)

@@ -17,9 +17,10 @@ from asgi_connector._places import where_it_waits
 from asgi_connector._tasks import discard_silently, is_discarded
 from asgi_connector._types import ASGIApp, Message, Scope
 
+from .connections import OpenConnections
 from .lifespan import CANCEL_PATIENCE, Lifespan
 from .mounted import MountedApp
-from .server_end import ServerEnd
+from .patterns import parse_pattern
 from .startups import UserOfApp
 from .table import MountTable
 
@@ -119,8 +120,7 @@ class InFlight:
     def __init__(self, loop: asyncio.AbstractEventLoop, notices: Notices) -> None:
         self.loop = loop
         self._notices = notices
-        # Dicts, not sets, here and elsewhere, so that the order does not depend on addresses in memory.
-        self.connections: dict[ServerEnd, None] = {}
+        self.connections = OpenConnections()
         self._requests: dict[AppRequest, None] = {}
         self._serving: set[asyncio.Task[None]] = set()
         self._hurry = asyncio.Event()
@@ -128,7 +128,6 @@ class InFlight:
     def start(self, request: AppRequest, app: ASGIApp, context: Context, caller: Caller | None) -> None:
         """Run *app* in *context*, called by *caller*. From Python 3.12 on, its first step runs before this returns."""
         request.caller = Caller(request, request.mounted.pattern, request.observer, caller)
-        context.run(current_caller.set, request.caller)
         task = _start_task(self.loop, self._run(request, app), context)
         if request.ended:
             return
@@ -148,6 +147,7 @@ class InFlight:
 
     async def _run(self, request: AppRequest, app: ASGIApp) -> None:
         """Call the app and report how it ends. The coroutine of the app's task."""
+        current_caller.set(request.caller)
         discarded = False
         try:
             result = await app(request.scope, request.receive, request.send)
@@ -178,9 +178,12 @@ class InFlight:
             self._requests.pop(request, None)
             request.mounted.end_use(request)
 
-    def retire_outdated(self, table: MountTable) -> None:
-        """Retire every connection whose address is now served by another app than when it was opened."""
-        for connection in tuple(self.connections):
+    def retire_outdated(self, table: MountTable, pattern: str) -> None:
+        """Retire each connection whose address is now served by another app than when it was opened.
+
+        *pattern* is that of the mount that has changed.
+        """
+        for connection in self.connections.maybe_covered(parse_pattern(pattern)):
             if table.find(connection.address) is not connection.mounted:
                 connection.retire()
 
@@ -229,7 +232,7 @@ class InFlight:
         with a warning. After that it has `CANCEL_PATIENCE` seconds to clean up. If it still runs then, an error is
         logged, and it is not waited for any more.
         """
-        for connection in tuple(self.connections):
+        for connection in self.connections:
             connection.close_client()
         for request in self._requests:
             request.disconnect()

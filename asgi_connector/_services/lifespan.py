@@ -49,7 +49,7 @@ class LifespanOwner(Protocol):
     loop: asyncio.AbstractEventLoop
     timeout: float
     """Seconds that a shutdown may take, or a startup that a shutdown has to wait for."""
-    started: "list[Lifespan]"
+    started: "dict[Lifespan, None]"
     """The running lifespans, in the order in which they started."""
     notices: Notices
 
@@ -258,7 +258,7 @@ class Lifespan(Startup):
 
     def _started(self) -> None:
         self.ready = True
-        self.owner.started.append(self)
+        self.owner.started[self] = None
         self._end_starting(_State.STARTED)
 
     def _failed(self, message: Message) -> None:
@@ -281,8 +281,7 @@ class Lifespan(Startup):
 
         Returns its task, if it has one. `set_stopped()` must be called at its end.
         """
-        if self in self.owner.started:
-            self.owner.started.remove(self)
+        self.owner.started.pop(self, None)
         self.ready = False
         self._state = _State.STOPPING
         self._startup_over.set()
@@ -325,7 +324,7 @@ class Lifespan(Startup):
     async def _shut_down(self) -> None:
         self._state = _State.STOPPING
         self.ready = False
-        self.owner.started.remove(self)
+        del self.owner.started[self]
         self._shutdown_requested.set()
         assert self._task is not None
         done, _ = await asyncio.wait({self._task}, timeout=self.owner.timeout)

@@ -26,7 +26,7 @@ class Lifespans:
         self.loop = loop
         self.timeout = timeout
         self.notices = Notices() if notices is None else notices
-        self.started: list[Lifespan] = []
+        self.started: dict[Lifespan, None] = {}
         """The running lifespans, in the order in which they started."""
         self._adapt = adapt
         self._of_app: dict[object, Lifespan] = {}  # by the key of their app
@@ -118,7 +118,7 @@ class Lifespans:
 
     def _next_to_stop(self) -> Lifespan | None:
         if self.started:
-            return self.started[-1]
+            return next(reversed(self.started))
         # Remove those that are over, because skipping them again each time would take quadratic time.
         while self._of_app:
             key, lifespan = self._of_app.popitem()

@@ -51,10 +51,11 @@ class Restarts:
             services = self._services
             successor = services.lifespans.renew(before)
             replaced = services.table.renew(before)
-            for connection in tuple(services.in_flight.connections):
+            for connection in services.in_flight.connections:
                 if connection.mounted.lifespan is before:
                     connection.end_websocket()
-            services.in_flight.retire_outdated(services.table)
+            for mounted in replaced:
+                services.in_flight.retire_outdated(services.table, mounted.pattern)
             leaving = [wait_for_shutdown(services.shut_down_when_unused(mounted)) for mounted in replaced]
             results = await asyncio.gather(*leaving, return_exceptions=True)
             try:
@@ -80,7 +81,7 @@ class Restarts:
         replaced = self._services.table.renew(before)
         in_flight = self._services.in_flight
         cancelled = in_flight.cancel_all(ending)
-        for connection in tuple(in_flight.connections):
+        for connection in in_flight.connections:
             if connection.mounted.lifespan in ending:
                 note(connection)
         tasks = {lifespan: lifespan.kill() for lifespan in ending}

@@ -35,13 +35,19 @@ class ClientCall(NamedTuple):
     A named tuple, because one is made for each request, and making a frozen dataclass takes three times as long.
     """
 
-    origin: Origin
+    request: ClientRequest
+    task: asyncio.Task[Any] | None
+    """The task that called `connect()`."""
     caller: Caller | None
     """The request or lifespan whose app makes the call; `None` for a call from outside every app."""
     context: Context
     """The context in which the app runs."""
     observer: Observer | None
     """The observer of the request, if there is one."""
+
+    @property
+    def origin(self) -> Origin:
+        return Origin(self.request, self.task)
 
 
 class RequestProgress(NamedTuple):
@@ -90,6 +96,14 @@ class ClientEnd(Protocol):
         """Make a WebSocket's `receive()` return *exc*, after all messages that were written before."""
 
 
+class Connections(Protocol):
+    """The open connections."""
+
+    def add(self, connection: "ServerEnd") -> None: ...
+
+    def discard(self, connection: "ServerEnd") -> None: ...
+
+
 class ServerEnd(asyncio.Protocol):
     """The server's end of one connection, which serves one request after another.
 
@@ -102,9 +116,7 @@ class ServerEnd(asyncio.Protocol):
     transport: MemoryTransport
     """The transport of this end, from `connection_made()` on."""
 
-    def __init__(
-        self, client: ClientEnd, mounted: MountedApp, address: Address, connections: "dict[ServerEnd, None]"
-    ) -> None:
+    def __init__(self, client: ClientEnd, mounted: MountedApp, address: Address, connections: "Connections") -> None:
         """*connections* contains this end as long as the connection is open."""
         self.client = client
         self.mounted = mounted
@@ -178,11 +190,11 @@ class ServerEnd(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(MemoryTransport, transport)
-        self._connections[self] = None
+        self._connections.add(self)
         self.mounted.begin_use(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._expected = None
-        self._connections.pop(self, None)
+        self._connections.discard(self)
         self.mounted.end_use(self)
         self.transport.set_protocol(_NO_PROTOCOL)  # so that a reference to the transport does not keep the app alive

@@ -48,7 +48,7 @@ class Services:
     def mount(self, pattern: str, app: App | Mount) -> None:
         """Mount *app* at *pattern*. It replaces the visible app, which is shut down when it is unused."""
         replaced = self.table.mount(pattern, app, copy_context())
-        self.in_flight.retire_outdated(self.table)
+        self.in_flight.retire_outdated(self.table, pattern)
         if replaced is not None:
             self.shut_down_when_unused(replaced).add_done_callback(_log_failure)
 
@@ -59,20 +59,20 @@ class Services:
             raise KeyError(f"{pattern!r} is not mounted. {self.table.describe(pattern)}")
         _check_outside(mounted)
         self.table.unmount(pattern)
-        self.in_flight.retire_outdated(self.table)
+        self.in_flight.retire_outdated(self.table, pattern)
         await wait_for_shutdown(self.shut_down_when_unused(mounted))
 
     def cover(self, pattern: str, app: App | Mount) -> tuple[Layer, MountedApp]:
         """Mount *app* above the visible app at *pattern*, until `uncover()`."""
         covering = self.table.push(pattern, app, copy_context())
-        self.in_flight.retire_outdated(self.table)
+        self.in_flight.retire_outdated(self.table, pattern)
         return covering
 
     async def uncover(self, layer: Layer, mounted: MountedApp) -> None:
         """Remove *layer*, where *mounted* was mounted, and return when nothing is in flight on it any more."""
         _check_outside(mounted)
         last = self.table.remove(layer)  # another app, if mount() or unmount() was called in between
-        self.in_flight.retire_outdated(self.table)
+        self.in_flight.retire_outdated(self.table, layer.pattern)
         if last is not None:
             await wait_for_shutdown(self.shut_down_when_unused(last))
         await mounted.wait_until_unused()

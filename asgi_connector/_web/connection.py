@@ -84,8 +84,8 @@ class WebServerEnd(ServerEnd):
         call = self._expected if self._expected is not None else self._current if self.busy else None
         if call is None:
             return None
-        origin, caller, _, observer = call
-        method, url = origin.request.method, origin.request.url
+        req, _, caller, _, observer = call
+        method, url = req.method, req.url
         described = (method, unquote(url.raw_path), url.raw_query_string, name_of(caller), observer)
         if call is self._expected:
             return RequestProgress(*described, self._begun, self._protocol.has_unanswered, False, False)
