@@ -83,19 +83,19 @@ class DispatchingConnector(PoolingConnector):
         task = asyncio.current_task()
         if self._retries.expected and task is not None:
             self._retries.answer(req, task)
-        instruments = self._instruments
-        if instruments is None or not instruments.recorder.recording:
-            if not traces and self._closing.task is None and (connection := self._take_idle(req)) is not None:
-                if _hand_out(cast(ClientProtocol, connection.protocol), req, task, None):
-                    return connection
-                connection.close()
-            return await self._dispatch(req, traces, timeout, task, elsewhere, None)
-        exchange = instruments.recorder.begin(req)
-        if not instruments.injecting:
-            return await self._dispatch(req, traces, timeout, task, elsewhere, exchange)
-        return await instruments.connect(
-            exchange, req, timeout, partial(self._dispatch, req, traces, timeout, task, elsewhere)
-        )
+        instruments, exchange = self._instruments, None
+        if instruments is not None and instruments.recorder.recording:
+            exchange = instruments.recorder.begin(req)
+            if instruments.injecting:
+                dispatch = partial(self._dispatch, req, traces, timeout, task, elsewhere)
+                return await instruments.connect(exchange, req, timeout, dispatch)
+        if not traces and self._closing.task is None and (connection := self._take_idle(req)) is not None:
+            if _hand_out(cast(ClientProtocol, connection.protocol), req, task, exchange):
+                if exchange is not None:
+                    exchange.connected(connection)
+                return connection
+            connection.close()
+        return await self._dispatch(req, traces, timeout, task, elsewhere, exchange)
 
     async def _dispatch(
         self,

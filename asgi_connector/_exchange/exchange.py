@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, NoReturn, TypeVar
 from urllib.parse import unquote
 
 from aiohttp import ClientRequest, HttpVersion
+from aiohttp.http import HttpVersion11
 from multidict import CIMultiDict, CIMultiDictProxy
 from yarl import URL
 
@@ -419,6 +420,8 @@ class Exchange:
 
 def name_of(version: HttpVersion | None) -> str:
     """The version as HTTP writes it; empty for `None`."""
+    if version is HttpVersion11:  # nearly always
+        return "HTTP/1.1"
     return "" if version is None else f"HTTP/{version.major}.{version.minor}"
 
 
