@@ -335,6 +335,7 @@ def test_inner():
             await get(session, REFUSED)
     asyncio.run(main())
 ''')
+    pytester.makeini("[pytest]\\nasyncio_default_fixture_loop_scope = function")
     result = pytester.runpytest_inprocess("-p", "no:looptime_plugin", "-p", "no:faker")
     result.assert_outcomes(failed=1)
 
