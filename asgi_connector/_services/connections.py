@@ -24,13 +24,12 @@ class OpenConnections:
         self._all[connection] = None
         self._by_host.setdefault(_name_of(connection), {})[connection] = None
 
-    def discard(self, connection: ServerEnd) -> None:
-        if connection in self._all:
-            del self._all[connection]
-            name = _name_of(connection)
-            del self._by_host[name][connection]
-            if not self._by_host[name]:
-                del self._by_host[name]
+    def remove(self, connection: ServerEnd) -> None:
+        del self._all[connection]
+        name = _name_of(connection)
+        del self._by_host[name][connection]
+        if not self._by_host[name]:
+            del self._by_host[name]
 
     def maybe_covered(self, pattern: Pattern) -> tuple[ServerEnd, ...]:
         """Return the connections whose hosts *pattern* may match. There may be others among them."""

@@ -101,7 +101,7 @@ class Connections(Protocol):
 
     def add(self, connection: "ServerEnd") -> None: ...
 
-    def discard(self, connection: "ServerEnd") -> None: ...
+    def remove(self, connection: "ServerEnd") -> None: ...
 
 
 class ServerEnd(asyncio.Protocol):
@@ -195,6 +195,6 @@ class ServerEnd(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._expected = None
-        self._connections.discard(self)
+        self._connections.remove(self)
         self.mounted.end_use(self)
         self.transport.set_protocol(_NO_PROTOCOL)  # so that a reference to the transport does not keep the app alive

@@ -16,6 +16,7 @@ from asgi_connector import ASGIProtocolError, ASGIRoutingConnector
 from asgi_connector._types import ASGIApp, Message, Receive, Scope, Send
 from tests.conftest import session_to
 from tests.support.messages import body, start
+from tests.support.sessions import fetch
 
 TOKEN = b"!#$%&'*+-.^_`|~0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 VALUE = bytes([0x09, *range(0x20, 0x7F), *range(0x80, 0x100)])
@@ -731,3 +732,19 @@ async def test_a_request_that_was_not_read_is_not_given_after_the_response() -> 
     async with session_to(app) as session, session.post("/", data=b"unread") as response:
         assert await response.read() == b"x"
     assert after == [{"type": "http.disconnect"}]
+
+
+async def test_headers_that_equal_those_before_but_are_no_bytes_are_refused() -> None:
+    """A `bytearray` equals `bytes`. The head of the response before must not be used for it."""
+    values: list[Any] = [b"1", bytearray(b"1"), b"1"]
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        headers = [(b"x-number", values.pop(0)), (b"content-length", b"0")]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body"})
+
+    async with session_to(app) as session:
+        assert await fetch(session) == b""
+        with pytest.raises(ASGIProtocolError, match="Invalid HTTP header value"):
+            await fetch(session)
+        assert await fetch(session) == b""

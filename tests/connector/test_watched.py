@@ -5,7 +5,10 @@ import threading
 
 import pytest
 
-from asgi_connector._connector.watched import run_in
+from asgi_connector._connector.watched import Watched, run_in
+from asgi_connector._types import Receive, Scope, Send
+from tests.conftest import session_to
+from tests.support.sessions import connector_of, fetch
 
 
 class ClosedMeanwhile(asyncio.SelectorEventLoop):
@@ -42,3 +45,27 @@ def test_a_callback_runs_in_the_thread_of_the_loop(in_another_thread: bool) -> N
         run_in(loop, lambda: called.append(threading.get_ident()))
         assert called == [threading.get_ident()]
     loop.close()
+
+
+async def test_only_the_apps_of_recorded_calls_are_told_to_wait() -> None:
+    called, go_on = asyncio.Event(), asyncio.Event()
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        called.set()
+        await go_on.wait()
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"0")]})
+        await send({"type": "http.response.body"})
+
+    async with session_to(app, lifespan="off") as session:
+        connector = connector_of(session)
+        watched = Watched(connector, is_new=False)
+        not_recorded = asyncio.create_task(fetch(session))
+        await called.wait()
+        called.clear()
+        with connector.record() as journal:
+            recorded = asyncio.create_task(fetch(session))
+            await called.wait()
+            assert list(watched.account(list(journal), 0, []).waiting) == [journal[0]]
+        watched.end()
+        go_on.set()
+        await asyncio.gather(not_recorded, recorded)

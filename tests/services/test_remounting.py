@@ -1165,3 +1165,42 @@ def test_any_sequence_of_mounts_requests_and_cancellations_does_what_a_simple_mo
     run_state_machine_as_test(
         machine, settings=settings(max_examples=examples(80), stateful_step_count=20, deadline=None)
     )
+
+
+async def test_a_pooled_connection_whose_app_has_been_replaced_before_it_had_returned_is_not_used() -> None:
+    """Its response was complete by the framing, so the client has given the connection back."""
+    go_on = asyncio.Event()
+
+    async def old(scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"3")]})
+        await send({"type": "http.response.body", "body": b"old", "more_body": True})
+        await go_on.wait()
+        await send({"type": "http.response.body"})
+
+    async def new(scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"3")]})
+        await send({"type": "http.response.body", "body": b"new"})
+
+    async with session_to(old, lifespan="off") as session:
+        connector = connector_of(session)
+        assert await fetch(session) == b"old"
+        connector.mount("app.internal", Mount(new, lifespan="off"))
+        assert await fetch(session) == b"new"
+        go_on.set()
+
+
+async def test_a_mount_at_another_port_leaves_a_pooled_connection_alone() -> None:
+    seen: list[object] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        seen.append(scope["client"])
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"0")]})
+        await send({"type": "http.response.body"})
+
+    async with session_to(app, lifespan="off") as session:
+        connector = connector_of(session)
+        with connector.record() as journal:
+            await fetch(session)
+            connector.mount("app.internal:8080", Mount(app, lifespan="off"))
+            await fetch(session)
+        assert [each.reused for each in journal] == [False, True]

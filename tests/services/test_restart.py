@@ -173,6 +173,8 @@ async def test_a_websocket_of_aiohttp_web_is_told_that_the_service_restarts() ->
             await soon(restarting)
         assert types == [WSMsgType.CLOSE]
         assert await system.outcome("chat") == "hello"
+        await soon(system.connector.restart("chat.internal"))  # with an idle connection, which gets no close frame
+        assert await system.outcome("chat") == "hello"
 
 
 async def test_two_restarts_come_one_after_the_other() -> None:
