@@ -7,15 +7,17 @@ import asyncio
 import enum
 from collections.abc import Iterable
 from contextvars import Context
+from typing import Final
 from urllib.parse import unquote
 
 from asgi_connector._callers import name_of
 from asgi_connector._http1.handshake import Handshake, accept_head, read_handshake
 from asgi_connector._http1.request import BadRequest
+from asgi_connector._observer import Observer
 from asgi_connector._services.address import Address
 from asgi_connector._services.in_flight import InFlight
 from asgi_connector._services.mounted import MountedApp
-from asgi_connector._services.server_end import ClientCall, ClientEnd, RequestProgress, ServerEnd
+from asgi_connector._services.server_end import ClientCall, ClientEnd, RequestProgress, ServerEnd, progress_of
 from asgi_connector._types import ASGIApp
 
 from .cycle import Cycle
@@ -38,6 +40,7 @@ class _Phase(enum.Enum):
     CLOSED = "nothing: the connection is at its end"
 
 
+_NO_REST: Final = "there must be nothing after the end of a request"
 _HEAD, _BODY, _FRAMES, _NEXT, _CLOSED = _Phase.HEAD, _Phase.BODY, _Phase.FRAMES, _Phase.NEXT, _Phase.CLOSED
 
 
@@ -92,19 +95,14 @@ class ServerProtocol(ServerEnd):
 
     def progress(self) -> RequestProgress | None:
         if self._expected is not None:
-            req, _, caller, _, observer = self._expected
-            begun = bool(self._reader.early)
-            path, query = unquote(req.url.raw_path), req.url.raw_query_string
-            return RequestProgress(req.method, path, query, name_of(caller), observer, begun, False, False, False)
+            return progress_of(self._expected, bool(self._reader.early), False, False, False)
         if not self.busy:
             return None
         line, writer = self._reader.line, self.writer
         path, _, query = line.target.decode("ascii").partition("?")
         answered = writer.started or self._frames is not None
-        head_passed = answered and not writer.head_waits
-        return RequestProgress(
-            line.method, unquote(path), query, self._caller, writer.observer, True, True, answered, head_passed
-        )
+        passed = (True, True, answered, answered and not writer.head_waits)
+        return RequestProgress(line.method, unquote(path), query, self._caller, writer.observer, *passed)
 
     def end_websocket(self) -> None:
         if self._frames is not None:
@@ -169,16 +167,14 @@ class ServerProtocol(ServerEnd):
         try:
             rest = self._reader.read_head(data)
         except BadRequest as exc:
-            self.writer.refuse(exc, call.observer)
-            self._end()
+            self._refuse(exc, call.observer)
             return
         if rest is not None:
             self._expected = None
             self._start_exchange(call, rest)
 
     def _start_exchange(self, call: ClientCall, rest: bytes) -> None:
-        reader = self._reader
-        line, fields = reader.line, reader.fields
+        line, fields = self._reader.line, self._reader.fields
         self._caller = name_of(call.caller)
         http_11 = line.http_version == "1.1"
         if fields.websocket and fields.upgrade and http_11:
@@ -189,12 +185,12 @@ class ServerProtocol(ServerEnd):
         scope = self._scopes.scope(line, fields)
         expect_continue = fields.expect_continue and http_11  # RFC 9110, 10.1.1
         self._cycle = cycle = RequestResponseCycle(self, line, scope, call, expect_continue)
-        if reader.begin_body():
+        if self._reader.begin_body():
             self._phase = _BODY
             if rest:
                 self._read_body(rest)
         elif rest:
-            self._refuse_rest()
+            self._refuse(BadRequest(400, _NO_REST), call.observer)
         else:
             self._phase = _NEXT
             cycle.request_ended = True
@@ -209,7 +205,7 @@ class ServerProtocol(ServerEnd):
             self._handshake = handshake = read_handshake(line, fields)
         except BadRequest as exc:
             exc.to_head = line.method == "HEAD"
-            self._refuse(exc)
+            self._refuse(exc, call.observer)
             return
         self._phase = _NEXT
         if rest:
@@ -224,26 +220,19 @@ class ServerProtocol(ServerEnd):
         try:
             body, rest = reader.read_body(data)
         except BadRequest as exc:
-            self._refuse(exc)
+            self._refuse(exc, cycle.observer)
             return
         if body:
             if cycle.observer is not None:
                 cycle.observer.request_body(body)
             if not cycle.feed_body(body):
                 self.transport.pause_reading()
-        if reader.body_complete:
+        if reader.body_complete and rest:
+            self._refuse(BadRequest(400, _NO_REST), cycle.observer)
+        elif reader.body_complete:
             reader.end_body()
-            self._end_request(cycle, rest)
-
-    def _end_request(self, cycle: RequestResponseCycle, rest: bytes) -> None:
-        if rest:
-            self._refuse_rest()
-        else:
             self._phase = _NEXT
             cycle.feed_end()
-
-    def _refuse_rest(self) -> None:
-        self._refuse(BadRequest(400, "there must be nothing after the end of a request"))
 
     def _keep_early(self, data: bytes) -> None:
         """Keep early bytes, and read nothing more until they can be used.
@@ -257,9 +246,9 @@ class ServerProtocol(ServerEnd):
         self._reader.early += data
         self.transport.pause_reading()
 
-    def _refuse(self, problem: BadRequest) -> None:
+    def _refuse(self, problem: BadRequest, observer: Observer | None) -> None:
         """Answer invalid bytes with an error, and close, because the bytes after them cannot be parsed either."""
-        self.writer.refuse(problem, self.writer.observer)
+        self.writer.refuse(problem, observer)
         self._end()
 
     def _end(self) -> None:

@@ -86,7 +86,7 @@ class ByHandConnector(ClosingConnector):
 
         Parameters:
             pattern: a host pattern at which an app is mounted.
-            allow_unused: whether the block may end if the app had not started and nobody called it; `False` by default.
+            allow_unused: whether the block may end if the app had not started and was not called; `False` by default.
 
         Raises `ValueError` if nothing is mounted at *pattern*. Raises `RuntimeError` if the app is down already, and
         from inside one of its requests. The end of the block raises `LifespanError` if the app fails to start, and

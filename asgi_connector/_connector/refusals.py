@@ -1,4 +1,4 @@
-"""`Refusals`: the calls of services that were refused, until someone reports them."""
+"""`Refusals`: the calls of services that were refused, until they are reported."""
 
 from collections import Counter
 from typing import Final
@@ -9,8 +9,7 @@ _SHOWN: Final = 20  # calls that are shown
 class Refusals:
     """The refused calls of an open `intercept()` block, or of a test.
 
-    A service may handle the error, so that nobody sees it. So each call is reported once, by the end of the block or by
-    the end of the test.
+    A service may handle the error. So each call is reported once, by the end of the block or by the end of the test.
     """
 
     def __init__(self, *, allowed: bool = False) -> None:

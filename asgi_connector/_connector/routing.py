@@ -217,10 +217,9 @@ class ASGIRoutingConnector(ByHandConnector):
     ) -> "Injection":
         """Inject a fault for the length of a block: ``with connector.inject("users.internal", faults.Reset()):``.
 
-        Whether the fault affects a request is decided once, when the request starts, also on a pooled connection.
-        Without ``times``, ``skip`` and ``probability``, a fault of bytes also affects requests that are in progress
-        when the block begins. Blocks may be nested: their faults combine, the innermost first, and only the innermost
-        that answers in the place of the app does so. The block gives a `faults.Injection`, which counts requests.
+        Whether it affects a request is decided once, when the request starts. Without ``times``, ``skip`` and
+        ``probability``, a fault of bytes also affects requests in progress when the block begins. The faults of nested
+        blocks combine, the innermost first, and only the innermost answers in the place of the app.
 
         Parameters:
             host, fault: a host pattern for which an app is mounted, and one of `asgi_connector.faults`.
@@ -233,7 +232,7 @@ class ASGIRoutingConnector(ByHandConnector):
 
         Raises `ValueError` or `TypeError` for an invalid parameter or a host that is not mounted, and
         `aiohttp.ClientConnectionError` if the connector is closed. The end of a block that has affected no request
-        raises `AssertionError`, which shows the calls; with ``probability`` below 1, only if no request matched.
+        raises `AssertionError` with the calls; with ``probability`` below 1, only if no request matched.
         """
         from asgi_connector._injection.injections import Odds
         from asgi_connector._journal.selector import Selector

@@ -75,7 +75,7 @@ class Watched:
             run_in(connector._services.loop, end_recording)
 
     def refusals(self) -> list[Refusals]:
-        """The refused calls of services that nobody has reported yet, also those of open `intercept()` blocks."""
+        """The refused calls of services that were not reported yet, also those of open `intercept()` blocks."""
         connector = self._connector()
         return [self._refusals] if connector is None else list(connector._refusals)
 

@@ -19,7 +19,7 @@ _TOKEN: Final = re.compile(r'"(?:[^"\\]|\\.)*"|[\[\]{},:]|[^\s\[\]{},:"]+')
 
 
 def request_body(content: Content, limit: int, *, sensitive: bool) -> str:
-    """Return the body of a request, of which at most *limit* characters are shown. It may be a form."""
+    """Return the body of a request, which may be a form. At most *limit* characters of it are shown."""
     headers = headers_of(content)
     body = body_of(content, headers)
     form = form_of(body, headers, sensitive=sensitive) if body else None
@@ -32,7 +32,7 @@ def request_body(content: Content, limit: int, *, sensitive: bool) -> str:
 
 
 def response_body(content: Content, limit: int) -> str:
-    """Return the body of a response, of which at most *limit* characters are shown."""
+    """Return the body of a response. At most *limit* characters of it are shown."""
     return _body(content, body_of(content, headers_of(content)), limit)
 
 

@@ -1,14 +1,11 @@
 """The page: one HTML file that fetches nothing, with a diagram, a timeline, a table and all details.
 
 Everything is written here and escaped here. The script filters the table, and moves the focus: without it everything
-can be read too. The Content-Security-Policy allows the page's own style and script, by their hashes, and nothing else.
+can be read too.
 """
 
-import base64
-import hashlib
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from importlib.metadata import version
 from itertools import islice
 from os import PathLike
 from string import Template
@@ -20,6 +17,7 @@ from asgi_connector._export.files import replace_file
 from asgi_connector._export.readable import error_text
 
 from .details import Details
+from .frame import footer, framed
 from .markup import count, cut, escape, milliseconds, preformatted
 from .results import Result, is_failure, result_of
 from .selection import Entry, Selection, select
@@ -54,12 +52,7 @@ def page(exchanges: Iterable[Exchange], *, title: str, note: str = "", sensitive
     entries = selection.entries
     origins = _origins(entries)
     style = f"{template('diagram.css')}\n{template('page.css')}"
-    script = template("page.js")
-    return Template(template("page.html")).substitute(
-        style_hash=_hash_of(style),
-        script_hash=_hash_of(script),
-        style=style,
-        script=script,
+    body = Template(template("page.html")).substitute(
         title=escape(title),
         summary=_summary(exchanges),
         left_out=_left_out(selection),
@@ -72,12 +65,9 @@ def page(exchanges: Iterable[Exchange], *, title: str, note: str = "", sensitive
         filters=filters(entries),
         table=table(entries),
         details=_details(entries, origins, sensitive),
-        version=escape(version("asgi-connector")),
+        footer=footer(),
     )
-
-
-def _hash_of(text: str) -> str:
-    return base64.b64encode(hashlib.sha256(text.encode()).digest()).decode("ascii")
+    return framed(title, body, style=style, script=template("page.js"))
 
 
 def _origins(entries: Sequence[Entry]) -> dict[int, Entry]:

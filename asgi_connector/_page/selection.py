@@ -62,7 +62,7 @@ def select(exchanges: Iterable[Exchange], limit: int) -> Selection:
 
 def _entries(exchanges: Sequence[Exchange]) -> list[Entry]:
     numbers = [exchange.number for exchange in exchanges]
-    if len(set(numbers)) < len(numbers):  # they are of several connectors, each of which counts from 0
+    if len(set(numbers)) < len(numbers):  # several connectors, and each counts from 0
         numbers = list(range(len(exchanges)))
     entries = {
         exchange: Entry(

@@ -94,7 +94,7 @@ class Watch:
     # What a report says.
 
     def take_refused(self) -> Counter[str]:
-        """Return the refused calls of services that nobody has reported yet. The caller reports them."""
+        """Return the refused calls of services that were not reported yet. The caller reports them."""
         taken = Counter[str]()
         for watched in self._watched:
             for refusals in watched.refusals():

@@ -43,6 +43,12 @@ class _State(enum.Enum):
     STOPPED = "shut down"
 
 
+_FAILURES: Final = (
+    (_State.STARTING, "lifespan.startup.failed"),
+    (_State.STARTED, "lifespan.shutdown.failed"),  # not asked to shut down, so the app failed while it was running
+)
+
+
 class LifespanOwner(Protocol):
     """The part of a connector's `Lifespans` that each `Lifespan` uses."""
 
@@ -241,11 +247,8 @@ class Lifespan(Startup):
             if self._state is _State.STARTING and kind == "lifespan.startup.complete":
                 self._started()
                 return
-            if self._state is _State.STARTING and kind == "lifespan.startup.failed":
+            if (self._state, kind) in _FAILURES:
                 self._failed(message)
-                return
-            if self._state is _State.STARTED and kind == "lifespan.shutdown.failed":
-                self._failed(message)  # not asked to shut down, so the app failed while it was running
                 return
             if self._state is _State.STOPPING and kind == "lifespan.shutdown.complete":
                 self._shutdown_completed = True
@@ -350,9 +353,8 @@ class Lifespan(Startup):
         await asyncio.wait({self._task}, timeout=CANCEL_PATIENCE)
 
     def _tell_failure(self, when: str) -> None:
-        if self.owner.notices.listeners:
-            text = self._describe_failure(when) if self._error is None else f"The app at {self.name!r} failed {when}"
-            self.owner.notices.tell(Notice(text, self._error))
+        text = self._describe_failure(when) if self._error is None else f"The app at {self.name!r} failed {when}"
+        self.owner.notices.tell(Notice(text, self._error))
 
     def _describe_failure(self, when: str) -> str:
         reason = self._failure or (repr(self._error) if self._error is not None else _NO_REASON)

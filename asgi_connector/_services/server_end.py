@@ -8,10 +8,11 @@ import asyncio
 from abc import abstractmethod
 from contextvars import Context
 from typing import Any, Final, NamedTuple, Protocol, cast
+from urllib.parse import unquote
 
 from aiohttp import ClientConnectionError, ClientRequest
 
-from asgi_connector._callers import Caller
+from asgi_connector._callers import Caller, name_of
 from asgi_connector._network.transport import MemoryTransport
 from asgi_connector._observer import Observer
 
@@ -62,6 +63,13 @@ class RequestProgress(NamedTuple):
     request_head_passed: bool
     response_begun: bool
     response_head_passed: bool
+
+
+def progress_of(call: ClientCall, *passed: bool) -> RequestProgress:
+    """Return the progress of *call*. *passed* are the last four fields of the result."""
+    url = call.request.url
+    path, query = unquote(url.raw_path), url.raw_query_string
+    return RequestProgress(call.request.method, path, query, name_of(call.caller), call.observer, *passed)
 
 
 class ClientEnd(Protocol):

@@ -8,18 +8,16 @@ import ssl
 from collections.abc import Awaitable, Callable
 from functools import cache
 from typing import cast
-from urllib.parse import unquote
 
 from aiohttp import StreamReader, web
 
 from asgi_connector._aiohttp.close_frames import SERVICE_RESTART
 from asgi_connector._aiohttp.web_protocol import Answer, WebProtocol, is_whole
-from asgi_connector._callers import name_of
 from asgi_connector._exceptions import LifespanError
 from asgi_connector._services.address import Address
 from asgi_connector._services.in_flight import InFlight
 from asgi_connector._services.mounted import MountedApp
-from asgi_connector._services.server_end import ClientCall, ClientEnd, RequestProgress, ServerEnd
+from asgi_connector._services.server_end import ClientCall, ClientEnd, RequestProgress, ServerEnd, progress_of
 from asgi_connector._tasks import discard_silently
 
 from .exchange import WebExchange
@@ -84,13 +82,10 @@ class WebServerEnd(ServerEnd):
         call = self._expected if self._expected is not None else self._current if self.busy else None
         if call is None:
             return None
-        req, _, caller, _, observer = call
-        method, url = req.method, req.url
-        described = (method, unquote(url.raw_path), url.raw_query_string, name_of(caller), observer)
         if call is self._expected:
-            return RequestProgress(*described, self._begun, self._protocol.has_unanswered, False, False)
+            return progress_of(call, self._begun, self._protocol.has_unanswered, False, False)
         outgoing = self.outgoing
-        return RequestProgress(*described, True, True, outgoing.started, outgoing.started and not outgoing.head_waits)
+        return progress_of(call, True, True, outgoing.started, outgoing.started and not outgoing.head_waits)
 
     def end_websocket(self) -> None:
         if self.receiving:

@@ -14,7 +14,10 @@ from asgi_connector import faults
 
 from .system import Shop, run_shop
 
-FAULTS: list[faults.Fault] = [faults.Refuse(), faults.Reset()]  # it was not done; or it was, and nobody knows
+FAULTS: list[faults.Fault] = [
+    faults.Refuse(),
+    faults.Reset(),
+]  # the call was not done; or it was, and its answer is lost
 
 
 class Stripe:

@@ -402,7 +402,7 @@ async def test_the_exchanges_of_two_connectors_have_numbers_of_their_own() -> No
 
 
 async def many(count: int, failing: int) -> Journal:
-    """A journal of *count* calls, of which the last *failing* ones fail."""
+    """A journal of *count* calls. The last *failing* ones fail."""
     calls = 0
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
