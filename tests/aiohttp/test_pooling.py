@@ -49,12 +49,13 @@ class World:
     """The events of connections in aiohttp's tracing: made, used again, or waited for."""
 
     @asynccontextmanager
-    async def session(self, **settings: Any) -> AsyncIterator[ClientSession]:
+    async def session(self, *, traced: bool = True, **settings: Any) -> AsyncIterator[ClientSession]:
+        """A session. Without a trace, a connector of ours takes an idle connection in another way."""
         trace = TraceConfig()
         for name in ("create_start", "reuseconn", "queued_start"):
             getattr(trace, f"on_connection_{name}").append(self._note(name))
         connector = self.connector_class(**settings)
-        async with ClientSession(self.one, connector=connector, trace_configs=[trace]) as session:
+        async with ClientSession(self.one, connector=connector, trace_configs=[trace] if traced else None) as session:
             try:
                 yield session
             finally:
@@ -210,7 +211,8 @@ async def test_force_close_and_keepalive_timeout_exclude_each_other(world: World
 
 @pytest.mark.parametrize("setting", ["limit", "limit_per_host"])
 async def test_no_more_connections_than_the_limit_are_in_use(world: World, setting: str) -> None:
-    async with world.session(**{setting: 2}) as session:
+    settings: dict[str, Any] = {setting: 2}
+    async with world.session(**settings) as session:
         assert getattr(pool_of(session), setting) == 2
         requests = [asyncio.create_task(fetch(session, "/held")) for _ in range(6)]
         for _ in range(2):
@@ -307,6 +309,40 @@ async def test_idle_connections_are_kept_for_ever_where_there_is_no_keepalive_ti
         if isinstance(loop, asyncio.BaseEventLoop):
             timers: list[asyncio.TimerHandle] = loop._scheduled  # type: ignore[attr-defined] # private to asyncio
             assert [timer for timer in timers if not timer.cancelled()] == []
+
+
+# The same without a trace.
+
+
+async def test_without_a_trace_an_idle_connection_is_used_again(world: World) -> None:
+    async with world.session(traced=False) as session:
+        await fetch(session)
+        before = pooled(session)
+        await fetch(session)
+        assert pooled(session) == before != []
+
+
+async def test_without_a_trace_a_connection_that_was_idle_for_too_long_is_not_used(world: World) -> None:
+    async with world.session(traced=False, keepalive_timeout=0) as session:
+        await fetch(session)
+        before = pooled(session)
+        await fetch(session)
+        assert [each for each in pooled(session) if each in before] == []
+
+
+@pytest.mark.parametrize("setting", ["limit", "limit_per_host"])
+async def test_without_a_trace_an_idle_connection_that_is_used_again_counts(world: World, setting: str) -> None:
+    settings: dict[str, Any] = {setting: 1}
+    async with world.session(traced=False, **settings) as session:
+        await fetch(session)
+        requests = [asyncio.create_task(fetch(session, "/held")) for _ in range(2)]
+        await world.service.held.get()
+        await settle()
+        assert world.service.most == 1
+        assert len(pool_of(session)._waiters) == 1
+        world.service.may_answer.set()
+        assert await asyncio.gather(*requests) == [b"done"] * 2
+        assert world.service.most == 1
 
 
 # What the pool contains.

@@ -6,6 +6,7 @@ import gc
 import gzip
 import hashlib
 import ssl
+import tracemalloc
 import weakref
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
@@ -323,6 +324,50 @@ async def test_bodies_are_read_when_they_are_asked_for_also_in_the_middle_of_an_
             await response.read()
         for _ in range(2):
             assert bodies(journal[0]) == (b"abcdef", b"one three")
+
+
+async def test_the_pieces_have_the_times_at_which_they_arrived() -> None:
+    go_on = asyncio.Event()
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 6\r\n\r\none")
+        await writer.drain()
+        await go_on.wait()
+        writer.write(b"two")
+        await writer.drain()
+        writer.close()
+        await writer.wait_closed()
+
+    async with serving_raw(answer) as url, recording() as (session, journal):
+        async with session.get(url) as response:
+            await response.content.readexactly(3)
+            between = journal[0].duration
+            go_on.set()
+            await response.read()
+        ended = asyncio.get_running_loop().time()
+        while asyncio.get_running_loop().time() <= ended:  # they are read later than they arrived
+            await asyncio.sleep(0)
+        first, second = journal[0].pieces
+        assert first <= between <= second <= journal[0].duration
+
+
+async def test_what_is_not_asked_for_takes_little_memory() -> None:
+    connector = ASGIRoutingConnector(fallback=TCPConnector())
+    async with serving() as (_, url), ClientSession(connector=connector) as session:
+        with connector.record(bodies=True, max_body_size=10) as journal:
+            tracemalloc.start()
+            try:
+                async with session.get(f"{url}/endless") as response:
+                    for _ in range(256):
+                        await response.content.readexactly(64 * KIB)
+                    allocated, _ = tracemalloc.get_traced_memory()
+                    response.close()
+            finally:
+                tracemalloc.stop()
+        assert journal[0].response is not None
+        assert journal[0].response.size >= 16 * KIB * KIB
+    assert allocated < 4 * KIB * KIB
 
 
 async def test_an_exchange_that_was_not_asked_about_is_freed_without_the_garbage_collector() -> None:

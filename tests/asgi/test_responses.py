@@ -748,3 +748,18 @@ async def test_headers_that_equal_those_before_but_are_no_bytes_are_refused() ->
         with pytest.raises(ASGIProtocolError, match="Invalid HTTP header value"):
             await fetch(session)
         assert await fetch(session) == b""
+
+
+async def test_headers_that_the_app_changes_between_two_responses_are_those_of_now() -> None:
+    """The pairs are lists, and the same objects in both responses."""
+    headers = [[b"x-number", b"1"], [b"content-length", b"0"]]
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body"})
+
+    async with session_to(app) as session:
+        for number in ("1", "2", "3"):
+            headers[0][1] = number.encode()
+            async with session.get("/") as response:
+                assert response.headers["x-number"] == number

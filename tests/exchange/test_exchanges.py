@@ -2159,3 +2159,14 @@ async def resetting_server() -> AsyncIterator[ResettingServer]:
         served.reset()
         server.close()
         await server.wait_closed()
+
+
+async def test_the_calls_of_one_app_are_printed_in_the_order_in_which_they_started() -> None:
+    async def gateway(scope: Scope, receive: Receive, send: Send) -> None:
+        for path in ("/1", "/2", "/3"):
+            await fetch(session, f"http://down.internal{path}")
+        await echo(scope, receive, send)
+
+    async with recording({"gateway.internal": gateway, "down.internal": echo}) as (session, journal):
+        await fetch(session, "http://gateway.internal/")
+        assert re.findall(r"http://down\.internal(\S+):", str(journal)) == ["/1", "/2", "/3"]
