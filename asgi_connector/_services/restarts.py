@@ -65,7 +65,7 @@ class Restarts:
             raise_all(f"The app at {pattern!r} failed to restart", results)
             if successor.outage is not None or successor.over:
                 raise LifespanError(
-                    f"The app at {pattern!r} has not restarted: it has crashed, or is not mounted any more"
+                    f"The app at {pattern!r} has not restarted: it has crashed, it is not mounted any more, or the connector closes"
                 )
 
     async def crash(self, pattern: str, outage: Outage, note: Callable[[ServerEnd], object]) -> Lifespan:
