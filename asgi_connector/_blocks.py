@@ -49,6 +49,9 @@ class AsyncBlock(Block):
         self._block = block
         super().__init__(call, "async with")
 
+    def __repr__(self) -> str:
+        return self._call
+
     async def __aenter__(self) -> None:
         self._enter()
         await self._block.__aenter__()

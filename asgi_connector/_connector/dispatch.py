@@ -118,6 +118,9 @@ class DispatchingConnector(PoolingConnector):
                     connection = await self._connect(mounted, req, traces, timeout, elsewhere.intercepted, exchange)
                     if connection is None:
                         continue  # the table may have changed during the wait
+                instruments = self._instruments
+                if instruments is not None and await instruments.wait_late(connection, exchange, req, timeout):
+                    continue  # the network was parted during the wait
                 if self._closing.task is not None:
                     self._check_still_open(connection)
                 if _hand_out(cast(ClientProtocol, connection.protocol), req, task, exchange):

@@ -2,11 +2,13 @@
 
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractContextManager
+from urllib.parse import unquote
 
 from aiohttp import ClientRequest, ClientTimeout
 from aiohttp.connector import Connection
 
 from asgi_connector._aiohttp.requests import address_of
+from asgi_connector._callers import current_caller, name_of
 from asgi_connector._injection.blocks import OpenBlocks
 from asgi_connector._injection.crash import Crash
 from asgi_connector._injection.effects import choose
@@ -17,7 +19,7 @@ from asgi_connector._injection.partition import Group, Partition
 from asgi_connector._journal.journal import Journal
 from asgi_connector._journal.live import LiveExchange
 from asgi_connector._journal.recorder import Recorder
-from asgi_connector._journal.selector import Selector
+from asgi_connector._journal.selector import Call, Selector
 from asgi_connector._numbers import is_int
 from asgi_connector._services.restarts import Restarts
 from asgi_connector._services.services import Services
@@ -80,6 +82,24 @@ class Instruments:
         if exchange.via != "fallback":
             effects.act_on(connection)
         return connection
+
+    async def wait_late(
+        self, connection: Connection, exchange: LiveExchange | None, req: ClientRequest, timeout: ClientTimeout
+    ) -> bool:
+        """Close *connection* if the network was parted while *req* waited for it, and wait until it is whole.
+
+        Returns whether *req* needs another connection. Raises what aiohttp raises if it gets none.
+        """
+        if not self.injecting:
+            return False
+        address, caller = address_of(req), name_of(current_caller.get())
+        call = Call(address, caller, req.method, unquote(req.url.raw_path), req.url.raw_query_string)
+        for block in reversed(self.blocks.open):
+            if block.keeps_late(call, exchange):
+                connection.close()
+                await block.wait_late(req, timeout)
+                return True
+        return False
 
     def unused_faults(self) -> list[str]:
         """What is wrong with the open blocks, a text for each that has affected nothing."""

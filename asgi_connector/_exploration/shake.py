@@ -5,10 +5,12 @@
 
 from collections.abc import Callable, Generator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
-from typing import Final, cast
+from types import TracebackType
+from typing import Final
 
 from typing_extensions import override
 
+from asgi_connector._blocks import Block
 from asgi_connector._connector.routing import ASGIRoutingConnector
 from asgi_connector._exchange.exchange import Clock, Exchange
 from asgi_connector._injection.blocks import Effect, OpenBlocks
@@ -76,8 +78,7 @@ class Shake:
         Raises `TypeError` for another object, and `RuntimeError` if the connector is in such a block already, or if
         nothing is mounted.
         """
-        # For type checkers: it may swallow an exception.
-        return cast(AbstractContextManager[None, bool], self._block(connector))
+        return _ShakeBlock(self._block(connector))
 
     @contextmanager
     def _block(self, connector: ASGIRoutingConnector) -> Generator[None]:
@@ -116,6 +117,25 @@ class Shake:
         self._clocks.append(recorder.clock)
         Clock.put_in_one_order(self._clocks)
         return len(self._connectors)
+
+
+class _ShakeBlock(Block):
+    def __init__(self, block: AbstractContextManager[None]) -> None:
+        self._block = block
+        super().__init__("shake(connector)", "with")
+
+    def __repr__(self) -> str:
+        return self._call
+
+    def __enter__(self) -> None:
+        self._enter()
+        self._block.__enter__()
+
+    def __exit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> bool:
+        __tracebackhide__ = True  # pytest shows the block
+        return bool(self._block.__exit__(exc_type, exc, traceback))
 
 
 class _NamedJournal(Journal):

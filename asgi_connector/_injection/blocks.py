@@ -155,6 +155,13 @@ class FaultBlock(Block):
     async def before_connection(self, effect: Effect, req: ClientRequest, timeout: ClientTimeout) -> None:
         """Act before *req* has a connection. Raises what aiohttp raises if it gets none."""
 
+    def keeps_late(self, call: Call, exchange: LiveExchange | None) -> bool:
+        """Whether *call*, which has waited for its connection since before the block began, must not have one."""
+        return False
+
+    async def wait_late(self, req: ClientRequest, timeout: ClientTimeout) -> None:
+        """Wait until *req*, which `keeps_late()`, may have a connection. Raises as `before_connection()` does."""
+
     @abstractmethod
     def stages(
         self, effect: Effect, exchange: LiveExchange, client: MemoryTransport

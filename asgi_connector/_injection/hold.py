@@ -111,6 +111,7 @@ class Hold(FaultBlock):
         self._arriving: dict[HeldMessage, None] = {}
         self._held: list[HeldMessage] = []  # in the order of their arrival
         self._waiters = Waiters()
+        self._closed: ClientConnectionError | None = None  # why the connector has ended the block
         super().__init__(blocks, f"hold({str(selector.host)!r}, on={on!r})", allow_unused)
 
     def __repr__(self) -> str:
@@ -130,16 +131,22 @@ class Hold(FaultBlock):
         check_int("number", number, at_least=1)
         if timeout is not None:
             check_number("timeout", timeout, unlimited=True)
-        calls = self._calls
-        if calls is None or self.over:
-            raise RuntimeError(f"{self!r} holds nothing outside of its block")
+        calls = self._calls_in_block()
         try:
             async with asyncio.timeout(timeout):
                 while len(held := self._now()) < number:
                     await self._waiters.wait()
+                    self._calls_in_block()
         except TimeoutError:
             raise AssertionError(self._explain_wait(number, timeout, calls)) from None
         return held[:number]
+
+    def _calls_in_block(self) -> Calls:
+        if self._closed is not None:
+            raise self._closed
+        if self._calls is None or self.over:
+            raise RuntimeError(f"{self!r} holds nothing outside of its block")
+        return self._calls
 
     def _now(self) -> list[HeldMessage]:
         self._held = [message for message in self._held if message.state is _State.HELD]
@@ -148,6 +155,7 @@ class Hold(FaultBlock):
     @override
     def end_fault(self, error: ClientConnectionError | None = None) -> None:
         self.over = True
+        self._closed = error
         if error is None:
             for message in [*self._now(), *self._arriving]:
                 message.release()

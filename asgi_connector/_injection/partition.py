@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from typing import Final, TypeAlias
+from weakref import WeakSet
 
 from aiohttp import ClientConnectionError, ClientRequest, ClientTimeout
 from typing_extensions import override
@@ -78,6 +79,7 @@ class Partition(FaultBlock):
         self._shown = _shown(hosts)
         self.fault = fault
         self._waiters = Waiters()  # requests that wait for the end of the block
+        self._decided: WeakSet[LiveExchange] = WeakSet()  # those that have started in the block
         super().__init__(blocks, f"partition({self._shown})", allow_unused)
 
     def __repr__(self) -> str:
@@ -90,6 +92,8 @@ class Partition(FaultBlock):
 
     @override
     def effect_on(self, call: Call, exchange: LiveExchange | None) -> Effect | None:
+        assert exchange is not None  # a request that started before the block has another way
+        self._decided.add(exchange)
         if not self._groups.separate(call):
             return None
         self.matched += 1
@@ -101,6 +105,22 @@ class Partition(FaultBlock):
             raise connection_refused(req)
         if not self._blocks.has_idle(req):
             await wait_to_connect(self._waiters.wait(), timeout)
+
+    @override
+    def keeps_late(self, call: Call, exchange: LiveExchange | None) -> bool:
+        if self.over or exchange in self._decided or not self._groups.separate(call):
+            return False
+        self.matched += 1
+        self.affected += 1
+        if exchange is not None:
+            exchange.fault, exchange.via = self.fault, "fault"
+        return True
+
+    @override
+    async def wait_late(self, req: ClientRequest, timeout: ClientTimeout) -> None:
+        if isinstance(self.fault, Refuse):
+            raise connection_refused(req)
+        await wait_to_connect(self._waiters.wait(), timeout)
 
     @override
     def stages(

@@ -10,6 +10,7 @@ from .impairments import Stage
 # stop the event loop.
 HOLD_WINDOW: Final = 64 * 1024 * 1024
 _CONTINUE: Final = b"HTTP/1.1 100 "
+_END_OF_HEAD: Final = b"\r\n\r\n"
 
 
 class MessageEnd(Protocol):
@@ -46,20 +47,37 @@ class HoldStage(Stage):
         self._on_whole = on_whole
         self._on_lost = on_lost
         self._cut = cut
+        self._opening = b""  # the first bytes, as long as they may be those of a 100
         self._kept: list[bytes | None] = []
         self._state = _State.ARRIVING
 
     @property
     def idle(self) -> bool:
-        return not self._kept
+        return not (self._kept or self._opening)
 
     def carry(self, data: bytes) -> None:
-        if self._state is _State.PASSED or (not self._kept and data.startswith(_CONTINUE)):
-            self._pass(data)  # a 100 is not the response: without it, the request would never be complete
+        if self._state is _State.PASSED:
+            self._pass(data)
+        elif self._state is _State.ARRIVING and not self._kept:
+            self._open(self._opening + data)
         elif self._state is not _State.LOST:
-            self._kept.append(data)
-            if self._state is _State.ARRIVING and self._end.feed(data):
-                self._arrived()
+            self._keep(data)
+
+    def _open(self, opening: bytes) -> None:
+        """Take the first bytes. A 100 is not the response: without it, the request would never be complete."""
+        while opening.startswith(_CONTINUE) and _END_OF_HEAD in opening:
+            head, end, opening = opening.partition(_END_OF_HEAD)
+            self._pass(head + end)
+        if opening.startswith(_CONTINUE) or _CONTINUE.startswith(opening):
+            self._opening = opening
+        else:
+            self._opening = b""
+            self._keep(opening)
+
+    def _keep(self, data: bytes) -> None:
+        self._kept.append(data)
+        if self._state is _State.ARRIVING and self._end.feed(data):
+            self._arrived()
 
     def carry_eof(self) -> None:
         if self._state is _State.LOST:
@@ -79,7 +97,8 @@ class HoldStage(Stage):
         self._on_whole()
 
     def flush(self) -> None:
-        kept, self._kept = self._kept, []
+        kept: list[bytes | None] = [self._opening] if self._opening else self._kept
+        self._opening, self._kept = b"", []
         for data in kept:
             self._pass(data)
 
@@ -90,8 +109,10 @@ class HoldStage(Stage):
     def lose(self) -> None:
         """Lose the message, and all later bytes: a connection delivers no byte before the one that is missing."""
         self._state = _State.LOST
+        self._opening = b""
         self._kept.clear()
 
     def drop(self) -> None:
+        self._opening = b""
         self._kept.clear()
         self._on_lost()

@@ -64,9 +64,8 @@ class Restarts:
                 results.append(exc)
             raise_all(f"The app at {pattern!r} failed to restart", results)
             if successor.outage is not None or successor.over:
-                raise LifespanError(
-                    f"The app at {pattern!r} has not restarted: it has crashed, or is not mounted any more"
-                )
+                reason = "it has crashed, it is not mounted any more, or the connector closes"
+                raise LifespanError(f"The app at {pattern!r} has not restarted: {reason}")
 
     async def crash(self, pattern: str, outage: Outage, note: Callable[[ServerEnd], object]) -> Lifespan:
         """Kill the app at *pattern*: reset its connections, cancel its requests and its lifespan.

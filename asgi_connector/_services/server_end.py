@@ -140,9 +140,12 @@ class ServerEnd(asyncio.Protocol):
         """Expect *call*, which the client is about to send. Returns `False` if no further request is accepted."""
         if self.retired or self.transport.is_closing():
             return False
+        ready = self.mounted.lifespan.ready
+        if not ready and (call.observer is None or call.observer.app is None):
+            return False  # while the request waited for a connection, the app crashed, restarted or was replaced
         self.used = True
         self._expected = call
-        if not self.mounted.lifespan.ready:
+        if not ready:
             self.retire()  # an observer answers in place of the app; the next request shall start the app
         return True
 

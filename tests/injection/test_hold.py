@@ -3,6 +3,7 @@
 import asyncio
 import io
 import re
+from itertools import combinations
 from typing import Any
 
 import aiohttp
@@ -10,10 +11,11 @@ import pytest
 from aiohttp import ClientTimeout, HttpVersion10, web
 
 from asgi_connector import ASGIRoutingConnector, faults
-from asgi_connector._network.holding import HOLD_WINDOW
+from asgi_connector._http1.ends import ResponseEnd
+from asgi_connector._network.holding import HOLD_WINDOW, HoldStage
 from asgi_connector._types import ASGIApp, Receive, Scope, Send
 from tests.support.services import running
-from tests.support.waiting import settle, soon, until
+from tests.support.waiting import run_turns, settle, soon, until
 
 PAYMENTS = "payments.internal"
 SHORT_READ = ClientTimeout(sock_read=0.05)
@@ -409,6 +411,58 @@ async def test_a_request_that_waits_for_a_continue_is_its_head(on: Any) -> None:
         assert system["payments"].bodies == [b"pay"]
 
 
+async def test_a_continue_passes_though_it_arrives_in_small_pieces() -> None:
+    async with running("payments") as system:
+        slow = system.connector.inject(PAYMENTS, faults.Throttle(200, on="response"))
+        with system.connector.hold(PAYMENTS) as held, slow:
+            asking = system.start("payments", data=b"pay", expect100=True)
+            [message] = await held.wait()
+            assert system["payments"].bodies == [b"pay"]
+            message.release()
+            assert await soon(asking) == "payments"
+
+
+def test_a_continue_is_told_from_a_response_wherever_their_bytes_are_split() -> None:
+    interim, final = b"HTTP/1.1 100 Continue\r\n\r\n", b"HTTP/1.1 103 Early\r\ncontent-length: 1\r\n\r\nx"
+    message = interim + final
+    for first, second in combinations(range(len(message) + 1), 2):
+        stage, passed, wholes = stage_of_a_response()
+        for piece in (message[:first], message[first:second], message[second:]):
+            stage.carry(piece)
+        assert (b"".join(passed), wholes) == (interim, ["whole"])
+        assert not stage.idle
+        stage.end_fault()
+        assert (b"".join(passed), stage.idle) == (message, True)
+
+
+@pytest.mark.parametrize("arrived", [b"HTTP", b"HTTP/1.1 100 Conti", b"HTTP/1.1 200 OK\r\n"])
+def test_a_message_of_which_little_has_arrived_is_released_or_lost_as_it_is(arrived: bytes) -> None:
+    for end in (HoldStage.end_fault, HoldStage.carry_eof, HoldStage.lose, HoldStage.drop):
+        stage, passed, wholes = stage_of_a_response()
+        stage.carry(arrived)
+        assert not stage.idle
+        end(stage)
+        expected = [arrived] if end in (HoldStage.end_fault, HoldStage.carry_eof) else []
+        assert ([each for each in passed if each], wholes, stage.idle) == (expected, [], True)
+
+
+def stage_of_a_response() -> tuple[HoldStage, list[bytes], list[str]]:
+    """A stage, what has passed it, and a word for each message that was whole."""
+    passed: list[bytes] = []
+    wholes: list[str] = []
+
+    class Passed:
+        def carry(self, data: bytes) -> None:
+            passed.append(data)
+
+        def carry_eof(self) -> None:
+            passed.append(b"")
+
+    stage = HoldStage(ResponseEnd("GET"), lambda: wholes.append("whole"), lambda: None, lambda: None)
+    stage.next = Passed()
+    return stage, passed, wholes
+
+
 @pytest.mark.parametrize("on", ["request", "response"])
 async def test_of_a_websocket_the_handshake_is_held(on: Any) -> None:
     async with running("chat") as system:
@@ -515,6 +569,37 @@ async def test_wait_fails_when_the_connector_closes() -> None:
             await system.connector.close()
             with pytest.raises(aiohttp.ClientConnectionError, match="Connector is closed"):
                 await soon(waiting)
+
+
+async def test_wait_ends_whenever_the_connector_closes() -> None:
+    """A message that has woken `wait()` may be lost before `wait()` can return it."""
+    outcomes: list[str] = []
+    while "held" not in outcomes:
+        async with running("payments") as system:
+            with system.connector.hold(PAYMENTS, allow_unused=True) as held:
+                waiting = asyncio.ensure_future(held.wait(timeout=None))
+                asking = system.start("payments")
+                await run_turns(len(outcomes))
+                await system.connector.close()
+                try:
+                    await soon(waiting)
+                    outcomes.append("held")
+                except aiohttp.ClientConnectionError as exc:
+                    outcomes.append(str(exc))
+                with pytest.raises(aiohttp.ClientConnectionError, match="Connector is closed"):
+                    await held.wait()
+                await soon(asking)
+    assert outcomes == ["Connector is closed"] * (len(outcomes) - 1) + ["held"]
+    assert len(outcomes) > 1
+
+
+async def test_wait_fails_when_the_block_ends() -> None:
+    async with running("payments") as system:
+        with system.connector.hold(PAYMENTS, allow_unused=True) as held:
+            waiting = asyncio.ensure_future(held.wait(timeout=None))
+            await settle()
+        with pytest.raises(RuntimeError, match="holds nothing outside of its block"):
+            await soon(waiting)
 
 
 @pytest.mark.parametrize("on", ["request", "response"])

@@ -1,6 +1,7 @@
 """`partition()`: which calls meet it, what they and open connections see of it, and what arrives when it ends."""
 
 import asyncio
+import contextlib
 import re
 from typing import Any
 
@@ -9,8 +10,9 @@ import pytest
 from aiohttp import ClientTimeout, WSMsgType
 
 from asgi_connector import ASGIApplicationConnector, ASGIRoutingConnector, faults
+from asgi_connector._types import Receive, Scope, Send
 from tests.conftest import AIOHTTP
-from tests.support.services import System, running
+from tests.support.services import Service, System, running
 from tests.support.waiting import settle, soon, until
 
 SHORT_CONNECT = ClientTimeout(sock_connect=0.05)
@@ -66,6 +68,53 @@ async def test_a_new_connection_gets_no_answer_until_the_end_of_the_block() -> N
         assert [each.state for each in journal] == ["abandoned", "done"]
         assert journal[1].via == "app"
         assert journal[1].reused is False
+
+
+class Slow(Service):
+    """A service whose startup and first request wait for `go`."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan" or self.calls == 0:
+            self.waiting.set()
+            if scope["type"] == "http":
+                self.calls += 1
+            await self.go.wait()
+        await super().__call__(scope, receive, send)
+
+
+@pytest.mark.parametrize("recorded", [False, True])
+@pytest.mark.parametrize("fault", [faults.Hang(), faults.Refuse()], ids=["hang", "refuse"])
+@pytest.mark.parametrize("reason", ["a startup", "a free connection", "an idle connection", "another partition"])
+async def test_a_request_that_still_waits_for_its_connection_when_the_network_is_parted_meets_it(
+    reason: str, fault: Any, recorded: bool
+) -> None:
+    settings: dict[str, Any] = {"a free connection": {"limit": 1}, "an idle connection": {"limit_per_host": 1}}
+    slow = Slow("slow", System())
+    async with running("orders", "mail", apps={"slow": slow}, **settings.get(reason, {})) as system:
+        with contextlib.ExitStack() as first, contextlib.ExitStack() as recording:
+            others: list[asyncio.Task[str]] = []
+            journal = recording.enter_context(system.connector.record()) if recorded else None
+            if reason == "a free connection":
+                others.append(system.start("mail", "/wait"))
+            elif reason == "an idle connection":
+                others.append(system.start("orders", "/via/slow"))
+            elif reason == "another partition":
+                first.enter_context(system.connector.partition({None}, {"slow.internal"}))
+            await settle()
+            asking = system.start("slow")
+            await settle()
+            with system.connector.partition({None}, {"slow.internal"}, fault=fault) as partition:
+                slow.go.set()
+                system["mail"].go.set()
+                first.close()
+                await settle()
+                assert slow.bodies == [b""] * (reason == "an idle connection")
+                assert asking.done() == isinstance(fault, faults.Refuse)
+                assert (partition.matched, partition.affected) == (1, 1)
+            assert await soon(asking) == ("slow" if isinstance(fault, faults.Hang) else "ClientConnectorError")
+            for other in others:
+                assert await soon(other) in ("mail", "slow")
+        assert journal is None or [call.fault for call in journal if call.caller is None][-1] == fault
 
 
 async def test_an_idle_connection_is_used_and_is_silent() -> None:

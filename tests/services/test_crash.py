@@ -142,6 +142,23 @@ async def test_a_request_that_is_about_to_be_sent_is_reset() -> None:
                     await soon(asking)
 
 
+async def test_a_request_that_waits_for_a_free_connection_is_refused_when_there_is_one() -> None:
+    async with running("payments", limit=1) as system:
+        payments = system["payments"]
+        first = system.start("payments", "/wait")
+        await payments.waiting.wait()
+        second = system.start("payments")
+        await settle()
+        with system.connector.record() as journal:
+            async with system.connector.crashed(PAYMENTS):
+                assert await soon(first) == "ClientOSError"
+                assert await soon(second) == REFUSED
+                assert await system.outcome("payments") == REFUSED
+        assert (payments.started, payments.calls) == (2, 1)
+        assert [call.fault for call in journal] == [faults.Crashed()]
+        assert await system.outcome("payments") == "payments"
+
+
 async def test_the_calls_that_the_app_had_made_end_with_it() -> None:
     async with running("orders", "payments") as system:
         asking = system.start("orders", "/via/payments")

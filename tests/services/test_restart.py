@@ -2,18 +2,20 @@
 
 import asyncio
 import logging
-from typing import Any
+from collections.abc import AsyncIterator, Callable
+from typing import Any, Final
 
 import aiohttp
 import pytest
 from aiohttp import WSMsgType, web
 
 from asgi_connector import ASGIApplicationConnector, ASGIRoutingConnector, LifespanError, Mount, faults
-from asgi_connector._types import Receive, Scope, Send
+from asgi_connector._types import App, Receive, Scope, Send
 from tests.support.services import Service, System, running
 from tests.support.waiting import settle, soon, until
 
 PAYMENTS, ORDERS = "payments.internal", "orders.internal"
+RUNNING: Final = web.AppKey("running", list[str])
 
 
 async def test_requests_in_flight_end_then_the_app_stops_and_starts_and_new_requests_wait_for_that() -> None:
@@ -55,6 +57,48 @@ async def test_a_factory_makes_a_new_app_for_each_start() -> None:
         assert await soon(earlier) == "number 1"
         assert await soon(later) == "number 2"
         assert [(each.started, each.stopped) for each in made] == [(1, 1), (1, 0)]
+
+
+def create_payments() -> Service:
+    return Service("payments", System())
+
+
+def create_web_payments() -> web.Application:
+    async def answer(request: web.Request) -> web.Response:
+        assert request.app[RUNNING] == ["started"]
+        return web.Response(text="payments")
+
+    async def run(app: web.Application) -> AsyncIterator[None]:
+        app[RUNNING].append("started")
+        yield
+        app[RUNNING].clear()
+
+    app = web.Application()
+    app[RUNNING] = []
+    app.router.add_post("/", answer)
+    app.cleanup_ctx.append(run)
+    return app
+
+
+@pytest.mark.parametrize("create", [create_payments, create_web_payments])
+@pytest.mark.parametrize("how", ["restart", "mount"])
+async def test_a_request_that_waits_for_a_free_connection_waits_for_the_start_too(
+    create: Callable[[], App], how: str
+) -> None:
+    """The app that its connection leads to has not started when there is a free one."""
+    async with running("mail", apps={"payments": Mount(factory=create)}, limit=1) as system, system.connector:
+        first = system.start("mail", "/wait")
+        await system["mail"].waiting.wait()
+        second = system.start("payments")
+        await settle()
+        if how == "restart":
+            restarting = asyncio.ensure_future(system.connector.restart(PAYMENTS))
+        else:
+            system.connector.mount(PAYMENTS, Mount(factory=create))
+        system["mail"].go.set()
+        assert [await soon(first), await soon(second)] == ["mail", "payments"]
+        if how == "restart":
+            await soon(restarting)
 
 
 @pytest.mark.parametrize("setting", ["off", "auto"])
@@ -218,7 +262,7 @@ async def test_a_restart_of_an_app_that_is_unmounted_meanwhile_says_so() -> None
         await settle()
         await system.connector.unmount(PAYMENTS)
         system["payments"].go.set()
-        with pytest.raises(LifespanError, match="or is not mounted any more"):
+        with pytest.raises(LifespanError, match="it is not mounted any more, or the connector closes"):
             await soon(restarting)
         assert await soon(asking) == "payments"
         await until(lambda: system["payments"].stopped)

@@ -9,7 +9,7 @@ from typing import Any
 import aiohttp
 from aiohttp import ClientSession, ClientTimeout
 
-from asgi_connector import ASGIRoutingConnector
+from asgi_connector import ASGIRoutingConnector, Mount
 from asgi_connector._types import App, Receive, Scope, Send
 
 NEVER = ClientTimeout(total=None, connect=None, sock_connect=None, sock_read=None)
@@ -109,7 +109,7 @@ class System:
 
 
 @asynccontextmanager
-async def running(*names: str, apps: Mapping[str, App] | None = None, **settings: Any) -> AsyncIterator[System]:
+async def running(*names: str, apps: Mapping[str, App | Mount] | None = None, **settings: Any) -> AsyncIterator[System]:
     """Run a service for each of *names*, at ``name.internal``, and other *apps*. No call has a timeout of its own."""
     system = System()
     system.services = {name: Service(name, system) for name in names}
