@@ -19,6 +19,7 @@ from asgi_connector._places import where_it_was_raised
 MAX_LINES: Final = 200
 _MAX_CALL_LINES: Final = 140  # of one connector
 _MAX_WIDTH: Final = 400  # characters of a line
+_MAX_ERROR: Final = 320  # characters of the text of an exception; that of a stub says at its end what differs
 _MAX_LISTED: Final = 20  # refused calls, or things that were not used
 _MAX_RELATED: Final = 5  # exceptions that are described together: one, its causes, and those in its group
 _MOUNTS_SHOWN: Final = 5
@@ -142,7 +143,7 @@ class _Describer:
         for how, related in islice(_related(error), _MAX_RELATED):
             self._described.add(id(related))
             place = where_it_was_raised(related)
-            parts = [f"{how}{printable(summary(related))}"] if how or named else []
+            parts = [f"{how}{printable(summary(related, _MAX_ERROR))}"] if how or named else []
             parts += [] if place is None else [f"raised {printable(place)}"]
             if parts:
                 yield indent + ", ".join(parts)
@@ -177,9 +178,9 @@ def _outcome(exchange: Exchange, *, in_full: bool) -> str:
     """The result of a call, with the text of its exception if that is *in_full*."""
     if exchange.via == "refused":
         return "refused"
-    if in_full or exchange.error is None:
+    if exchange.error is None:
         return exchange.outcome
-    return exchange.outcome_with(type(exchange.error).__name__)
+    return exchange.outcome_with(summary(exchange.error, _MAX_ERROR) if in_full else type(exchange.error).__name__)
 
 
 def _stands_out(exchange: Exchange) -> bool:
