@@ -23,6 +23,7 @@ _MAX_ERROR: Final = 320  # characters of the text of an exception; that of a stu
 _MAX_LISTED: Final = 20  # refused calls, or things that were not used
 _MAX_RELATED: Final = 5  # exceptions that are described together: one, its causes, and those in its group
 _MOUNTS_SHOWN: Final = 5
+_MAX_DEPTH: Final = 40  # calls inside of each other that are indented further: a service may call itself for ever
 _INDENT: Final = "  "
 _GOOD_CLOSE_CODES: Final = (None, 1000, 1001)  # RFC 6455, 7.4.1
 
@@ -124,6 +125,7 @@ class _Describer:
         return [*lines, f"{_INDENT}({skipped} more calls)"] if skipped else lines
 
     def _call(self, depth: int, exchange: Exchange) -> list[str]:
+        depth = min(depth, _MAX_DEPTH)
         mark = "! " if _stands_out(exchange) else _INDENT
         indent = mark + _INDENT * depth
         here = exchange.via != "refused" and (exchange, id(exchange.error)) not in self._passed_on
@@ -201,7 +203,10 @@ def _duration(exchange: Exchange) -> str:
 
 
 def _most_telling(tree: Sequence[tuple[int, Exchange, list[str]]]) -> set[int]:
-    """Return the positions of the calls to show: those that stand out with their callers, then the latest."""
+    """Return the positions of the calls to show: those that stand out with their callers, then the latest.
+
+    Of the last one that fits only in part, the nearest callers are shown.
+    """
     kept: set[int] = set()
     positions = {exchange: number for number, (_, exchange, _) in enumerate(tree)}
     room = _MAX_CALL_LINES
@@ -212,10 +217,11 @@ def _most_telling(tree: Sequence[tuple[int, Exchange, list[str]]]) -> set[int]:
         while caller is not None and caller in positions and positions[caller] not in kept:
             needed.append(positions[caller])
             caller = caller.parent
-        room -= sum(len(tree[number][2]) for number in needed)
-        if room < 0:
-            break
-        kept.update(needed)
+        for number in needed:
+            room -= len(tree[number][2])
+            if room < 0:
+                return kept
+            kept.add(number)
     return kept
 
 

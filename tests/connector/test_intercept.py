@@ -816,7 +816,10 @@ async def test_a_block_around_the_connector_holds_for_startup_and_shutdown() -> 
             bodies.append(await get(f"http://config.internal/{phase}"))
             await send({"type": f"lifespan.{phase}.complete"})
 
-    apps = {"config.internal": Mount(answering("config"), lifespan="off"), "orders.internal": app}
+    apps: dict[str, Mount] = {
+        "config.internal": Mount(answering("config"), lifespan="off"),
+        "orders.internal": Mount(app),
+    }
     connector = ASGIRoutingConnector(apps)
     with connector.intercept():
         async with connector:
