@@ -148,7 +148,7 @@ class Tests:
         always = self._settings.journal is When.ALWAYS and report.when == "call"
         if (not report.failed and not always and self._shown is None) or watch.size == self._shown or watch.is_empty:
             return
-        text = watch.describe().replace(self._settings.root, "")
+        text = self._settings.shorten_paths(watch.describe())
         files = self._write(watch, report, nodeid, text)
         if report.failed or always:
             _add_section(report, "\n".join([text, *files]), self._settings.in_junit_xml)

@@ -425,12 +425,15 @@ def name_of(version: HttpVersion | None) -> str:
     return "" if version is None else f"HTTP/{version.major}.{version.minor}"
 
 
-def summary(error: BaseException) -> str:
-    """The type of an exception and its text, in one line that is not long, without secrets and without a traceback."""
+def summary(error: BaseException, limit: int = _MAX_ERROR_LENGTH) -> str:
+    """The type of an exception and its text, in one line, without secrets and without a traceback.
+
+    Of the text, at most *limit* characters are shown.
+    """
     text, has_traceback, _ = text_of(error).partition("Traceback (most recent call last):")
     text = " ".join(redact_text(text).split())
     if has_traceback:  # frameworks report one when an app fails to start
         text = text.rstrip(": ")
-    if len(text) > _MAX_ERROR_LENGTH:
-        text = f"{text[:_MAX_ERROR_LENGTH]}…"
+    if len(text) > limit:
+        text = f"{text[:limit]}…"
     return f"{type(error).__name__}: {text}" if text else type(error).__name__

@@ -36,6 +36,12 @@ def read_query(query: QueryGiven) -> Query:
     return parse_query(url.raw_query_string)
 
 
+def query_difference(expected: Query, actual: Query) -> str:
+    """Say what *actual* is instead of *expected*."""
+    shown = shown_query(actual)
+    return f"query is {shown}" if shown != shown_query(expected) else f"query is {shown}, with another secret"
+
+
 def shown_query(query: Query) -> str:
     """A query to show, without the values of secrets."""
     return repr(redact_url(urlencode(query)))

@@ -19,9 +19,11 @@ from asgi_connector._places import where_it_was_raised
 MAX_LINES: Final = 200
 _MAX_CALL_LINES: Final = 140  # of one connector
 _MAX_WIDTH: Final = 400  # characters of a line
+_MAX_ERROR: Final = 320  # characters of the text of an exception; that of a stub says at its end what differs
 _MAX_LISTED: Final = 20  # refused calls, or things that were not used
 _MAX_RELATED: Final = 5  # exceptions that are described together: one, its causes, and those in its group
 _MOUNTS_SHOWN: Final = 5
+_MAX_DEPTH: Final = 40  # calls inside of each other that are indented further: a service may call itself for ever
 _INDENT: Final = "  "
 _GOOD_CLOSE_CODES: Final = (None, 1000, 1001)  # RFC 6455, 7.4.1
 
@@ -123,6 +125,7 @@ class _Describer:
         return [*lines, f"{_INDENT}({skipped} more calls)"] if skipped else lines
 
     def _call(self, depth: int, exchange: Exchange) -> list[str]:
+        depth = min(depth, _MAX_DEPTH)
         mark = "! " if _stands_out(exchange) else _INDENT
         indent = mark + _INDENT * depth
         here = exchange.via != "refused" and (exchange, id(exchange.error)) not in self._passed_on
@@ -142,7 +145,7 @@ class _Describer:
         for how, related in islice(_related(error), _MAX_RELATED):
             self._described.add(id(related))
             place = where_it_was_raised(related)
-            parts = [f"{how}{printable(summary(related))}"] if how or named else []
+            parts = [f"{how}{printable(summary(related, _MAX_ERROR))}"] if how or named else []
             parts += [] if place is None else [f"raised {printable(place)}"]
             if parts:
                 yield indent + ", ".join(parts)
@@ -177,9 +180,9 @@ def _outcome(exchange: Exchange, *, in_full: bool) -> str:
     """The result of a call, with the text of its exception if that is *in_full*."""
     if exchange.via == "refused":
         return "refused"
-    if in_full or exchange.error is None:
+    if exchange.error is None:
         return exchange.outcome
-    return exchange.outcome_with(type(exchange.error).__name__)
+    return exchange.outcome_with(summary(exchange.error, _MAX_ERROR) if in_full else type(exchange.error).__name__)
 
 
 def _stands_out(exchange: Exchange) -> bool:
@@ -200,7 +203,10 @@ def _duration(exchange: Exchange) -> str:
 
 
 def _most_telling(tree: Sequence[tuple[int, Exchange, list[str]]]) -> set[int]:
-    """Return the positions of the calls to show: those that stand out with their callers, then the latest."""
+    """Return the positions of the calls to show: those that stand out with their callers, then the latest.
+
+    Of the last one that fits only in part, the nearest callers are shown.
+    """
     kept: set[int] = set()
     positions = {exchange: number for number, (_, exchange, _) in enumerate(tree)}
     room = _MAX_CALL_LINES
@@ -211,10 +217,11 @@ def _most_telling(tree: Sequence[tuple[int, Exchange, list[str]]]) -> set[int]:
         while caller is not None and caller in positions and positions[caller] not in kept:
             needed.append(positions[caller])
             caller = caller.parent
-        room -= sum(len(tree[number][2]) for number in needed)
-        if room < 0:
-            break
-        kept.update(needed)
+        for number in needed:
+            room -= len(tree[number][2])
+            if room < 0:
+                return kept
+            kept.add(number)
     return kept
 
 

@@ -13,7 +13,7 @@ from yarl import URL
 from asgi_connector._display import repr_of
 from asgi_connector._exchange.exchange import Exchange
 from asgi_connector._exchange.json_values import dump_json
-from asgi_connector._exchange.queries import QueryGiven, parse_query, read_query, shown_query
+from asgi_connector._exchange.queries import QueryGiven, parse_query, query_difference, read_query, shown_query
 from asgi_connector._exchange.redaction import redact_url
 from asgi_connector._numbers import is_int
 from asgi_connector._services.address import Address
@@ -125,7 +125,7 @@ class Selector:
         if self._path is not None and not self._is_path(call.path):
             differences.append(f"path is {redact_url(call.path)!r}")
         if self._query is not None and (query := parse_query(call.query)) != self._query:
-            differences.append(f"query is {shown_query(query)}")
+            differences.append(query_difference(self._query, query))
         return differences
 
     def distance_of_body(self, exchange: Exchange) -> float:

@@ -121,7 +121,8 @@ def _problem(entry: Entry, sensitive: bool) -> str:
     name = f"{entry.caller} → {entry.callee} {exchange.method} {entry.path}"
     why = state_of(entry) if exchange.error is None else error_text(exchange.error, sensitive=sensitive)
     shown = "" if exchange.status is None else f"{badge(entry)} "
-    return f'<a href="#{entry.anchor}">{entry.number} {escape(name)}</a> {shown}{escape(cut(why, _LONGEST_REASON))}'
+    reason = escape(cut(" ".join(why.split()), _LONGEST_REASON))
+    return f'<a href="#{entry.anchor}">{entry.number} {escape(name)}</a> {shown}{reason}'
 
 
 def _diagram(entries: Sequence[Entry]) -> str:

@@ -51,7 +51,8 @@ class Index:
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         values: Any = getattr(report, _ATTRIBUTE, None)
         if values is not None:
-            entry = Entry(*values)
+            # Since the entry was made, a plugin that runs tests again may have given the report another outcome.
+            entry = replace(Entry(*values), outcome=report.outcome)
             before = self._entries.get(entry.nodeid)
             has_failed = before is not None and before.outcome == "failed"  # the teardown may pass
             self._entries[entry.nodeid] = replace(entry, outcome="failed") if has_failed else entry

@@ -1,6 +1,7 @@
 """What the user wants: the options of the command line and of the ini file, and the marks of a test."""
 
 import os
+import re
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -43,9 +44,16 @@ class Settings:
     directory: Directory | None
     refused: Refused
     root: str
-    """The directory of the project. Paths below it are shown without it."""
+    """The directory of the project, with a separator at its end."""
     in_junit_xml: bool
     """Whether pytest writes JUnit XML, which has no sections of reports."""
+
+    def shorten_paths(self, text: str) -> str:
+        """Return *text* with each path below the directory of the project relative to it.
+
+        The path of a URL is left as it is: it may begin like the directory, such as /app in a container.
+        """
+        return re.sub(rf"(?<!\S){re.escape(self.root)}", "", text)
 
 
 @dataclass(frozen=True, slots=True)

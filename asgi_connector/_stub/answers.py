@@ -12,7 +12,7 @@ from yarl import URL
 
 from asgi_connector._exchange.bodies import read_json
 from asgi_connector._exchange.json_values import differences, dump_json, shown_json
-from asgi_connector._exchange.queries import Query, QueryGiven, read_query, shown_query
+from asgi_connector._exchange.queries import Query, QueryGiven, query_difference, read_query, shown_query
 from asgi_connector._exchange.redaction import redact_url
 from asgi_connector._injection.faults import Respond
 
@@ -65,7 +65,7 @@ class Criteria:
         if not self.is_path(asked.path):
             found.append(f"path is {_shown_path(asked.path)}")
         if self.query is not None and asked.query != self.query:
-            found.append(f"query is {shown_query(asked.query)}")
+            found.append(query_difference(self.query, asked.query))
         if self.request_json is not None:
             found += self._differences_in_body(asked, json.loads(self.request_json))
         return found

@@ -805,6 +805,49 @@ async def test_an_app_that_is_unmounted_while_a_request_is_dispatched() -> None:
         await connector.close()
 
 
+async def test_a_block_around_the_connector_holds_for_startup_and_shutdown() -> None:
+    """As docs/howto/intercept.md says: what an app calls before its first request and after its last one too."""
+    bodies: list[bytes] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        assert scope["type"] == "lifespan"
+        for phase in ("startup", "shutdown"):
+            await receive()
+            bodies.append(await get(f"http://config.internal/{phase}"))
+            await send({"type": f"lifespan.{phase}.complete"})
+
+    apps: dict[str, Mount] = {
+        "config.internal": Mount(answering("config"), lifespan="off"),
+        "orders.internal": Mount(app),
+    }
+    connector = ASGIRoutingConnector(apps)
+    with connector.intercept():
+        async with connector:
+            assert bodies == [b"config"]
+    assert bodies == [b"config", b"config"]
+
+
+async def test_a_block_around_the_connector_holds_for_an_app_whose_client_has_gone() -> None:
+    held, errors = Held(), list[BaseException]()
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await held(scope, receive, send)
+        try:
+            await get(url)
+        except aiohttp.ClientError as exc:
+            errors.append(exc)
+
+    async with real_server() as url:
+        connector = routing({"app.internal": app})
+        with connector.intercept(allow_refused=True):
+            async with connector:
+                request = asyncio.create_task(get("http://app.internal/"))
+                await held.started.get()
+                request.cancel()
+            assert held.disconnects == 1
+    assert [type(exc) for exc in errors] == [UnmountedHostError]
+
+
 def test_a_session_of_another_loop_cannot_call_a_mounted_app() -> None:
     async def main() -> None:
         async with routing({"app.internal": answering()}) as connector:

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 import aiohttp
 import pytest
 
-from asgi_connector import faults
+from asgi_connector import ASGIRoutingConnector, faults
 from asgi_connector._exchange.exchange import Exchange
 from asgi_connector._export.section import MAX_LINES, Account, describe
 from asgi_connector._notices import Notice
@@ -75,6 +75,26 @@ async def test_more_calls_that_stand_out_than_fit_are_counted(session: aiohttp.C
     assert lines[1] == "  (7 earlier calls are not shown)"
     assert lines[2] == "! GET http://app.internal/0?404: 404 in 0 s"
     assert lines[-1] == "  (60 more calls)"
+
+
+async def test_a_call_with_more_callers_than_fit_is_shown_with_the_nearest() -> None:
+    """Such as services that call each other in a circle, until one fails."""
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        number = int(scope["path"].removeprefix("/"))
+        if number:
+            await fetch(own, f"/{number - 1}")
+        await send({"type": "http.response.start", "status": 200 if number else 500, "headers": []})
+        await send({"type": "http.response.body", "body": b""})
+
+    connector = ASGIRoutingConnector({"app.internal": app}, lifespan="off", limit=0)
+    async with aiohttp.ClientSession("http://app.internal", connector=connector) as own:
+        with connector.record() as journal:
+            await fetch(own, "/299")
+    lines = text_of(account_of(journal)).splitlines()
+    assert lines[:2] == ["Calls:", "  (160 more calls)"]
+    assert len(lines) == 142
+    assert lines[-1] == f"! {2 * 40 * ' '}app.internal -> GET http://app.internal/0: 500 in 0 s"
 
 
 async def test_the_whole_text_has_a_limit(session: aiohttp.ClientSession) -> None:

@@ -116,6 +116,13 @@ async def test_a_query_that_differs_is_shown_without_secrets(session: aiohttp.Cl
     )
 
 
+async def test_a_query_that_differs_only_in_a_secret_says_so(session: aiohttp.ClientSession) -> None:
+    with connector_of(session).record() as journal:
+        await fetch(session, "/?token=s3cret")
+    message = failure_of(lambda: journal.assert_called(query={"token": "an0ther"}))
+    assert message.endswith("\n    query is 'token=%5Bredacted%5D', with another secret")
+
+
 # The body.
 
 BODIES: Final[list[Any]] = [

@@ -373,6 +373,18 @@ async def test_calls_that_take_no_time_have_a_timeline_too() -> None:
     assert "1 call of 1 service in 0 ms. None failed." in reader.text
 
 
+async def test_an_exception_of_several_lines_is_one_sentence_of_what_failed() -> None:
+    async def failing(scope: Scope, receive: Receive, send: Send) -> None:
+        raise ValueError("2 errors:\n  a\n  b")
+
+    async with session_to(failing) as session:
+        with connector_of(session).record() as journal, suppress(ValueError):
+            await fetch(session)
+    text = page(journal, title="failed", sensitive=False)
+    [problems] = re.findall("<h2[^>]*>What failed</h2>.*?</section>", text, re.DOTALL)
+    assert "ValueError: 2 errors: a b</li>" in problems
+
+
 def test_no_call_is_a_page_that_says_so() -> None:
     reader = page_of(Journal())
     assert reader.text.count("There was no call.") == 2

@@ -73,6 +73,41 @@ def test_the_index_of_an_earlier_run_is_replaced(run: Run, pytester: pytest.Pyte
     assert "test_it.py" not in index
 
 
+@pytest.mark.parametrize(("option", "shown"), [("on-failure", "rerun"), ("always", "passed")])
+def test_the_index_tells_a_failure_from_an_attempt_that_is_run_again(
+    run: Run, pytester: pytest.Pytester, option: str, shown: str
+) -> None:
+    """As pytest-rerunfailures does it: a report of an attempt that is run again has an outcome of its own."""
+    run(
+        """
+runs = []
+
+async def test():
+    async with opened() as session:
+        runs.append(1)
+        await get(session)
+        assert len(runs) == 2
+""",
+        "--asgi-journal-dir=report",
+        f"--asgi-journal={option}",
+        conftest="""
+from _pytest.runner import runtestprotocol
+
+def pytest_runtest_protocol(item, nextitem):
+    setup, call, teardown = runtestprotocol(item, nextitem=nextitem, log=False)
+    assert call.outcome == "failed"
+    call.outcome = "rerun"
+    for report in setup, call:
+        item.ihook.pytest_runtest_logreport(report=report)
+    item._initrequest()
+    runtestprotocol(item, nextitem=nextitem)
+    return True
+""",
+    )
+    index = (pytester.path / "report" / "index.html").read_text("utf-8")
+    assert re.findall(r'<td class="(\w+)">', index) == [shown]
+
+
 def test_the_ini_file_says_where_below_its_own_directory(
     run: Run, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
 ) -> None:

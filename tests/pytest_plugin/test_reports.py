@@ -359,3 +359,39 @@ async def test():
     [section] = outcome.sections
     assert "s3cret" not in section.replace("?token=s3cret", "")
     assert "\x1b" not in section
+
+
+def test_only_paths_are_shown_without_the_directory_of_the_project(run: Run, pytester: pytest.Pytester) -> None:
+    """The path of a URL may begin like the directory, such as /app in a container."""
+    root = pytester.path.as_posix()
+    outcome = run(f"""
+async def test():
+    async with opened() as session:
+        await get(session, "http://users.internal{root}/x?next={root}/y")
+        await get(session, "http://users.internal/users/500")
+""")
+    [section] = outcome.sections
+    assert f"! GET http://users.internal{root}/x?next={root}/y: 404 in" in section
+    assert "      raised at system.py:" in section
+
+
+def test_the_difference_to_the_answer_of_a_stub_is_not_cut(run: Run) -> None:
+    """The service handles the exception, so the section alone says what differs."""
+    outcome = run("""
+@orders.post("/charge")
+async def charge():
+    async with aiohttp.ClientSession(connector=orders.connector, connector_owner=False) as session:
+        try:
+            await session.post("https://api.stripe.com/v1/charges", json={"amount": 42, "currency": "eur"})
+        except Exception:
+            raise HTTPException(500) from None
+
+async def test():
+    stripe = Stub()
+    stripe.post("/v1/charges", request_json={"amount": 4200, "currency": "eur"}, json={"id": "ch_1"})
+    async with opened(apps={"api.stripe.com": stripe}) as session:
+        async with session.post("http://orders.internal/charge") as response:
+            assert response.status == 200
+""")
+    [section] = outcome.sections
+    assert "body: $.amount is 42, not 4200)" in section

@@ -278,6 +278,14 @@ async def test_each_answer_is_given_as_often_as_its_times_say(times: list[int | 
 # A request without an answer.
 
 
+async def test_the_error_says_that_only_a_secret_differs() -> None:
+    stub = Stub()
+    stub.get("/", query={"api_key": "one"})
+    async with session_to({"api.stripe.com": stub}) as session:
+        error = await error_of(session, "https://api.stripe.com/?api_key=other", "GET")
+    assert error.endswith(": query is 'api_key=%5Bredacted%5D', with another secret")
+
+
 async def test_the_error_names_the_nearest_answers_and_what_differs() -> None:
     stub = Stub()
     stub.post("/v1/charges", request_json={"amount": 5, "to": ["a"], "odd name": 1}, query={"x": 1})
