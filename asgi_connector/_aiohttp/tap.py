@@ -33,8 +33,8 @@ class TapObserver(Protocol):
     def request_body(self, data: bytes) -> None:
         """A piece of the request's body was sent, without the framing of HTTP/1.1."""
 
-    def response_body(self, data: Bytes, time: float | None = None) -> None:
-        """A piece of the response's body has arrived at *time*, now by default, without the framing of HTTP/1.1."""
+    def response_body(self, data: Bytes, time: float) -> None:
+        """A piece of the response's body has arrived at *time*, without the framing of HTTP/1.1."""
 
     def message(self, data: str | bytes, *, from_client: bool) -> None:
         """A WebSocket message has passed."""
@@ -69,10 +69,11 @@ class Tap:
         elif self._kept.add_written(data):
             self.read()
 
-    def data_received(self, data: bytes) -> None:
+    def data_received(self, data: bytes, time: float) -> None:
         if self._kept is None:
+            self._arrived.time = time
             self._arrived.feed(data)
-        elif self._kept.add_arrived(data):
+        elif self._kept.add_arrived(data, time):
             self.read()
 
     def read(self) -> None:
@@ -108,9 +109,9 @@ class Kept:
         self._size += len(data)
         return self._size > _MAX_KEPT
 
-    def add_arrived(self, data: bytes) -> bool:
+    def add_arrived(self, data: bytes, time: float) -> bool:
         """Keep *data* and the time. Returns whether there is so much that it must be read."""
-        self._arrived.append((data, self._loop.time()))
+        self._arrived.append((data, time))
         self._size += len(data)
         return self._size > _MAX_KEPT
 
@@ -122,7 +123,6 @@ class Kept:
             written.feed(data)
         for data, arrived.time in self._arrived:
             arrived.feed(data)
-        arrived.time = None
         return written, arrived
 
 
@@ -133,6 +133,7 @@ class _Junction(asyncio.Protocol):
         self.taps: list[Tap] = []
         self._protocol = protocol
         self._transport = transport
+        self._loop = protocol._loop
         transport.set_protocol(self)
         protocol.transport = cast(asyncio.Transport, _TappedTransport(transport, self))
 
@@ -147,9 +148,10 @@ class _Junction(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         taps = tuple(self.taps)  # the protocol may release the connection, which removes them
+        time = self._loop.time()  # the protocol may end the exchange, which is not before its last piece
         self._protocol.data_received(data)
         for tap in taps:
-            tap.data_received(data)
+            tap.data_received(data, time)
 
     def eof_received(self) -> bool | None:
         self._protocol.eof_received()
@@ -235,7 +237,7 @@ class _Arrived:
         switch_client: Callable[[FrameWatch], None],
     ) -> None:
         self.feed: Callable[[bytes], None] = self._feed_response
-        self.time: float | None = None  # when the bytes arrived that are fed, unless it is now
+        self.time = 0.0  # when the bytes arrived that are fed
         self._loop = loop
         self._observer = observer
         self._switch_client = switch_client

@@ -274,6 +274,7 @@ class LiveExchange(Exchange):
         self._request.headers = CIMultiDictProxy(self._request.headers.copy())
 
     def response_body(self, data: Bytes, time: float | None = None) -> None:
+        """A piece has arrived at *time*, now by default."""
         self._response.add(data)
         if not len(data):
             return

@@ -326,7 +326,8 @@ async def test_bodies_are_read_when_they_are_asked_for_also_in_the_middle_of_an_
             assert bodies(journal[0]) == (b"abcdef", b"one three")
 
 
-async def test_the_pieces_have_the_times_at_which_they_arrived() -> None:
+@pytest.mark.parametrize("read_early", [False, True])
+async def test_the_pieces_have_the_times_at_which_they_arrived(read_early: bool) -> None:
     go_on = asyncio.Event()
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -342,12 +343,14 @@ async def test_the_pieces_have_the_times_at_which_they_arrived() -> None:
     async with serving_raw(answer) as url, recording() as (session, journal):
         async with session.get(url) as response:
             await response.content.readexactly(3)
+            if read_early:
+                assert len(journal[0].pieces) == 1
             between = journal[0].duration
             go_on.set()
             await response.read()
-        ended = asyncio.get_running_loop().time()
-        while asyncio.get_running_loop().time() <= ended:  # they are read later than they arrived
-            await asyncio.sleep(0)
+        loop = asyncio.get_running_loop()
+        ended = loop.time()
+        await until(lambda: loop.time() > ended)  # they may be read later than they arrived
         first, second = journal[0].pieces
         assert first <= between <= second <= journal[0].duration
 
