@@ -13,6 +13,7 @@ from typing import Protocol
 from asgi_connector._exceptions import ASGIProtocolError
 from asgi_connector._http1.request import RequestLine
 from asgi_connector._log import logger
+from asgi_connector._network.transport import MemoryTransport
 from asgi_connector._numbers import is_int
 from asgi_connector._services.address import Address
 from asgi_connector._services.in_flight import AppRequest, InFlight
@@ -30,6 +31,7 @@ class Connection(Protocol):
     """The methods of a connection that a cycle uses, apart from those of its writer."""
 
     in_flight: InFlight
+    transport: MemoryTransport
     writer: ResponseWriter
     flow: WriteFlow
     mounted: MountedApp
@@ -107,6 +109,8 @@ class Cycle(AppRequest):
     def end(self) -> None:
         super().end()
         self.call = None  # `receive` and `send`, which the app may have kept, refer to the cycle
+        if self.task is not None:  # else this is the app's first step, and its end delivers
+            self._connection.transport.deliver_now()  # saves an iteration of the event loop
 
     def app_returned(self, result: object) -> None:
         if self.disconnected_at is not None:

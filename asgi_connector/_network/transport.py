@@ -268,6 +268,14 @@ class MemoryTransport(FlowControlledTransport):
                 # Not a second _deliver(): two protocols that answer each other must not block the event loop.
                 peer._hand_over()
 
+    def deliver_now(self) -> None:
+        """Deliver what was written, instead of in the next iteration of the event loop.
+
+        For a task that is about to end. It must not be called in a callback of this connection.
+        """
+        if self._scheduled:
+            self._context.run(self._hand_over)
+
     def _hand_over(self) -> None:
         peer = self._peer
         if peer._state is not _OPEN or peer._read_paused:

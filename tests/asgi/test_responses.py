@@ -17,6 +17,7 @@ from asgi_connector._types import ASGIApp, Message, Receive, Scope, Send
 from tests.conftest import session_to
 from tests.support.messages import body, start
 from tests.support.sessions import fetch
+from tests.support.waiting import run_turns, settle
 
 TOKEN = b"!#$%&'*+-.^_`|~0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 VALUE = bytes([0x09, *range(0x20, 0x7F), *range(0x80, 0x100)])
@@ -763,3 +764,38 @@ async def test_headers_that_the_app_changes_between_two_responses_are_those_of_n
             headers[0][1] = number.encode()
             async with session.get("/") as response:
                 assert response.headers["x-number"] == number
+
+
+async def test_a_response_is_delivered_when_its_app_ends_not_a_turn_later() -> None:
+    gate = asyncio.Event()
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await gate.wait()
+        await send(start())
+        await send(body(b"x"))
+
+    async with session_to(app) as session:
+        request = asyncio.create_task(fetch(session))
+        await settle()
+        gate.set()
+        await run_turns(2)  # the app answers, then the client reads
+        assert request.done()
+        assert request.result() == b"x"
+
+
+async def test_a_response_whose_app_goes_on_is_delivered_a_turn_later() -> None:
+    gate, closing = asyncio.Event(), asyncio.Event()
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await gate.wait()
+        await send(start())
+        await send(body(b"x"))
+        await closing.wait()
+
+    async with session_to(app) as session:
+        request = asyncio.create_task(fetch(session))
+        await settle()
+        gate.set()
+        await run_turns(3)
+        assert request.done()
+        closing.set()

@@ -520,8 +520,8 @@ async def test_it_is_received_while_the_heart_beats(reports: Reports, caplog: py
     exc = OfTheApp()
     app = Gated(exc)
     async with session_to(app) as session:
-        ws = await session.ws_connect("/", heartbeat=0.01, autoping=False)
-        for _ in range(3):
+        ws = await session.ws_connect("/", heartbeat=0.1, autoping=False)
+        for _ in range(2):
             assert (await ws.receive()).type is WSMsgType.PONG
         app.gate.set()
         while (received := await ws.receive()).type is WSMsgType.PONG:

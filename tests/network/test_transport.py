@@ -206,6 +206,40 @@ async def test_bytes_arrive_in_the_order_in_which_they_were_written(pair: Pair) 
     assert pair.a.pieces == []
 
 
+async def test_what_was_written_can_be_delivered_at_once(memory: Pair) -> None:
+    """In the context of the connection. What is written later in the same turn follows."""
+    variable = contextvars.ContextVar("variable", default="of the connection")
+    seen: list[str] = []
+    memory.b.reactions["data"] = lambda: seen.append(variable.get())
+    variable.set("of the writer")
+    writer = end_of(memory.a.transport)
+    writer.deliver_now()
+    assert memory.b.received == b""
+    writer.write(b"one")
+    writer.deliver_now()
+    assert memory.b.received == b"one"
+    writer.write(b"two")
+    assert memory.b.received == b"one"
+    await settle()
+    assert memory.b.received == b"onetwo"
+    assert seen == ["of the connection"] * 2
+
+
+async def test_what_was_written_to_a_paused_reader_is_not_delivered_at_once(memory: Pair) -> None:
+    memory.b.transport.pause_reading()
+    writer = end_of(memory.a.transport)
+    writer.write(b"one")
+    writer.deliver_now()
+    memory.b.transport.resume_reading()
+    writer.write(b"two")
+    memory.b.transport.pause_reading()
+    writer.deliver_now()
+    assert memory.b.received == b""
+    memory.b.transport.resume_reading()
+    await settle()
+    assert memory.b.received == b"onetwo"
+
+
 async def test_both_directions_carry_bytes_at_the_same_time(pair: Pair) -> None:
     down, up = pattern(500_000, seed=1), pattern(700_000, seed=2)
     pair.a.transport.write(down)
