@@ -64,10 +64,10 @@ def page(exchanges: Iterable[Exchange], *, title: str, note: str = "", sensitive
         timeline=timeline(entries),
         filters=filters(entries),
         table=table(entries),
-        details=_details(entries, origins, sensitive),
         footer=footer(),
     )
-    return framed(title, body, style=style, script=template("page.js"))
+    details = _details(entries, origins, sensitive)
+    return framed(title, body, style=style, script=template("page.js"), after_script=details)
 
 
 def _origins(entries: Sequence[Entry]) -> dict[int, Entry]:
@@ -138,4 +138,5 @@ def _details(entries: Sequence[Entry], origins: dict[int, Entry], sensitive: boo
     limit = min(max(limit, _TEXT_OF_ONE.start), _TEXT_OF_ONE.stop)
     details = Details(limit, sensitive, origins, frozenset(islice(origins.values(), _TRACEBACKS)))
     beside: list[Entry | None] = [None, *entries, None]
-    return "\n".join(map(details.article, entries, beside, beside[2:]))
+    articles = "\n".join(map(details.article, entries, beside, beside[2:]))
+    return f'<div class="details">\n{articles}\n</div>'
