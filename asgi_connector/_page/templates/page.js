@@ -88,18 +88,23 @@
     filters.querySelector(`[name=${name}]`),
   );
   const told = filters.querySelector("output");
-  const lanes = document.querySelectorAll(".lanes li");
-  const rows = Array.from(document.querySelectorAll(".rows tbody tr"), (row, place) => ({
-    row,
-    lane: lanes[place],
-    path: row.querySelector("a").textContent.toLowerCase(),
-  }));
+  let rows = null; // of the table, from the first filter on
+
+  function readRows() {
+    const lanes = document.querySelectorAll(".lanes li");
+    return Array.from(document.querySelectorAll(".rows tbody tr"), (row, place) => ({
+      row,
+      lane: lanes[place],
+      path: row.querySelector("a").textContent.toLowerCase(),
+    }));
+  }
 
   function isChosen(choice, value) {
     return choice.value === "" || choice.value === `=${value}`;
   }
 
   function filter() {
+    rows ??= readRows();
     const part = path.value.toLowerCase();
     let shown = 0;
     for (const each of rows) {
@@ -120,5 +125,7 @@
 
   filters.addEventListener("input", filter);
   filters.hidden = false;
-  filter(); // a browser may have kept what was chosen before a reload
+  if (failed.checked || [service, caller, path, status].some((field) => field.value !== "")) {
+    filter(); // a browser may have kept what was chosen before a reload
+  }
 })();
