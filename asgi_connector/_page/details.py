@@ -18,6 +18,7 @@ _MESSAGES: Final = 500  # of one exchange
 _MESSAGES_TO_BODY: Final = 4  # how many times as long as a body all of them may be
 _CALLS: Final = 50
 _LONGEST_ERROR: Final = 2_000  # characters
+_KNOWN_STATUSES: Final = frozenset(HTTPStatus)
 _ANSWERED_BY: Final = {
     "fallback": "the network, through the fallback",
     "refused": "nothing: the host is not mounted, and there is no fallback",
@@ -131,7 +132,7 @@ def _link(entry: Entry) -> str:
 
 def _status_texts(status: int | None) -> Iterator[str]:
     if status is not None:
-        known = status in set(HTTPStatus)
+        known = status in _KNOWN_STATUSES
         yield f"{status} {HTTPStatus(status).phrase}," if known else f"{status},"
 
 

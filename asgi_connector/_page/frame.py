@@ -10,10 +10,13 @@ from .markup import escape
 from .templates import template
 
 
-def framed(title: str, body: str, *, style: str, inner_styles: Iterable[str] = (), script: str = "") -> str:
+def framed(
+    title: str, body: str, *, style: str, inner_styles: Iterable[str] = (), script: str = "", after_script: str = ""
+) -> str:
     """Return an HTML document. Its Content-Security-Policy allows these styles and this script, and nothing else.
 
-    *inner_styles* are those of pictures in *body*. *title* is escaped here, and *body* is not.
+    *inner_styles* are those of pictures in *body*, and *after_script* is what the script finds not yet parsed. *title*
+    is escaped here, and the other texts are not.
     """
     policy = [
         "default-src 'none'",
@@ -24,7 +27,7 @@ def framed(title: str, body: str, *, style: str, inner_styles: Iterable[str] = (
         "form-action 'none'",
     ]
     if script:
-        body = f"{body}\n<script>{script}</script>"
+        body = f"{body}\n<script>{script}</script>\n{after_script}"
     return Template(template("frame.html")).substitute(
         policy="; ".join(policy), title=escape(title), style=style, body=body
     )

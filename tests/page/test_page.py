@@ -131,6 +131,10 @@ async def test_the_page_allows_its_own_style_and_script_and_nothing_else() -> No
     )
 
 
+async def test_a_page_about_ascii_is_ascii() -> None:
+    assert page(await many(2, 1), title="A test", sensitive=False).isascii()
+
+
 async def test_each_link_leads_to_something_on_the_page() -> None:
     reader = page_of(await shop_journal())
     ids = [attributes["id"] for _, attributes in reader.elements if "id" in attributes]
@@ -163,7 +167,7 @@ async def test_the_heading_the_note_and_the_summary_are_shown() -> None:
 async def test_what_failed_is_listed_once_where_it_was_raised() -> None:
     text = page(await shop_journal(), title="A test", sensitive=False)
     listed = re.findall(r'<li><a href="#exchange-(\d+)">(.*?)</a>', text)
-    assert [(number, name.replace("→", "to")) for number, name in listed] == [
+    assert [(number, name.replace("&rarr;", "to")) for number, name in listed] == [
         ("5", "5 orders.internal to stock.internal GET /broken"),
         ("7", "7 orders.internal to ledger.internal:8080 GET /balance"),
         ("11", "11 outside to stock.internal PUT /items"),

@@ -6,7 +6,7 @@ from typing import Any, Final
 
 import pytest
 from hypothesis import given, settings
-from playwright.async_api import Page, expect
+from playwright.async_api import Page, Route, expect
 
 from asgi_connector import Journal
 from asgi_connector._page.page import page
@@ -142,6 +142,62 @@ async def test_without_style_and_script_everything_can_be_read(tmp_path: Path) -
         )
 
 
+INSIDES: Final = """
+() => Array.from(document.querySelectorAll("article"), (each) => [each.id, each.className, each.tabIndex,
+  each.ariaLabel, each.innerHTML])
+"""
+
+
+async def test_the_details_have_no_elements_until_they_are_opened_or_printed(shop: Path) -> None:
+    async with opened(shop, java_script_enabled=False) as watched:
+        elements = await watched.page.evaluate(INSIDES)
+        assert len(elements) == 15
+        assert all(inside.startswith("<header><h3>") for *_, inside in elements)
+    async with opened(shop) as watched:
+        page = watched.page
+        assert await page.evaluate(INSIDES) == [[*about, ""] for *about, _ in elements]
+        await page.locator(".rows a").nth(5).click()
+        await expect(page.locator(OPENED)).to_contain_text("KeyError: 'shelf'")
+        await page.locator(".rows a").nth(7).click()
+        await page.go_back()
+        await expect(page.locator(OPENED)).to_have_id("exchange-5")
+        filled = [[*about, inside if about[0] in ("exchange-5", "exchange-7") else ""] for *about, inside in elements]
+        assert await page.evaluate(INSIDES) == filled
+        await page.pdf()
+        assert await page.evaluate(INSIDES) == elements
+        await watched.check()
+
+
+@pytest.mark.parametrize("media", ["screen", "print"])
+async def test_a_page_that_opens_with_an_exchange_shows_it(shop: Path, media: Any) -> None:
+    async with opened(shop) as watched:
+        page = watched.page
+        await page.goto("about:blank")
+        await page.emulate_media(media=media)
+        await page.goto(f"{shop.as_uri()}#exchange-5")
+        await expect(page.locator(OPENED)).to_contain_text("KeyError: 'shelf'")
+        await expect(page.locator(OPENED)).to_be_focused()
+        await expect(page.locator("article > header")).to_have_count(15 if media == "print" else 1)
+        await watched.check()
+
+
+@pytest.mark.parametrize("policy", ["script-src 'none'", "default-src 'none'", "sandbox; default-src 'none'"])
+async def test_everything_can_be_read_where_a_server_forbids_the_script(tmp_path: Path, policy: str) -> None:
+    text = page(await shop_journal(), title="A test", sensitive=False)
+    async with opened(written(tmp_path, text)) as watched:
+
+        async def answer(route: Route) -> None:
+            headers = {"Content-Type": "text/html; charset=utf-8", "Content-Security-Policy": policy}
+            await route.fulfill(body=text, headers=headers)
+
+        await watched.page.route("http://artefacts.test/*", answer)
+        await watched.page.goto("http://artefacts.test/page.html#exchange-5")
+        await expect(watched.page.locator("article > header")).to_have_count(15)
+        await expect(watched.page.locator(OPENED)).to_contain_text("KeyError: 'shelf'")
+        await expect(watched.page.locator(OPENED)).to_be_visible()
+        await expect(watched.page.locator(".filters")).to_be_hidden()
+
+
 @pytest.mark.parametrize("fragment", ["", "#exchange-5"])
 async def test_a_phone_scrolls_down_only(shop: Path, fragment: str) -> None:
     async with opened(shop, fragment=fragment, viewport={"width": 360, "height": 740}) as watched:
@@ -206,7 +262,7 @@ async def test_a_printed_page_is_light_and_has_everything(shop: Path) -> None:
         await page.emulate_media(media="print")
         assert await page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
         assert not await too_wide(page)
-        await expect(page.locator("article:visible")).to_have_count(15)
+        await expect(page.locator("article:visible > header")).to_have_count(15)
         await expect(page.locator(".filters")).to_be_hidden()
         assert await page.evaluate(CUT) == []
         assert (await page.pdf()).startswith(b"%PDF-")
@@ -245,6 +301,7 @@ async def test_of_a_thousand_exchanges_only_those_in_view_are_laid_out(tmp_path:
           (place) => [...document.querySelectorAll(place)]
             .filter((each) => each.checkVisibility({ contentVisibilityAuto: true })).length
         """
+        assert await watched.page.locator("article *").count() == 0
         for place in (".lanes li", ".rows tbody tr"):
             assert await watched.page.evaluate(laid_out, place) < 500
         await watched.page.get_by_label("Failed only").check()
@@ -285,6 +342,9 @@ async def test_no_hostile_text_runs_a_script_or_sends_a_request(tmp_path: Path) 
     async with opened(path) as watched:
         for name in ("output", ".rows tbody tr", ".lanes li"):
             await expect(watched.page.locator(name)).not_to_have_count(0)
+        await watched.page.emulate_media(media="print")  # this makes elements of the details
+        await expect(watched.page.locator("article > header")).to_have_count(len(journal))
+        await watched.page.emulate_media(media="screen")
         await watched.page.evaluate(TOUCH_ALL)
         await watched.page.locator(".rows tbody tr").first.click()
         await watched.check()
