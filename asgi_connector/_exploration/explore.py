@@ -9,7 +9,7 @@ from typing import Final
 from asgi_connector._injection.faults import Fault
 from asgi_connector._numbers import check_int, check_number
 
-from .findings import Finding, Findings
+from .findings import Finding, Findings, parts_of
 from .names import CallName
 from .plan import Plan
 from .real_time import real_timeout
@@ -103,10 +103,8 @@ class _Exploration:
         error: BaseException | None = None
         try:
             await self._run_scenario(shake)
-        except _LEAVES:
-            raise
         except BaseException as exc:  # pytest.fail() raises no Exception
-            if self._is_cancelled():
+            if _is_or_has_leaving(exc) or self._is_cancelled():
                 raise
             error = exc
         self._calls.update(dict.fromkeys(shake.calls))
@@ -131,6 +129,11 @@ class _Exploration:
     def _is_cancelled(self) -> bool:
         """Whether `explore()` is cancelled. A `CancelledError` may come from a task that the scenario awaits."""
         return self._task.cancelling() > self._cancelling
+
+
+def _is_or_has_leaving(error: BaseException) -> bool:
+    """Whether *error* ends the program, or is a group with an exception that does."""
+    return isinstance(error, _LEAVES) or any(map(_is_or_has_leaving, parts_of(error)))
 
 
 def _checked(faults: Iterable[Fault]) -> Sequence[Fault]:
