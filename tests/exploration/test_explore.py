@@ -582,6 +582,11 @@ async def test_a_scenario_that_is_not_async_is_refused() -> None:
         await faults.explore(scenario, REFUSE)  # type: ignore[arg-type]
 
 
+def test_an_exploration_outside_of_asyncio_is_refused() -> None:
+    with pytest.raises(RuntimeError, match=r"explore\(\) runs in an event loop of asyncio, and none is running"):
+        faults.explore(with_one_app, REFUSE).send(None)
+
+
 async def test_the_faults_may_come_from_a_generator_and_twice() -> None:
     report = await faults.explore(with_one_app, (fault for fault in [*REFUSE, *REFUSE]))
     assert report.runs == 2
