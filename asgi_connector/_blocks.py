@@ -32,13 +32,16 @@ class Block:
             raise RuntimeError(f"{self!r} has been entered before: call {method}() for each block")
         self._entered = True
 
+    def _example(self) -> str:
+        """How the block is entered."""
+        method = self._call.partition("(")[0]
+        return f"{self._statement} connector.{method}(...):"
+
     def __del__(self, _warnings: Any = warnings) -> None:
         if not self._entered:
-            method = self._call.partition("(")[0]
-            example = f"{self._statement} connector.{method}(...):"
             # If warnings are errors, this one is raised here. Then only its text can say where the call is.
             place = f"{self._filename}:{self._line}"
-            text = f"{self._call} at {place} was never entered, so it did nothing: write '{example}'"
+            text = f"{self._call} at {place} was never entered, so it did nothing: write '{self._example()}'"
             _warnings.warn_explicit(text, RuntimeWarning, self._filename, self._line, source=self)
 
 

@@ -14,8 +14,8 @@ def loop_for(name: str) -> asyncio.AbstractEventLoop:
         return asyncio.get_running_loop()
     except RuntimeError:
         raise RuntimeError(
-            f"An {name} belongs to the event loop that runs when it is made, and none is running: make it in an async "
-            "function, in a test in an async fixture"
+            f"An {name} belongs to the event loop of asyncio that runs when it is made, and none is running: make it "
+            "in an async function, in a test in an async fixture, that runs in asyncio and not in trio"
         ) from None
 
 

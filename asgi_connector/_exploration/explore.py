@@ -9,7 +9,7 @@ from typing import Final
 from asgi_connector._injection.faults import Fault
 from asgi_connector._numbers import check_int, check_number
 
-from .findings import Finding, Findings
+from .findings import Finding, Findings, parts_of
 from .names import CallName
 from .plan import Plan
 from .real_time import real_timeout
@@ -44,7 +44,8 @@ async def explore(
             is a finding. 30 by default.
 
     Raises what the scenario raises without a fault; `RuntimeError` if the scenario makes no call to a mounted app in a
-    ``with shake(connector):`` block; `TypeError` or `ValueError` for an invalid parameter.
+    ``with shake(connector):`` block, or if no event loop of asyncio runs; `TypeError` or `ValueError` for an invalid
+    parameter.
     """
     if not callable(scenario):
         raise TypeError(f"scenario must be an async function that takes a Shake, not {scenario!r}")
@@ -64,10 +65,8 @@ class _Exploration:
         self._max_runs = runs
         self._seconds = seconds
         self._runs = 0
-        task = asyncio.current_task()
-        assert task is not None
-        self._task = task
-        self._cancelling = task.cancelling()
+        self._task = _current_task()
+        self._cancelling = self._task.cancelling()
         self._calls: dict[CallName, None] = {}
         self._findings = Findings()
         self._diverged: list[Plan] = []
@@ -103,10 +102,8 @@ class _Exploration:
         error: BaseException | None = None
         try:
             await self._run_scenario(shake)
-        except _LEAVES:
-            raise
         except BaseException as exc:  # pytest.fail() raises no Exception
-            if self._is_cancelled():
+            if _is_or_has_leaving(exc) or self._is_cancelled():
                 raise
             error = exc
         self._calls.update(dict.fromkeys(shake.calls))
@@ -131,6 +128,23 @@ class _Exploration:
     def _is_cancelled(self) -> bool:
         """Whether `explore()` is cancelled. A `CancelledError` may come from a task that the scenario awaits."""
         return self._task.cancelling() > self._cancelling
+
+
+def _current_task() -> asyncio.Task[object]:
+    try:
+        task = asyncio.current_task()
+    except RuntimeError:
+        raise RuntimeError(
+            "explore() runs in an event loop of asyncio, and none is running: with anyio, leave out the backend "
+            "trio, in which aiohttp does not run"
+        ) from None
+    assert task is not None
+    return task
+
+
+def _is_or_has_leaving(error: BaseException) -> bool:
+    """Whether *error* ends the program, or is a group with an exception that does."""
+    return isinstance(error, _LEAVES) or any(map(_is_or_has_leaving, parts_of(error)))
 
 
 def _checked(faults: Iterable[Fault]) -> Sequence[Fault]:

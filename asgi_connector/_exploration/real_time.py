@@ -13,10 +13,10 @@ _LONGEST_WAIT: Final = 1.0  # seconds of the event loop's clock
 async def real_timeout(seconds: float) -> AsyncGenerator[None, None]:
     """Raise `TimeoutError` after *seconds* of real time, which is noticed within a second of the loop's clock.
 
-    It is raised too if the code in the block goes on in spite of its cancellation, and ends later.
+    It is raised too if the scenario, the code in the block, goes on in spite of its cancellation, and ends later.
     """
     timeout = asyncio.timeout(None)
-    message = f"it did not end within {seconds} seconds of real time"
+    message = f"the scenario did not end within {seconds} seconds of real time: give a timeout to all that may wait"
     try:
         async with timeout:
             watch = _Watch(timeout, seconds)

@@ -127,6 +127,10 @@ class _ShakeBlock(Block):
     def __repr__(self) -> str:
         return self._call
 
+    @override
+    def _example(self) -> str:
+        return f"with {self._call}:"
+
     def __enter__(self) -> None:
         self._enter()
         self._block.__enter__()

@@ -1,7 +1,8 @@
 """`Watch`: the connectors of one test, from its setup to the end of its teardown."""
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
+from itertools import takewhile
 from typing import Final
 
 from typing_extensions import override
@@ -26,13 +27,21 @@ class JournalOfTest(Journal):
         self.complete = False
         """Whether all exchanges are kept, because the test asks for them. A report needs only the latest."""
         self.dropped = 0
+        self.parts: list[JournalOfConnector] = []
 
     @override
     def add(self, exchange: Exchange) -> None:
         super().add(exchange)
         if not self.complete and len(self) == 2 * _KEPT:
-            del self._exchanges[:_KEPT]
-            self.dropped += _KEPT
+            earliest = frozenset(self._exchanges[:_KEPT])
+            for journal in (self, *self.parts):
+                journal.drop(earliest)
+
+    def drop(self, earliest: Set[Exchange]) -> None:
+        """Forget the first exchanges, as far as they are among *earliest*."""
+        number = sum(1 for _ in takewhile(earliest.__contains__, self._exchanges))
+        del self._exchanges[:number]  # at once: another thread may add one
+        self.dropped += number
 
 
 class JournalOfConnector(JournalOfTest):
@@ -41,6 +50,7 @@ class JournalOfConnector(JournalOfTest):
     def __init__(self, whole: JournalOfTest, waiters: Waiters) -> None:
         super().__init__(waiters)
         self._whole = whole
+        whole.parts.append(self)
 
     @override
     def add(self, exchange: Exchange) -> None:
@@ -130,5 +140,7 @@ class Watch:
         problems = [f"A Stub that is not mounted now: {each}" for stub in unmounted for each in stub.problems()]
         for watched, journal in self._watched.items():
             if self._is_told(watched):
-                yield watched.account(list(journal), journal.dropped, problems)
+                account = watched.account(list(journal), journal.dropped, problems)
                 problems = []
+                if account.exchanges or account.notices or account.unused or not account.dropped:
+                    yield account

@@ -38,6 +38,10 @@ def mounted(connector: ASGIRoutingConnector) -> object:
     return connector.mounted("app.internal", app)
 
 
+def shake(connector: ASGIRoutingConnector) -> object:
+    return faults.Shake(faults.Plan())(connector)
+
+
 class Shorter(ASGIRoutingConnector):
     def shake(self) -> object:
         return self.inject("app.internal", faults.Reset())
@@ -53,6 +57,7 @@ def through_a_subclass(connector: ASGIRoutingConnector) -> object:
     [
         (inject, inject, "inject('app.internal', Reset(...))", "with connector.inject(...):"),
         (record, record, "record()", "with connector.record(...):"),
+        (shake, shake, "shake(connector)", "with shake(connector):"),
         (mounted, mounted, "mounted('app.internal', ...)", "async with connector.mounted(...):"),
         (through_a_subclass, Shorter.shake, "inject('app.internal', Reset(...))", "with connector.inject(...):"),
     ],
@@ -91,15 +96,15 @@ async def test_a_block_that_could_not_be_made_does_not_warn() -> None:
         gc.collect()
 
 
-@pytest.mark.parametrize("method", ["record", "mounted"])
+@pytest.mark.parametrize("method", ["record", "shake", "mounted"])
 async def test_a_block_is_entered_once(method: str) -> None:
     async with ASGIRoutingConnector({"app.internal": app}, lifespan="off") as connector:
-        if method == "record":
-            recording = connector.record()
-            with recording:
+        if method != "mounted":
+            plain = connector.record() if method == "record" else faults.Shake(faults.Plan())(connector)
+            with plain:
                 pass
-            with pytest.raises(RuntimeError, match=r"has been entered before: call record\(\) for each block"):
-                recording.__enter__()
+            with pytest.raises(RuntimeError, match=rf"has been entered before: call {method}\(\) for each block"):
+                plain.__enter__()
         else:
             block = connector.mounted("app.internal", app)
             async with block:

@@ -23,6 +23,7 @@ from tests.support.waiting import SOON, settle
 
 AT_ONCE: list[faults.Fault] = [faults.Refuse(), faults.Reset(), faults.Respond(503)]
 REFUSE = [faults.Refuse()]
+TOO_LONG = "the scenario did not end within {} seconds of real time: give a timeout to all that may wait"
 
 Act = Callable[[ClientSession], Coroutine[Any, Any, object]]
 
@@ -419,7 +420,7 @@ def test_a_run_that_hangs_is_a_finding(loop: Callable[[], asyncio.AbstractEventL
 
     with asyncio.Runner(loop_factory=loop) as runner:
         [finding] = runner.run(explore()).findings
-    assert finding.summary == "TimeoutError: it did not end within 0.3 seconds of real time"
+    assert finding.summary == f"TimeoutError: {TOO_LONG.format(0.3)}"
     assert isinstance(finding.error.__cause__, TimeoutError)
 
 
@@ -427,7 +428,7 @@ async def test_a_run_that_hangs_without_a_fault_is_raised() -> None:
     async def scenario(shake: Shake) -> None:
         await asyncio.Event().wait()
 
-    with pytest.raises(TimeoutError, match=r"it did not end within 0\.1 seconds of real time"):
+    with pytest.raises(TimeoutError, match=re.escape(TOO_LONG.format(0.1))):
         await faults.explore(scenario, REFUSE, seconds=0.1)
 
 
@@ -439,9 +440,7 @@ async def test_a_run_that_is_not_ended_by_its_cancellation_is_a_finding_too() ->
                 await asyncio.Event().wait()
 
     report = await faults.explore(scenario, REFUSE, seconds=0.1)
-    assert [finding.summary for finding in report.findings] == [
-        "TimeoutError: it did not end within 0.1 seconds of real time"
-    ]
+    assert [finding.summary for finding in report.findings] == [f"TimeoutError: {TOO_LONG.format(0.1)}"]
 
 
 async def test_a_timeout_of_the_scenario_itself_is_not_taken_for_one_of_the_exploration() -> None:
@@ -493,15 +492,16 @@ async def test_a_timeout_around_an_exploration_ends_it() -> None:
             await faults.explore(scenario, REFUSE)
 
 
+@pytest.mark.parametrize("grouped", [False, True], ids=["alone", "in a group"])
 @pytest.mark.parametrize("leaving", [KeyboardInterrupt, SystemExit, GeneratorExit])
-def test_what_ends_the_program_is_no_finding(leaving: type[BaseException]) -> None:
+def test_what_ends_the_program_is_no_finding(leaving: type[BaseException], grouped: bool) -> None:
     async def scenario(shake: Shake) -> None:
         await with_one_app(shake)
         if shake.plan.faults:
-            raise leaving
+            raise BaseExceptionGroup("group", [ValueError(), leaving()]) if grouped else leaving
 
     async def explore() -> None:
-        with pytest.raises(leaving):
+        with pytest.raises(BaseExceptionGroup if grouped else leaving):
             await faults.explore(scenario, REFUSE)
 
     asyncio.run(explore())
@@ -580,6 +580,11 @@ async def test_a_scenario_that_is_not_async_is_refused() -> None:
 
     with pytest.raises(TypeError, match="scenario must be an async function, but it has returned 1"):
         await faults.explore(scenario, REFUSE)  # type: ignore[arg-type]
+
+
+def test_an_exploration_outside_of_asyncio_is_refused() -> None:
+    with pytest.raises(RuntimeError, match=r"explore\(\) runs in an event loop of asyncio, and none is running"):
+        faults.explore(with_one_app, REFUSE).send(None)
 
 
 async def test_the_faults_may_come_from_a_generator_and_twice() -> None:

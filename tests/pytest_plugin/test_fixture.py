@@ -144,6 +144,35 @@ def test_a_report_needs_only_the_latest_calls(run: Run, monkeypatch: pytest.Monk
     assert "/users/6:" in section
 
 
+def test_what_many_connectors_leave_behind_is_not_kept(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An exception keeps the variables of the function that has raised it, such as a database of the system."""
+    monkeypatch.setattr(asgi_connector._pytest.watch, "_KEPT", 3)
+    [section] = run("""
+import gc
+import weakref
+
+class Database:
+    pass
+
+async def use(databases, number):
+    database = Database()
+    databases.add(database)
+    async with opened() as session:
+        with pytest.raises(LookupError):
+            await get(session, f"http://users.internal/users/500?number={number}")
+
+async def test():
+    databases = weakref.WeakSet()
+    for number in range(10):
+        await use(databases, number)
+    gc.collect()
+    assert len(databases) == 4
+    assert 0, "all is well"
+""").sections
+    assert "number=5:" not in section
+    assert section.count("number=") == section.count("Connector of ") == 4
+
+
 def test_the_fixture_has_all_calls(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(asgi_connector._pytest.watch, "_KEPT", 3)
     outcome = run(MANY.format(fixture="asgi_journal", check="assert len(asgi_journal) == 10, 'some are missing'"))
