@@ -94,7 +94,7 @@ class _Exploration:
             raise RuntimeError(
                 "the scenario has called no mounted app in a shake block: write 'with shake(connector):' around calls"
             )
-        self._calls.update(dict.fromkeys(shake.calls))
+        self._keep_calls(shake)
         self._search.passed(shake.plan, shake.calls)
 
     async def _try(self, plan: Plan) -> None:
@@ -106,7 +106,7 @@ class _Exploration:
             if _is_or_has_leaving(exc) or self._is_cancelled():
                 raise
             error = exc
-        self._calls.update(dict.fromkeys(shake.calls))
+        self._keep_calls(shake)
         if shake.unused:
             self._diverged.append(plan)
         if error is not None:
@@ -114,6 +114,10 @@ class _Exploration:
             self._findings.add(Finding(plan, error, shake.journal, shake.source))
         elif not shake.unused:
             self._search.passed(plan, shake.calls)
+
+    def _keep_calls(self, shake: Shake) -> None:
+        self._calls.update(dict.fromkeys(shake.calls))
+        shake.leave_out_of_reports()
 
     async def _run_scenario(self, shake: Shake) -> None:
         self._runs += 1

@@ -44,7 +44,7 @@ class Shake:
         self._names = Namer()
         self._met: set[PlannedFault] = set()
         self._connectors: list[ASGIRoutingConnector] = []
-        self._clocks: list[Clock] = []
+        self._recorders: list[Recorder] = []  # of the connectors
         self._open: list[ASGIRoutingConnector] = []
         self._waiters = Waiters()  # for the end of an exchange
         self.plan = plan
@@ -99,6 +99,12 @@ class Shake:
                     raise
                 self.error = exc
 
+    def leave_out_of_reports(self) -> None:
+        """A report of the exploration tells of the calls of this run: the report of a test needs not."""
+        explored = frozenset(self.journal)
+        for recorder in self._recorders:
+            recorder.leave_out(explored)
+
     def _check(self, connector: ASGIRoutingConnector) -> None:
         if not isinstance(connector, ASGIRoutingConnector):
             raise TypeError(f"shake() takes an ASGIRoutingConnector or an ASGIApplicationConnector, not {connector!r}")
@@ -114,8 +120,8 @@ class Shake:
                 return number
         self._connectors.append(connector)
         self._waiters.follow(recorder.waiters)
-        self._clocks.append(recorder.clock)
-        Clock.put_in_one_order(self._clocks)
+        self._recorders.append(recorder)
+        Clock.put_in_one_order([each.clock for each in self._recorders])
         return len(self._connectors)
 
 

@@ -1,7 +1,7 @@
 """`Journal`: the recorded calls, to inspect, assert on, wait for, and write to a file."""
 
 import asyncio
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence, Set
 from os import PathLike
 from typing import Any, Final, overload
 
@@ -216,6 +216,9 @@ class Journal(Sequence[Exchange]):
     def add(self, exchange: Exchange) -> None:
         """Add an exchange; called by an open recording."""
         self._exchanges.append(exchange)
+
+    def leave_out(self, explored: Set[Exchange]) -> None:
+        """Called with exchanges that the report of an exploration tells of. They stay in the journals of users."""
 
     def _select(self, selector: Selector) -> "Journal":
         return Journal(filter(selector.matches, self), waiters=self._waiters)

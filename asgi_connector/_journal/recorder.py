@@ -1,13 +1,14 @@
 """`Recorder`: the open recordings of a connector."""
 
 import asyncio
+from collections.abc import Set
 from types import TracebackType
 
 from aiohttp import ClientRequest
 
 from asgi_connector._blocks import Block
 from asgi_connector._callers import current_caller
-from asgi_connector._exchange.exchange import Clock
+from asgi_connector._exchange.exchange import Clock, Exchange
 from asgi_connector._waiters import Waiters
 
 from .journal import Journal
@@ -74,6 +75,11 @@ class Recorder:
         for recording in self._open:
             recording.journal.add(exchange)
         return exchange
+
+    def leave_out(self, explored: Set[Exchange]) -> None:
+        """Tell the journals of the open recordings that the report of an exploration tells of these exchanges."""
+        for recording in self._open:
+            recording.journal.leave_out(explored)
 
     def _release(self, exchange: LiveExchange) -> None:
         """Conclude *exchange* later: its result is known from the next turn of the event loop on.

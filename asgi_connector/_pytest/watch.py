@@ -27,6 +27,8 @@ class JournalOfTest(Journal):
         self.complete = False
         """Whether all exchanges are kept, because the test asks for them. A report needs only the latest."""
         self.dropped = 0
+        self.explored = False
+        """Whether exchanges were left out, of which the report of an exploration tells."""
         self.parts: list[JournalOfConnector] = []
 
     @override
@@ -43,6 +45,14 @@ class JournalOfTest(Journal):
         del self._exchanges[:number]  # at once: another thread may add one
         self.dropped += number
 
+    @override
+    def leave_out(self, explored: Set[Exchange]) -> None:
+        if not self.complete:
+            self.explored = True
+            for number in reversed(range(len(self._exchanges))):  # another thread may add one at the end
+                if self._exchanges[number] in explored:
+                    del self._exchanges[number]
+
 
 class JournalOfConnector(JournalOfTest):
     """The exchanges of one connector of a test. They are added to the journal of the test too."""
@@ -56,6 +66,12 @@ class JournalOfConnector(JournalOfTest):
     def add(self, exchange: Exchange) -> None:
         super().add(exchange)
         self._whole.add(exchange)
+
+    @override
+    def leave_out(self, explored: Set[Exchange]) -> None:
+        if not self._whole.complete:
+            super().leave_out(explored)
+            self._whole.leave_out(explored)
 
 
 class Watch:
@@ -132,7 +148,8 @@ class Watch:
         return describe(list(self._accounts()))
 
     def _is_told(self, watched: Watched) -> bool:
-        return bool(watched.is_new or self._watched[watched] or watched.notices)
+        journal = self._watched[watched]
+        return bool((watched.is_new and not journal.explored) or journal or watched.notices)
 
     def _accounts(self) -> Iterator[Account]:
         mounted = {stub for watched in self._watched for stub in watched.stubs()}
@@ -142,5 +159,5 @@ class Watch:
             if self._is_told(watched):
                 account = watched.account(list(journal), journal.dropped, problems)
                 problems = []
-                if account.exchanges or account.notices or account.unused or not account.dropped:
+                if account.exchanges or account.notices or account.unused or not (journal.dropped or journal.explored):
                     yield account

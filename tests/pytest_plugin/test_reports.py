@@ -395,3 +395,70 @@ async def test():
 """)
     [section] = outcome.sections
     assert "body: $.amount is 42, not 4200)" in section
+
+
+EXPLORING = """
+async def scenario(shake):
+    async with opened(raise_app_exceptions=False) as session:
+        with shake(session.connector):
+            await get(session)
+        assert not shake.plan.faults, "found"
+"""
+
+
+def test_the_runs_of_an_exploration_are_left_out_because_its_report_tells_of_them(
+    run: Run, pytester: pytest.Pytester
+) -> None:
+    outcome = run(
+        f"""
+{EXPLORING}
+async def test():
+    async with opened() as session:
+        report = await faults.explore(scenario, [faults.Respond(503)])
+        await get(session, "http://users.internal/users/1")
+        assert report, report
+""",
+        "--asgi-journal-dir=report",
+    )
+    assert outcome.counts == {"failed": 1}
+    [section] = outcome.sections
+    assert section.startswith("Calls:\n  GET http://users.internal/users/1: 200 in 0 s\n")
+    assert section.count("GET") == 1
+    [diagram] = (pytester.path / "report").glob("*.mmd")
+    assert diagram.read_text().count("GET") == 1
+
+
+def test_a_test_that_only_explores_has_no_section(run: Run) -> None:
+    outcome = run(f"""
+{EXPLORING}
+async def test():
+    report = await faults.explore(scenario, [faults.Respond(503)])
+    assert report, report
+""")
+    assert outcome.counts == {"failed": 1}
+    assert outcome.sections == []
+
+
+def test_a_scenario_that_fails_without_a_fault_has_its_section(run: Run) -> None:
+    outcome = run("""
+async def scenario(shake):
+    async with opened(raise_app_exceptions=False) as session:
+        with shake(session.connector):
+            assert await get(session) == 201
+
+async def test():
+    await faults.explore(scenario, [faults.Respond(503)])
+""")
+    assert outcome.counts == {"failed": 1}
+    [section] = outcome.sections
+    assert section.count("GET") == 2
+
+
+def test_the_journal_of_a_test_has_the_calls_of_explorations_too(run: Run) -> None:
+    outcome = run(f"""
+{EXPLORING}
+async def test(asgi_journal):
+    await faults.explore(scenario, [faults.Respond(503)])
+    assert len(asgi_journal) > 2
+""")
+    assert outcome.counts == {"passed": 1}
