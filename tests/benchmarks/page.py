@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 from tests.support.programs import ROOT
 
@@ -14,8 +13,8 @@ WITHOUT_AN_APP = "floor"
 _BLOCK = re.compile(r"(?P<begin><!-- measured: (?P<name>[\w-]+) -->\n).*?(?P<end><!-- end -->)", re.DOTALL)
 
 
-def write_page(results: Sequence[Results], path: Path = PAGE) -> None:
-    path.write_text(filled(path.read_text("utf-8"), results), "utf-8")
+def write_page(results: Sequence[Results]) -> None:
+    PAGE.write_text(filled(PAGE.read_text("utf-8"), results), "utf-8")
 
 
 def filled(page: str, results: Sequence[Results]) -> str:

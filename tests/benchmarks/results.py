@@ -79,9 +79,9 @@ def _table(found: dict[str, Any]) -> Table:
     return Table(**{**found, "rows": [Row(**row) for row in found["rows"]]})
 
 
-def load_all(directory: Path = DIRECTORY) -> list[Results]:
+def load_all() -> list[Results]:
     """All results, by the version of Python."""
-    return sorted((load(path) for path in directory.glob("*.json")), key=_order)
+    return sorted((load(path) for path in DIRECTORY.glob("*.json")), key=_order)
 
 
 def _order(results: Results) -> tuple[list[int], str, str]:

@@ -15,6 +15,7 @@ from .scenario import Scenario, contenders, mib
 async def idle_memory(contender: Contender, stage: Stage) -> float:
     """The memory in use after as many concurrent requests, when all their connections are in the pool."""
     connections = stage.sizes.connections
+    before = count_protocols()
     async with contender.connect(stage) as client:
         await client.get()
         gc.collect()
@@ -26,8 +27,12 @@ async def idle_memory(contender: Contender, stage: Stage) -> float:
             size, _ = tracemalloc.get_traced_memory()
         finally:
             tracemalloc.stop()
-        check(sum(isinstance(found, ResponseHandler) for found in gc.get_objects()), connections)
+        check(count_protocols() - before, connections)
         return size
+
+
+def count_protocols() -> int:
+    return sum(isinstance(found, ResponseHandler) for found in gc.get_objects())
 
 
 SCENARIOS = {
