@@ -14,7 +14,7 @@ from .competition import compete, printed
 from .contenders import Stage
 from .machine import describe_build, describe_machine, describe_packages, python_version
 from .page import PAGE, write_page
-from .results import Results, Setup, Table, load_all, save
+from .results import Results, Setup, load_all, save
 from .scenarios import SCENARIOS, Entrant, Scenario
 from .server import running_server
 from .sizes import FULL, QUICK, Sizes
@@ -50,10 +50,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     setup = setup_of(plan)
     print(describe(setup))
     with asyncio.Runner(loop_factory=loop_factories()[plan.loop]) as runner:
-        tables = runner.run(run(plan))
+        runner.run(run(plan, setup))
     if plan.saves:
-        results = Results(setup=setup, date=date.today().isoformat(), tables=tables)
-        print(f"\nSaved in {save(results)}")
         write_page(load_all())
 
 
@@ -127,8 +125,7 @@ def describe(setup: Setup) -> str:
     )
 
 
-async def run(plan: Plan) -> dict[str, Table]:
-    tables: dict[str, Table] = {}
+async def run(plan: Plan, setup: Setup) -> None:
     async with AsyncExitStack() as stack:
         directory = Path(stack.enter_context(TemporaryDirectory()))
         needs_server = any(entrant.needs_server for entrant in plan.used().values())
@@ -136,9 +133,11 @@ async def run(plan: Plan) -> dict[str, Table]:
         stage = Stage(sizes=plan.sizes, directory=directory, server_url=url)
         for name, scenario in plan.scenarios.items():
             if entrants := plan.entrants_of(scenario):
-                tables[name] = table = await compete(scenario, entrants, stage, plan.rounds)
+                table = await compete(scenario, entrants, stage, plan.rounds)
                 print(f"\n### {table.title}\n\n{printed(table)}", flush=True)
-    return tables
+                if plan.saves:  # at once, as a run takes long
+                    results = Results(setup=setup, date=date.today().isoformat(), tables={name: table})
+                    print(f"\nSaved in {save(results)}", flush=True)
 
 
 if __name__ == "__main__":

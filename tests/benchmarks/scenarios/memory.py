@@ -32,6 +32,7 @@ async def idle_memory(contender: Contender, stage: Stage) -> float:
 
 
 def count_protocols() -> int:
+    gc.collect()
     return sum(isinstance(found, ResponseHandler) for found in gc.get_objects())
 
 
