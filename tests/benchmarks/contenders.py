@@ -158,10 +158,10 @@ CONTENDERS = {
         title="aiohttp-asgi-connector", connect=predecessor, distributions=("aiohttp-asgi-connector",)
     ),
     "httpx2": Contender(
-        title="httpx2 `ASGITransport`, sniffio installed", connect=httpx2, distributions=("httpx2", "sniffio")
+        title="httpx2 `ASGITransport` (with sniffio)", connect=httpx2, distributions=("httpx2", "sniffio")
     ),
     "httpx2-without-sniffio": Contender(
-        title="httpx2 `ASGITransport`, sniffio not installed", connect=httpx2_without_sniffio, distributions=("httpx2",)
+        title="httpx2 `ASGITransport` (without sniffio)", connect=httpx2_without_sniffio, distributions=("httpx2",)
     ),
     "httpx": Contender(title="httpx `ASGITransport`", connect=httpx, distributions=("httpx",)),
     "uvicorn": Contender(

@@ -29,7 +29,7 @@ def _optimisation() -> str:
     if found:
         return f"optimised with {' and '.join(found)}"
     if _is_record_of_another_build():
-        return "optimisation unknown: the record of its build is of another program"
+        return "optimisation unknown, as the record of its build is of another build"
     return "not optimised: neither PGO nor LTO"
 
 

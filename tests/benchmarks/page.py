@@ -56,9 +56,8 @@ def table_of(name: str, results: Sequence[Results]) -> str:
         return "Not measured."
     first = results[0].tables[name]
     rows = {row.name: row for each in results for row in each.tables[name].rows}
-    compared = next((row.title for row in rows.values() if row.name == first.baseline), first.baseline)
     lines = [
-        f"| {first.title}: cost / {compared} | {' | '.join(title_of(each) for each in results)} |",
+        f"| {first.title} | {' | '.join(title_of(each) for each in results)} |",
         f"|---|{'---:|' * len(results)}",
     ]
     for row in rows.values():

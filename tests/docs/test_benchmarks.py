@@ -75,7 +75,7 @@ def test_a_peer_that_is_not_installed_is_skipped_with_a_line_that_says_so(
     monkeypatch.setitem(sys.modules, "httpx2", None)
     main(["--quick", "--scenario", "get", "--contender", "ours", "--contender", "httpx2"])
     output = capsys.readouterr().out
-    assert "Skipped: httpx2 `ASGITransport`, sniffio installed, for want of httpx2" in output
+    assert "Skipped: httpx2 `ASGITransport` (with sniffio), for want of httpx2" in output
     assert [title for title, _ in rows(output)] == [CONTENDERS["ours"].title]
 
 
@@ -124,7 +124,7 @@ def test_each_python_has_a_column() -> None:
     old = run_of("3.11.1", {"floor": 1.0, "ours": 1.234})
     new = run_of("3.15.0", {"floor": 1.0, "ours": 1.5, "httpx2": 1.25}, loop="uvloop")
     assert block("get", old, new) == [
-        "| 9 GETs: cost / Floor | CPython 3.11.1 | CPython 3.15.0, uvloop |",
+        "| 9 GETs | CPython 3.11.1 | CPython 3.15.0, uvloop |",
         "|---|---:|---:|",
         "| Floor | 1.00 | 1.00 |",
         "| **Ours** | **1.23** | **1.50** |",
