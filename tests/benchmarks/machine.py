@@ -15,7 +15,7 @@ def python_version() -> str:
 
 
 def describe_build() -> str:
-    """How this Python was compiled, as in ``optimised with PGO and LTO, with the GIL``."""
+    """How this Python was compiled, as in ``PGO, no LTO, with the GIL``."""
     debug = ["a debug build (--with-pydebug)"] if sysconfig.get_config_var("Py_DEBUG") else []
     gil = getattr(sys, "_is_gil_enabled", lambda: True)()
     return ", ".join([*debug, _optimisation(), "with the GIL" if gil else "without the GIL"])
@@ -25,12 +25,9 @@ def _optimisation() -> str:
     flags = " ".join(str(sysconfig.get_config_var(name) or "") for name in _FLAGS)
     pgo = "--enable-optimizations" in flags or "-fprofile-use" in flags or "-fprofile-instr-use" in flags
     lto = "--with-lto" in flags or "-flto" in flags
-    found = [name for name, is_on in (("PGO", pgo), ("LTO", lto)) if is_on]
-    if found:
-        return f"optimised with {' and '.join(found)}"
-    if _is_record_of_another_build():
-        return "optimisation unknown, as the record of its build is of another build"
-    return "not optimised: neither PGO nor LTO"
+    if not (pgo or lto) and _is_record_of_another_build():
+        return "PGO and LTO unknown (Python's record of its build is of another build)"
+    return ", ".join(name if is_on else f"no {name}" for name, is_on in (("PGO", pgo), ("LTO", lto)))
 
 
 # Not PGO_PROF_USE_FLAG: it has the flag of the compiler, whether it was used or not.

@@ -1,7 +1,7 @@
 """The measured parts of docs/benchmarks.md, each between ``<!-- measured: NAME -->`` and ``<!-- end -->``."""
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from tests.support.programs import ROOT
 
@@ -32,9 +32,10 @@ def names_of_blocks(page: str) -> list[str]:
 
 def measured(name: str, results: Sequence[Results]) -> str:
     """Return the block of this name: a list about all runs, or the table of a scenario."""
-    lists: dict[str, Callable[[Results], str]] = {"runs": describe_run, "ahead": describe_who_is_ahead}
-    if name in lists:
-        return "\n".join(line for each in results if (line := lists[name](each)))
+    if name == "runs":
+        return describe_runs(results)
+    if name == "ahead":
+        return "\n".join(line for each in results if (line := describe_who_is_ahead(each)))
     return table_of(name, [each for each in results if name in each.tables])
 
 
@@ -43,12 +44,10 @@ def title_of(results: Results) -> str:
     return f"CPython {results.setup.python}{loop}"
 
 
-def describe_run(results: Results) -> str:
-    setup = results.setup
-    where = f"{setup.machine}, {setup.loop}"
-    return (
-        f"- **{title_of(results)}**: {setup.build}. {where}; {setup.packages}; {setup.rounds} rounds on {results.date}."
-    )
+def describe_runs(results: Sequence[Results]) -> str:
+    lines = [f"- {title_of(each)}: {each.setup.build}; {each.setup.rounds} rounds on {each.date}." for each in results]
+    settings = list(dict.fromkeys(f"on {each.setup.machine}, with {each.setup.packages}" for each in results))
+    return "\n".join([*lines, "", f"{'All' if len(settings) == 1 else 'Measured'} {'; or '.join(settings)}."])
 
 
 def table_of(name: str, results: Sequence[Results]) -> str:

@@ -148,8 +148,16 @@ def without_a_ratio(found: Results) -> Results:
 
 def test_a_run_is_described() -> None:
     assert block("runs", run_of("3.13.0", {})) == [
-        "- **CPython 3.13.0**: a build. Linux, asyncio; aiohttp 3; 3 rounds on 2026-01-02."
+        "- CPython 3.13.0: a build; 3 rounds on 2026-01-02.",
+        "",
+        "All on Linux, with aiohttp 3.",
     ]
+
+
+def test_runs_with_other_packages_are_described_apart() -> None:
+    old = run_of("3.13.0", {})
+    new = replace(old, setup=replace(old.setup, packages="aiohttp 4"))
+    assert block("runs", old, new)[3:] == ["Measured on Linux, with aiohttp 3; or on Linux, with aiohttp 4."]
 
 
 @pytest.mark.parametrize(
@@ -221,12 +229,12 @@ def test_results_are_in_the_order_of_versions(directory: Path) -> None:
 @pytest.mark.parametrize(
     ("variables", "described"),
     [
-        ({}, "not optimised: neither PGO nor LTO"),
-        ({"PGO_PROF_USE_FLAG": "-fprofile-use"}, "not optimised: neither PGO nor LTO"),
-        ({"CONFIG_ARGS": "'--enable-optimizations' '--with-lto'"}, "optimised with PGO and LTO"),
-        ({"PY_CFLAGS": "-O2 -fprofile-use"}, "optimised with PGO"),
-        ({"PY_CORE_CFLAGS": "-flto=auto"}, "optimised with LTO"),
-        ({"Py_DEBUG": 1}, "a debug build (--with-pydebug), not optimised: neither PGO nor LTO"),
+        ({}, "no PGO, no LTO"),
+        ({"PGO_PROF_USE_FLAG": "-fprofile-use"}, "no PGO, no LTO"),
+        ({"CONFIG_ARGS": "'--enable-optimizations' '--with-lto'"}, "PGO, LTO"),
+        ({"PY_CFLAGS": "-O2 -fprofile-use"}, "PGO, no LTO"),
+        ({"PY_CORE_CFLAGS": "-flto=auto"}, "no PGO, LTO"),
+        ({"Py_DEBUG": 1}, "a debug build (--with-pydebug), no PGO, no LTO"),
     ],
 )
 def test_the_build_is_described(
@@ -235,6 +243,13 @@ def test_the_build_is_described(
     monkeypatch.setattr(sysconfig, "get_config_var", variables.get)
     monkeypatch.setattr(sys, "_is_gil_enabled", lambda: True, raising=False)
     assert describe_build() == f"{described}, with the GIL"
+
+
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="only Linux says which libraries a process has")
+def test_a_record_of_another_build_says_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    is_shared = "libpython" in Path("/proc/self/maps").read_text("utf-8")
+    monkeypatch.setattr(sysconfig, "get_config_var", {"Py_ENABLE_SHARED": 1}.get)
+    assert describe_build().startswith("no PGO, no LTO" if is_shared else "PGO and LTO unknown")
 
 
 def test_a_free_threaded_build_is_described(monkeypatch: pytest.MonkeyPatch) -> None:
