@@ -36,6 +36,7 @@ async def instructions(contender: Contender, stage: Stage) -> float:
                 await client.get()
 
         counter, before = Counter(), sys.gettrace()
+        sys._getframe().f_trace_opcodes = True  # CPython 3.12 traces opcodes only if a frame wants it at settrace()
         sys.settrace(counter)
         try:
             await asyncio.get_running_loop().create_task(run())
