@@ -1,70 +1,84 @@
-"""The command: which scenarios and contenders, the sizes, and the tables of results."""
+"""The command: which scenarios and entrants, the sizes, and the tables of results."""
 
 import argparse
 import asyncio
-import os
-import platform
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, field, replace
-from importlib.metadata import version
+from dataclasses import asdict, dataclass, replace
+from datetime import date
 from importlib.util import find_spec
-from statistics import median
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
-from .contenders import CONTENDERS, Contender, Sizes, Stage
-from .scenarios import SCENARIOS, Scenario
+from .competition import compete, printed
+from .contenders import Stage
+from .machine import describe_build, describe_machine, describe_packages, python_version
+from .page import PAGE, write_page
+from .results import Results, Setup, load_all, save
+from .scenarios import SCENARIOS, Entrant, Scenario
 from .server import running_server
+from .sizes import FULL, QUICK, Sizes
 
-FULL = Sizes(requests=1000, concurrency=50, mib=256, mounts=10_000, connections=1000)
-QUICK = Sizes(requests=20, concurrency=5, mib=2, mounts=100, connections=20)
+ENTRANTS: dict[str, Entrant] = {
+    name: entrant for scenario in SCENARIOS.values() for name, entrant in scenario.entrants.items()
+}
 
 
 @dataclass(frozen=True)
 class Plan:
     scenarios: Mapping[str, Scenario]
-    contenders: Mapping[str, Contender]
+    entrants: Sequence[str]
     rounds: int
     sizes: Sizes
     loop: str
+    saves: bool
 
+    def entrants_of(self, scenario: Scenario) -> list[str]:
+        return [name for name in scenario.entrants if name in self.entrants]
 
-@dataclass
-class Costs:
-    """The times of one contender in one scenario, one for each round."""
-
-    contender: Contender
-    rounds: list[float] = field(default_factory=list)
-
-    def ratios(self, baseline: "Costs") -> list[float]:
-        return [cost / base for cost, base in zip(self.rounds, baseline.rounds, strict=True)]
+    def used(self) -> dict[str, Entrant]:
+        """The entrants of all scenarios of this run."""
+        return {name: ENTRANTS[name] for scenario in self.scenarios.values() for name in self.entrants_of(scenario)}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    plan = read_plan(arguments)
-    print(describe(plan))
-    plan = without_missing(plan)
+    options = parser().parse_args(arguments)
+    if options.page:
+        write_page(load_all())
+        return
+    plan = without_missing(plan_of(options))
+    setup = setup_of(plan)
+    print(describe(setup))
     with asyncio.Runner(loop_factory=loop_factories()[plan.loop]) as runner:
-        runner.run(run(plan))
+        runner.run(run(plan, setup))
+    if plan.saves:
+        write_page(load_all())
 
 
-def read_plan(arguments: Sequence[str] | None) -> Plan:
+def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks", description=__doc__)
     parser.add_argument("--scenario", action="append", choices=SCENARIOS, help="only this one; may be repeated")
-    parser.add_argument("--contender", action="append", choices=CONTENDERS, help="only this one; may be repeated")
+    parser.add_argument("--contender", action="append", choices=ENTRANTS, help="only this one; may be repeated")
     parser.add_argument("--loop", choices=loop_factories(), default="asyncio", help="for all, uvicorn included")
     parser.add_argument("--quick", action="store_true", help="see that it works: the numbers mean nothing")
+    parser.add_argument("--save", action="store_true", help="keep the results in tests/benchmarks/results, and --page")
+    parser.add_argument("--page", action="store_true", help=f"measure nothing, write the results into {PAGE.name}")
     parser.add_argument("--rounds", type=positive, help="in which the contenders take turns (21)")
     for name in Sizes.__dataclass_fields__:
-        parser.add_argument(f"--{name}", type=positive, help=f"({getattr(FULL, name)})")
-    options = parser.parse_args(arguments)
+        parser.add_argument(f"--{name.replace('_', '-')}", type=positive, help=f"({getattr(FULL, name)})")
+    return parser
+
+
+def plan_of(options: argparse.Namespace) -> Plan:
     default = QUICK if options.quick else FULL
     sizes = {name: getattr(options, name) or getattr(default, name) for name in Sizes.__dataclass_fields__}
     return Plan(
         scenarios={name: SCENARIOS[name] for name in options.scenario or SCENARIOS},
-        contenders={name: CONTENDERS[name] for name in options.contender or CONTENDERS},
+        entrants=options.contender or list(ENTRANTS),
         rounds=options.rounds or (2 if options.quick else 21),
         sizes=Sizes(**sizes),
         loop=options.loop,
+        saves=options.save,
     )
 
 
@@ -84,55 +98,46 @@ def loop_factories() -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
     return factories
 
 
-def describe(plan: Plan) -> str:
-    distributions = ["aiohttp", *(name for c in plan.contenders.values() for name in c.distributions if not c.missing)]
-    if plan.loop == "uvloop":
-        distributions.append("uvloop")
-    versions = ", ".join(f"{name} {version(name)}" for name in dict.fromkeys(distributions))
-    python = f"{platform.python_implementation()} {platform.python_version()}"
-    machine = f"{platform.system()} {platform.machine()}, {os.cpu_count()} processors"
-    return f"{python} on {machine}; {plan.loop}, {versions}; rounds: {plan.rounds}"
-
-
 def without_missing(plan: Plan) -> Plan:
-    for contender in plan.contenders.values():
-        if contender.missing:
-            print(f"Skipped: {contender.title}, for want of {' and '.join(contender.missing)}", flush=True)
-    return replace(plan, contenders={name: found for name, found in plan.contenders.items() if not found.missing})
+    missing = {name: entrant.missing for name, entrant in plan.used().items() if entrant.missing}
+    for name, distributions in missing.items():
+        print(f"Skipped: {ENTRANTS[name].title}, for want of {' and '.join(distributions)}", flush=True)
+    return replace(plan, entrants=[name for name in plan.entrants if name not in missing])
 
 
-async def run(plan: Plan) -> None:
+def setup_of(plan: Plan) -> Setup:
+    distributions = {name for entrant in ENTRANTS.values() if not entrant.missing for name in entrant.distributions}
+    return Setup(
+        python=python_version(),
+        build=describe_build(),
+        machine=describe_machine(),
+        loop=plan.loop,
+        packages=describe_packages({"aiohttp", *distributions, *({"uvloop"} & {plan.loop})}),
+        rounds=plan.rounds,
+        sizes=asdict(plan.sizes),
+    )
+
+
+def describe(setup: Setup) -> str:
+    return (
+        f"CPython {setup.python}, {setup.build}; {setup.machine}; {setup.loop}, {setup.packages}; "
+        f"rounds: {setup.rounds}"
+    )
+
+
+async def run(plan: Plan, setup: Setup) -> None:
     async with AsyncExitStack() as stack:
-        url = await stack.enter_async_context(running_server(plan.loop)) if "uvicorn" in plan.contenders else None
-        stage = Stage(sizes=plan.sizes, server_url=url)
-        for scenario in plan.scenarios.values():
-            entrants = [plan.contenders[name] for name in scenario.contenders if name in plan.contenders]
-            print(f"\n### {scenario.title(plan.sizes)}\n", flush=True)
-            print(table(scenario, await compete(scenario, entrants, stage, plan.rounds), plan.sizes), flush=True)
-
-
-async def compete(scenario: Scenario, entrants: Sequence[Contender], stage: Stage, rounds: int) -> list[Costs]:
-    results = [Costs(contender) for contender in entrants]
-    for number in range(rounds):
-        # Back and forth, so that no contender always follows the same one.
-        for result in results if number % 2 == 0 else reversed(results):
-            result.rounds.append(await scenario.measure(result.contender, stage))
-    return results
-
-
-def table(scenario: Scenario, results: Sequence[Costs], sizes: Sizes) -> str:
-    first = scenario.contenders[0]
-    baseline = next((costs for costs in results if costs.contender is CONTENDERS[first]), None)
-    lines = [f"| | {scenario.unit} | cost / {first} | from ... to |", "|---|---:|---:|---:|"]
-    for costs in results:
-        cells = [costs.contender.title, scenario.show(median(costs.rounds), sizes)]
-        if baseline is None:
-            cells += ["-", "-"]
-        else:
-            ratios = costs.ratios(baseline)
-            cells += [f"{median(ratios):.3f}", f"{min(ratios):.3f} ... {max(ratios):.3f}"]
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines)
+        directory = Path(stack.enter_context(TemporaryDirectory()))
+        needs_server = any(entrant.needs_server for entrant in plan.used().values())
+        url = await stack.enter_async_context(running_server(plan.loop)) if needs_server else None
+        stage = Stage(sizes=plan.sizes, directory=directory, server_url=url)
+        for name, scenario in plan.scenarios.items():
+            if entrants := plan.entrants_of(scenario):
+                table = await compete(scenario, entrants, stage, plan.rounds)
+                print(f"\n### {table.title}\n\n{printed(table)}", flush=True)
+                if plan.saves:  # at once, as a run takes long
+                    results = Results(setup=setup, date=date.today().isoformat(), tables={name: table})
+                    print(f"\nSaved in {save(results)}", flush=True)
 
 
 if __name__ == "__main__":

@@ -5,12 +5,13 @@ from asgi_connector._types import Receive, Scope, Send
 CHUNK = bytes(64 * 1024)
 CHUNKS_PER_MIB = 1024 * 1024 // len(CHUNK)
 SMALL = b"hello"
+EVENT = b"data: " + b"x" * 92 + b"\n\n"  # 100 bytes
 
 
 async def app(scope: Scope, receive: Receive, send: Send) -> None:
     """``/`` answers `SMALL`, ``/download?N`` sends N MiB in chunks, ``/upload`` answers how many bytes it was sent.
 
-    ``/echo`` is a WebSocket that sends back what it receives.
+    ``/events?N`` sends N server-sent events. ``/echo`` is a WebSocket that sends back what it receives.
     """
     match scope["path"]:
         case "/":
@@ -19,6 +20,8 @@ async def app(scope: Scope, receive: Receive, send: Send) -> None:
             await download(send, chunks=int(scope["query_string"]) * CHUNKS_PER_MIB)
         case "/upload":
             await respond(send, b"%d" % await body_size(receive))
+        case "/events":
+            await send_events(send, count=int(scope["query_string"]))
         case "/echo":
             await echo(receive, send)
 
@@ -33,6 +36,13 @@ async def download(send: Send, chunks: int) -> None:
     await send({"type": "http.response.start", "status": 200, "headers": []})
     for _ in range(chunks):
         await send({"type": "http.response.body", "body": CHUNK, "more_body": True})
+    await send({"type": "http.response.body"})
+
+
+async def send_events(send: Send, count: int) -> None:
+    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"text/event-stream")]})
+    for _ in range(count):
+        await send({"type": "http.response.body", "body": EVENT, "more_body": True})
     await send({"type": "http.response.body"})
 
 

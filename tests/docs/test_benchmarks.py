@@ -1,12 +1,22 @@
 """The benchmark command works. Its results are not asserted, because times vary."""
 
+import importlib
 import re
 import sys
+import sysconfig
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
+from tests.benchmarks import page, results
 from tests.benchmarks.__main__ import main
 from tests.benchmarks.contenders import CONTENDERS
+from tests.benchmarks.hidden import hidden
+from tests.benchmarks.machine import describe_build, python_version
+from tests.benchmarks.page import PAGE, filled, names_of_blocks
+from tests.benchmarks.results import Results, Row, Setup, Table, load, load_all, save
 from tests.benchmarks.scenarios import SCENARIOS
 from tests.support.programs import run_python
 
@@ -19,14 +29,17 @@ def rows(output: str) -> list[tuple[str, str]]:
     return [(match["title"], match["ratio"]) for line in output.splitlines() if (match := ROW.fullmatch(line))]
 
 
-def test_the_quick_command_measures_every_scenario_for_everybody_who_is_there() -> None:
-    output = run_python("-m", "tests.benchmarks", "--quick")
-    assert output.count("\n### ") == len(SCENARIOS)
-    assert [title for title, _ in rows(output)] == [
-        CONTENDERS[name].title
-        for scenario in SCENARIOS.values()
-        for name in scenario.contenders
-        if not CONTENDERS[name].missing
+def test_the_command_runs_and_says_with_what() -> None:
+    output = run_python("-m", "tests.benchmarks", "--quick", "--scenario", "mounts")
+    assert output.startswith(f"CPython {python_version()}, {describe_build()}; ")
+    assert output.count("\n### ") == 1
+
+
+@pytest.mark.parametrize("name", SCENARIOS)
+def test_a_scenario_measures_everybody_who_is_there(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    main(["--quick", "--rounds", "1", "--scenario", name])
+    assert [title for title, _ in rows(capsys.readouterr().out)] == [
+        entrant.title for entrant in SCENARIOS[name].entrants.values() if not entrant.missing
     ]
 
 
@@ -62,7 +75,7 @@ def test_a_peer_that_is_not_installed_is_skipped_with_a_line_that_says_so(
     monkeypatch.setitem(sys.modules, "httpx2", None)
     main(["--quick", "--scenario", "get", "--contender", "ours", "--contender", "httpx2"])
     output = capsys.readouterr().out
-    assert "Skipped: httpx2 ASGITransport, for want of httpx2\n" in output
+    assert "Skipped: httpx2 `ASGITransport` (with sniffio), for want of httpx2" in output
     assert [title for title, _ in rows(output)] == [CONTENDERS["ours"].title]
 
 
@@ -72,3 +85,185 @@ def test_what_it_does_not_know_is_refused(arguments: list[str], capsys: pytest.C
         main(arguments)
     assert refused.value.code == 2
     assert arguments[1] in capsys.readouterr().err
+
+
+# The page.
+
+
+def test_the_tables_of_the_page_are_what_the_command_writes_from_the_results() -> None:
+    written = PAGE.read_text("utf-8")
+    assert filled(written, load_all()) == written, "write it with python -m tests.benchmarks --page"
+
+
+def test_the_page_has_a_table_of_each_scenario() -> None:
+    names = names_of_blocks(PAGE.read_text("utf-8"))
+    assert sorted(names) == sorted({"runs", "ahead", *SCENARIOS})
+
+
+def run_of(python: str, ratios: Mapping[str, float], *, absolute: bool = False, loop: str = "asyncio") -> Results:
+    """A run of the scenario ``get``, in which each row has cost 7 µs."""
+    setup = Setup(
+        python=python, build="a build", machine="Linux", loop=loop, packages="aiohttp 3", rounds=3, sizes={"apps": 1}
+    )
+    rows = [
+        Row(name=name, title=name.capitalize(), cost="7", ratio=ratio, lowest=ratio, highest=ratio)
+        for name, ratio in ratios.items()
+    ]
+    table = Table(title="9 GETs", unit="µs", is_absolute=absolute, baseline="floor", rows=rows)
+    return Results(setup=setup, date="2026-01-02", tables={"get": table})
+
+
+def block(name: str, *found: Results) -> list[str]:
+    text = filled(f"<!-- measured: {name} -->\nold\n<!-- end -->\n", found)
+    assert text.startswith(f"<!-- measured: {name} -->\n\n")
+    assert text.endswith("\n\n<!-- end -->\n")
+    return text.splitlines()[2:-2]
+
+
+def test_each_python_has_a_column() -> None:
+    old = run_of("3.11.1", {"floor": 1.0, "ours": 1.234})
+    new = run_of("3.15.0", {"floor": 1.0, "ours": 1.5, "httpx2": 1.25}, loop="uvloop")
+    assert block("get", old, new) == [
+        "| 9 GETs | CPython 3.11.1 | CPython 3.15.0, uvloop |",
+        "|---|---:|---:|",
+        "| Floor | 1.00 | 1.00 |",
+        "| **Ours** | **1.23** | **1.50** |",
+        "| Httpx2 | - | 1.25 |",
+    ]
+
+
+def test_a_table_shows_the_costs_where_the_ratios_say_little() -> None:
+    assert block("get", run_of("3.13.0", {"floor": 1.0}, absolute=True))[-1] == "| Floor | 1.00 (7 µs) |"
+
+
+def test_what_was_not_measured_is_said() -> None:
+    assert block("memory", run_of("3.13.0", {"floor": 1.0})) == ["Not measured."]
+    assert block("get", without_a_ratio(run_of("3.13.0", {"ours": 1.0})))[-1] == "| **Ours** | **-** |"
+
+
+def without_a_ratio(found: Results) -> Results:
+    table = found.tables["get"]
+    return replace(found, tables={"get": replace(table, rows=[replace(row, ratio=None) for row in table.rows])})
+
+
+def test_a_run_is_described() -> None:
+    assert block("runs", run_of("3.13.0", {})) == [
+        "- CPython 3.13.0: a build; 3 rounds on 2026-01-02.",
+        "",
+        "All on Linux, with aiohttp 3.",
+    ]
+
+
+def test_runs_with_other_packages_are_described_apart() -> None:
+    old = run_of("3.13.0", {})
+    new = replace(old, setup=replace(old.setup, packages="aiohttp 4"))
+    assert block("runs", old, new)[3:] == ["Measured on Linux, with aiohttp 3; or on Linux, with aiohttp 4."]
+
+
+@pytest.mark.parametrize(
+    ("ratios", "said"),
+    [
+        ({"floor": 1, "ours": 1.2, "httpx2": 1.5, "httpx": 2}, "Ours is ahead of Httpx2, which takes 25 % longer"),
+        ({"floor": 1, "ours": 1.5, "httpx": 2, "httpx2": 1.2}, "Httpx2 is ahead of Ours, which takes 25 % longer"),
+        ({"floor": 1, "ours": 1.51, "httpx2": 1.5}, "Httpx2 and Ours are equally fast"),
+    ],
+)
+def test_it_says_who_is_ahead(ratios: Mapping[str, float], said: str) -> None:
+    assert block("ahead", run_of("3.13.0", ratios)) == [f"- CPython 3.13.0 (a build): one after another, {said}."]
+
+
+def test_nobody_is_ahead_of_nobody() -> None:
+    assert block("ahead", run_of("3.13.0", {"floor": 1, "ours": 1.2})) == [""]
+
+
+# The results.
+
+
+@pytest.fixture
+def directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where results are saved, and the page next to it."""
+    monkeypatch.setattr(results, "DIRECTORY", tmp_path / "results")
+    monkeypatch.setattr(page, "PAGE", tmp_path / "benchmarks.md")
+    (tmp_path / "benchmarks.md").write_text("<!-- measured: get -->\n<!-- end -->\n", "utf-8")
+    return tmp_path / "results"
+
+
+def test_a_run_is_saved_and_written_into_the_page(directory: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    main(["--quick", "--scenario", "get", "--contender", "floor", "--contender", "ours", "--save"])
+    (path,) = directory.iterdir()
+    assert path.name == f"cpython-{python_version()}-asyncio.json"
+    assert f"Saved in {path}\n" in capsys.readouterr().out
+    assert load(path).setup.build == describe_build()
+    written = (directory.parent / "benchmarks.md").read_text("utf-8")
+    assert f"| CPython {python_version()} |" in written
+    assert "| **asgi-connector** | **" in written
+
+    (directory.parent / "benchmarks.md").write_text("<!-- measured: get -->\n<!-- end -->\n", "utf-8")
+    main(["--page"])
+    assert (directory.parent / "benchmarks.md").read_text("utf-8") == written
+
+
+def test_a_run_of_the_same_setup_keeps_the_other_scenarios(directory: Path) -> None:
+    first = run_of("3.13.0", {"floor": 1.0})
+    second = replace(first, date="2026-01-03", tables={"concurrent": first.tables["get"]})
+    save(first)
+    assert load(save(second)) == replace(second, tables={**first.tables, **second.tables})
+    third = replace(second, setup=replace(second.setup, rounds=21))
+    assert load(save(third)) == third
+
+
+def test_results_are_in_the_order_of_versions(directory: Path) -> None:
+    for python, loop in [("3.14.0", "asyncio"), ("3.9.2", "asyncio"), ("3.14.0t", "asyncio"), ("3.14.0", "uvloop")]:
+        save(run_of(python, {}, loop=loop))
+    assert [(each.setup.python, each.setup.loop) for each in load_all()] == [
+        ("3.9.2", "asyncio"),
+        ("3.14.0", "asyncio"),
+        ("3.14.0", "uvloop"),
+        ("3.14.0t", "asyncio"),
+    ]
+
+
+# The build of Python.
+
+
+@pytest.mark.parametrize(
+    ("variables", "described"),
+    [
+        ({}, "no PGO, no LTO"),
+        ({"PGO_PROF_USE_FLAG": "-fprofile-use"}, "no PGO, no LTO"),
+        ({"CONFIG_ARGS": "'--enable-optimizations' '--with-lto'"}, "PGO, LTO"),
+        ({"PY_CFLAGS": "-O2 -fprofile-use"}, "PGO, no LTO"),
+        ({"PY_CORE_CFLAGS": "-flto=auto"}, "no PGO, LTO"),
+        ({"Py_DEBUG": 1}, "a debug build (--with-pydebug), no PGO, no LTO"),
+    ],
+)
+def test_the_build_is_described(
+    variables: Mapping[str, object], described: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sysconfig, "get_config_var", variables.get)
+    monkeypatch.setattr(sys, "_is_gil_enabled", lambda: True, raising=False)
+    assert describe_build() == f"{described}, with the GIL"
+
+
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="only Linux says which libraries a process has")
+def test_a_record_of_another_build_says_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    is_shared = "libpython" in Path("/proc/self/maps").read_text("utf-8")
+    monkeypatch.setattr(sysconfig, "get_config_var", {"Py_ENABLE_SHARED": 1}.get)
+    assert describe_build().startswith("no PGO, no LTO" if is_shared else "PGO and LTO unknown")
+
+
+def test_a_free_threaded_build_is_described(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sysconfig, "get_config_var", {"Py_GIL_DISABLED": 1}.get)
+    monkeypatch.setattr(sys, "_is_gil_enabled", lambda: False, raising=False)
+    assert python_version().endswith("t")
+    assert describe_build().endswith(", without the GIL")
+
+
+# A package that is hidden.
+
+
+def test_a_hidden_package_is_not_found_and_then_it_is_again() -> None:
+    before = importlib.import_module("yarl")
+    with hidden("yarl"), pytest.raises(ModuleNotFoundError, match="No module named 'yarl'"):
+        importlib.import_module("yarl")
+    assert importlib.import_module("yarl") is before
