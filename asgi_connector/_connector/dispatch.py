@@ -27,7 +27,7 @@ from asgi_connector._callers import current_caller, owners
 from asgi_connector._display import printable
 from asgi_connector._exceptions import UnmountedHostError
 from asgi_connector._log import logger
-from asgi_connector._network.transport import connect_pair
+from asgi_connector._network.transport import connect_pair, remove_media
 from asgi_connector._services.closing import Closing
 from asgi_connector._services.lifespan import Lifespan
 from asgi_connector._services.mounted import MountedApp
@@ -86,9 +86,9 @@ class DispatchingConnector(PoolingConnector):
         instruments, exchange = self._instruments, None
         if instruments is not None and instruments.recorder.recording:
             exchange = instruments.recorder.begin(req)
-            if instruments.injecting:
-                dispatch = partial(self._dispatch, req, traces, timeout, task, elsewhere)
-                return await instruments.connect(exchange, req, timeout, dispatch)
+            if instruments.injecting and (effects := instruments.effects_on(exchange, req)) is not None:
+                dispatch = partial(self._dispatch, req, traces, timeout, task, elsewhere, exchange)
+                return await effects.connect(req, timeout, dispatch)
         if not traces and self._closing.task is None and (connection := self._take_idle(req)) is not None:
             if _hand_out(cast(ClientProtocol, connection.protocol), req, task, exchange):
                 if exchange is not None:
@@ -276,6 +276,8 @@ def _hand_out(
     caller = current_caller.get()
     if not server.hand_out(ClientCall(req, task, caller, server.mounted.context_for(caller), exchange)):
         return False
+    if exchange is not None:  # else no fault can have begun
+        remove_media(server.transport)  # the faults of an earlier request
     if logger.isEnabledFor(logging.DEBUG):
         where = "%s %s is answered in this process, by the app at %r"
         logger.debug(where, req.method, _shown(req.url), server.mounted.pattern)

@@ -1,6 +1,6 @@
 """`Instruments`: the recordings and the injected faults of a connector."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from urllib.parse import unquote
 
@@ -11,7 +11,7 @@ from asgi_connector._aiohttp.requests import address_of
 from asgi_connector._callers import current_caller, name_of
 from asgi_connector._injection.blocks import OpenBlocks
 from asgi_connector._injection.crash import Crash
-from asgi_connector._injection.effects import choose
+from asgi_connector._injection.effects import Effects, choose
 from asgi_connector._injection.faults import Fault, Hang, Part, Refuse
 from asgi_connector._injection.hold import Hold
 from asgi_connector._injection.injections import Injection, Odds
@@ -60,28 +60,14 @@ class Instruments:
     def injecting(self) -> bool:
         return bool(self.blocks.open)
 
-    async def connect(
-        self,
-        exchange: LiveExchange,
-        req: ClientRequest,
-        timeout: ClientTimeout,
-        dispatch: Callable[[LiveExchange], Awaitable[Connection]],
-    ) -> Connection:
-        """Connect, and apply the faults that affect the request."""
+    def effects_on(self, exchange: LiveExchange, req: ClientRequest) -> Effects | None:
+        """Decide which faults affect the request. Returns `None` if none does."""
         mounted = self._services.table.find(address_of(req))
         if mounted is None:
-            return await dispatch(exchange)
+            return None
         exchange.service = mounted.pattern
         effects = choose(reversed(self.blocks.open), exchange)
-        try:
-            await effects.before_connection(req, timeout)
-        except BaseException as exc:
-            exchange.not_connected(exc)
-            raise
-        connection = await dispatch(exchange)
-        if exchange.via != "fallback":
-            effects.act_on(connection)
-        return connection
+        return Effects(exchange, effects) if effects else None
 
     async def wait_late(
         self, connection: Connection, exchange: LiveExchange | None, req: ClientRequest, timeout: ClientTimeout

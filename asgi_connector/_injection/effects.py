@@ -2,11 +2,11 @@
 
 import errno
 import os
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import TypeGuard
 
-import aiohttp.connector
 from aiohttp import ClientRequest, ClientTimeout
+from aiohttp.connector import Connection
 
 from asgi_connector._journal.live import LiveExchange
 from asgi_connector._journal.selector import call_of
@@ -33,7 +33,7 @@ from .faults import (
 ByteFault = Hang | Reset | Close | Latency | Throttle
 
 
-def choose(blocks: Iterable[FaultBlock], exchange: LiveExchange) -> "Effects":
+def choose(blocks: Iterable[FaultBlock], exchange: LiveExchange) -> list[Effect]:
     """Decide which of *blocks* affect a request to an app. Every block that it matches decides once, in their order."""
     call = call_of(exchange)
     effects: list[Effect] = []
@@ -52,22 +52,34 @@ def choose(blocks: Iterable[FaultBlock], exchange: LiveExchange) -> "Effects":
         effects.append(effect)
     for effect in effects:
         effect.block.affected += 1
-    return Effects(exchange, effects)
+    return effects
 
 
 class Effects:
-    """The faults that affect one request, the innermost first."""
+    """The faults that affect one request, the innermost first; at least one."""
 
     def __init__(self, exchange: LiveExchange, effects: list[Effect]) -> None:
         self._exchange = exchange
         self._effects = effects
-        if effects:
-            exchange.fault = shown_as(effects[0].fault)
+        exchange.fault = shown_as(effects[0].fault)
         if any(_keeps_from_app(effect.fault) for effect in effects):
             exchange.via = "fault"
 
-    async def before_connection(self, req: ClientRequest, timeout: ClientTimeout) -> None:
-        """Apply the faults that act before there is a connection. Raises what aiohttp raises for them."""
+    async def connect(
+        self, req: ClientRequest, timeout: ClientTimeout, dispatch: Callable[[], Awaitable[Connection]]
+    ) -> Connection:
+        """Connect by *dispatch*, and apply the faults. Raises what aiohttp raises for them."""
+        try:
+            await self._before_connection(req, timeout)
+        except BaseException as exc:
+            self._exchange.not_connected(exc)
+            raise
+        connection = await dispatch()
+        if self._exchange.via != "fallback":
+            self._act_on(connection)
+        return connection
+
+    async def _before_connection(self, req: ClientRequest, timeout: ClientTimeout) -> None:
         for effect in self._effects:
             if not effect.block.over:  # its block may end while the request waits for another block
                 await effect.block.before_connection(effect, req, timeout)
@@ -75,13 +87,10 @@ class Effects:
             if isinstance(effect.fault, Respond) and not effect.block.over:
                 self._exchange.app = _app_for(effect.fault)
 
-    def act_on(self, connection: aiohttp.connector.Connection) -> None:
-        """Apply the faults to both directions of the connection. They replace those of an earlier request."""
+    def _act_on(self, connection: Connection) -> None:
+        """Apply the faults to both directions of the connection."""
         client = connection.transport
         assert isinstance(client, MemoryTransport)
-        for pipe in (client, client.peer):
-            if isinstance(pipe.medium, Impairments):
-                pipe.medium.remove()
         impaired: dict[MemoryTransport, Impairments] = {}
         for effect in self._effects:
             if effect.block.over:

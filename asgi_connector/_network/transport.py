@@ -51,6 +51,9 @@ class Medium(Protocol):
     def drop(self) -> None:
         """Lose the bytes that the medium holds."""
 
+    def remove(self) -> None:
+        """Let the transport deliver directly again, and pass on what the medium holds."""
+
 
 class MemoryTransport(FlowControlledTransport):
     """One end of an in-memory connection. `connect_pair` creates both ends."""
@@ -381,6 +384,13 @@ def _take(chunks: deque[bytes], size: int) -> bytes:
 
 def _reset_error() -> ConnectionResetError:
     return ConnectionResetError(errno.ECONNRESET, "The other end of the in-memory connection was aborted")
+
+
+def remove_media(transport: MemoryTransport) -> None:
+    """Deliver directly again, in both directions, what media hold and all that is written from now on."""
+    for end in (transport, transport.peer):
+        if end.medium is not None:
+            end.medium.remove()
 
 
 def connect_pair(
