@@ -22,6 +22,7 @@ DOCS_EXTRA: Final = ["furo", "myst_parser", "sphinx", "sphinx_copybutton"]
 WIDTH: Final = 1400
 
 pytestmark = [
+    pytest.mark.docs,
     needs_chromium,
     pytest.mark.skipif(
         not all(map(importlib.util.find_spec, DOCS_EXTRA)), reason="the pages are built by what the extra docs installs"
