@@ -47,11 +47,10 @@ class JournalOfTest(Journal):
 
     @override
     def leave_out(self, explored: Set[Exchange]) -> None:
-        if not self.complete:
-            self.explored = True
-            for number in reversed(range(len(self._exchanges))):  # another thread may add one at the end
-                if self._exchanges[number] in explored:
-                    del self._exchanges[number]
+        self.explored = True
+        for number in reversed(range(len(self._exchanges))):  # another thread may add one at the end
+            if self._exchanges[number] in explored:
+                del self._exchanges[number]
 
 
 class JournalOfConnector(JournalOfTest):

@@ -433,6 +433,8 @@ def test_a_continue_is_told_from_a_response_wherever_their_bytes_are_split() -> 
         assert not stage.idle
         stage.end_fault()
         assert (b"".join(passed), stage.idle) == (message, True)
+        stage.carry(b"later")
+        assert (b"".join(passed), stage.idle) == (message + b"later", True)
 
 
 @pytest.mark.parametrize("arrived", [b"HTTP", b"HTTP/1.1 100 Conti", b"HTTP/1.1 200 OK\r\n"])

@@ -414,8 +414,8 @@ def test_the_runs_of_an_exploration_are_left_out_because_its_report_tells_of_the
 {EXPLORING}
 async def test():
     async with opened() as session:
-        report = await faults.explore(scenario, [faults.Respond(503)])
         await get(session, "http://users.internal/users/1")
+        report = await faults.explore(scenario, [faults.Respond(503)])
         assert report, report
 """,
         "--asgi-journal-dir=report",
