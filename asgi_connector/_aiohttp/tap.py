@@ -148,7 +148,7 @@ class _Junction(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         taps = tuple(self.taps)  # the protocol may release the connection, which removes them
-        time = self._loop.time()  # the protocol may end the exchange, which is not before its last piece
+        time = self._loop.time()  # first, because the protocol may end the exchange
         self._protocol.data_received(data)
         for tap in taps:
             tap.data_received(data, time)

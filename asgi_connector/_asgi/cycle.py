@@ -109,7 +109,8 @@ class Cycle(AppRequest):
     def end(self) -> None:
         super().end()
         self.call = None  # `receive` and `send`, which the app may have kept, refer to the cycle
-        if self.task is not None:  # else this is the app's first step, and its end delivers
+        # Not in its first step, whose end delivers, and not when the garbage collector closes its coroutine.
+        if asyncio.current_task(self._loop) is self.task:
             self._connection.transport.deliver_now()  # saves an iteration of the event loop
 
     def app_returned(self, result: object) -> None:

@@ -276,7 +276,7 @@ def _hand_out(
     caller = current_caller.get()
     if not server.hand_out(ClientCall(req, task, caller, server.mounted.context_for(caller), exchange)):
         return False
-    if exchange is not None:  # else no fault can have begun
+    if exchange is not None:  # every block of a fault records
         remove_media(server.transport)  # the faults of an earlier request
     if logger.isEnabledFor(logging.DEBUG):
         where = "%s %s is answered in this process, by the app at %r"

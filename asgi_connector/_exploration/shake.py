@@ -100,7 +100,7 @@ class Shake:
                 self.error = exc
 
     def leave_out_of_reports(self) -> None:
-        """A report of the exploration tells of the calls of this run: the report of a test needs not."""
+        """Leave the calls of this run out of the report of a test, because the exploration reports them."""
         explored = frozenset(self.journal)
         for recorder in self._recorders:
             recorder.leave_out(explored)

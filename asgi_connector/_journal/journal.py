@@ -218,7 +218,7 @@ class Journal(Sequence[Exchange]):
         self._exchanges.append(exchange)
 
     def leave_out(self, explored: Set[Exchange]) -> None:
-        """Called with exchanges that the report of an exploration tells of. They stay in the journals of users."""
+        """Called with the calls of an exploration, which has a report of its own. Journals of users keep them."""
 
     def _select(self, selector: Selector) -> "Journal":
         return Journal(filter(selector.matches, self), waiters=self._waiters)

@@ -77,7 +77,7 @@ class Recorder:
         return exchange
 
     def leave_out(self, explored: Set[Exchange]) -> None:
-        """Tell the journals of the open recordings that the report of an exploration tells of these exchanges."""
+        """Let the journals of the open recordings leave out the calls of an exploration, if they do so."""
         for recording in self._open:
             recording.journal.leave_out(explored)
 

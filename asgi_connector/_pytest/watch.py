@@ -28,7 +28,7 @@ class JournalOfTest(Journal):
         """Whether all exchanges are kept, because the test asks for them. A report needs only the latest."""
         self.dropped = 0
         self.explored = False
-        """Whether exchanges were left out, of which the report of an exploration tells."""
+        """Whether the calls of an exploration were left out."""
         self.parts: list[JournalOfConnector] = []
 
     @override

@@ -5,11 +5,10 @@ from typing import Any, Protocol
 
 import aiohttp
 
-from .app import CHUNK, SMALL
+from .app import SMALL
 
 HOST = "bench.internal"
 URL = f"http://{HOST}"
-PIECE = bytes(1024)
 
 
 class Client(Protocol):
@@ -19,9 +18,7 @@ class Client(Protocol):
 
     async def download(self, mib: int) -> None: ...
 
-    async def upload(self, mib: int) -> None: ...
-
-    async def upload_pieces(self, mib: int) -> None: ...
+    async def upload(self, mib: int, piece: bytes) -> None: ...
 
     async def events(self, count: int) -> None: ...
 
@@ -54,13 +51,7 @@ class AiohttpClient:
                 size += len(chunk)
         check(size, mib << 20)
 
-    async def upload(self, mib: int) -> None:
-        await self._upload(mib, CHUNK)
-
-    async def upload_pieces(self, mib: int) -> None:
-        await self._upload(mib, PIECE)
-
-    async def _upload(self, mib: int, piece: bytes) -> None:
+    async def upload(self, mib: int, piece: bytes) -> None:
         async with self._session.post(f"{self._url}/upload", data=body(mib, piece)) as response:
             check(int(await response.read()), mib << 20)
 
@@ -94,13 +85,7 @@ class HttpxClient:
                 size += len(chunk)
         check(size, mib << 20)
 
-    async def upload(self, mib: int) -> None:
-        await self._upload(mib, CHUNK)
-
-    async def upload_pieces(self, mib: int) -> None:
-        await self._upload(mib, PIECE)
-
-    async def _upload(self, mib: int, piece: bytes) -> None:
+    async def upload(self, mib: int, piece: bytes) -> None:
         response = await self._client.post(f"{URL}/upload", content=body(mib, piece))
         check(int(response.content), mib << 20)
 

@@ -159,6 +159,37 @@ def test_a_loop_that_cancels_nothing_reports_the_session_and_the_tasks_of_its_us
     assert_only_the_session_is_reported(caplog)
 
 
+@every_loop
+def test_what_an_app_sends_when_the_garbage_collector_closes_it_reaches_nobody(new_loop: NewLoop) -> None:
+    sent: list[bool] = []
+    reported: list[str] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+            await send({"type": "http.response.body", "body": b"x"})
+            sent.append(True)
+
+    async def main() -> list[Any]:
+        session = aiohttp.ClientSession(connector=ASGIRoutingConnector({"app.internal": app}, lifespan="off"))
+        request = asyncio.create_task(fetch(session, "http://app.internal/"))
+        await settle()
+        return [session, request]
+
+    def run() -> list[Any]:
+        loop = new_loop()
+        loop.set_exception_handler(lambda _, context: reported.append(context["message"]))
+        opened = loop.run_until_complete(main())
+        loop.close()
+        return opened
+
+    run_and_forget(run)
+    assert sent == [True]
+    assert set(reported) <= {"Task was destroyed but it is pending!", "Unclosed client session", "Unclosed connector"}
+
+
 def test_cleaning_up_while_the_loop_ends_reports_nothing(caplog: pytest.LogCaptureFixture) -> None:
     """A task closes its session meanwhile. The tasks that this starts are not cancelled, and see no failure either."""
     ends: list[object] = []

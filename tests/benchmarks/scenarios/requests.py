@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+from collections.abc import Awaitable, Callable
 from time import perf_counter
 
 from tests.benchmarks.clients import Client
@@ -51,57 +52,74 @@ async def gets_at_once(contender: Contender, stage: Stage) -> float:
         return (perf_counter() - started) / requests
 
 
+def gets(
+    title: Callable[[Sizes], str], measure: Callable[[Contender, Stage], Awaitable[float]], *names: str
+) -> Scenario:
+    return Scenario(title=title, entrants=contenders(measure, *names), unit="µs a request", show=microseconds)
+
+
 SCENARIOS = {
-    "get": Scenario(
-        title=lambda sizes: f"{sizes.requests:,} small GETs, one after another",
-        entrants=contenders(
-            sequential_gets, "floor", "ours", "httpx2", "httpx2-without-sniffio", "httpx", "predecessor", "uvicorn"
-        ),
-        unit="µs a request",
-        show=microseconds,
+    "get": gets(
+        lambda sizes: f"{sizes.requests:,} small GETs, one after another",
+        sequential_gets,
+        "floor",
+        "ours",
+        "httpx2",
+        "httpx2-without-sniffio",
+        "httpx",
+        "predecessor",
+        "uvicorn",
     ),
-    "concurrent": Scenario(
-        title=lambda sizes: f"{sizes.requests:,} small GETs, {sizes.concurrency} at a time",
-        entrants=contenders(
-            concurrent_gets, "floor", "ours", "httpx2", "httpx2-without-sniffio", "httpx", "predecessor", "uvicorn"
-        ),
-        unit="µs a request",
-        show=microseconds,
+    "concurrent": gets(
+        lambda sizes: f"{sizes.requests:,} small GETs, {sizes.concurrency} at a time",
+        concurrent_gets,
+        "floor",
+        "ours",
+        "httpx2",
+        "httpx2-without-sniffio",
+        "httpx",
+        "predecessor",
+        "uvicorn",
     ),
-    "at-once": Scenario(
-        title=lambda sizes: f"{sizes.at_once:,} small GETs, all at the same time, without limit",
-        entrants=contenders(gets_at_once, "floor", "ours", "httpx2", "uvicorn"),
-        unit="µs a request",
-        show=microseconds,
+    "at-once": gets(
+        lambda sizes: f"{sizes.at_once:,} small GETs, all at the same time, without limit",
+        gets_at_once,
+        "floor",
+        "ours",
+        "httpx2",
+        "uvicorn",
     ),
-    "new-connection": Scenario(
-        title=lambda sizes: f"{sizes.requests:,} small GETs, each the first on a new connection",
-        entrants=contenders(sequential_gets, "floor-anew", "ours-anew", "uvicorn-anew"),
-        unit="µs a request",
-        show=microseconds,
+    "new-connection": gets(
+        lambda sizes: f"{sizes.requests:,} small GETs, each the first on a new connection",
+        sequential_gets,
+        "floor-anew",
+        "ours-anew",
+        "uvicorn-anew",
     ),
-    "mounts": Scenario(
-        title=lambda sizes: f"{sizes.requests:,} small GETs, with 1 mount and with {sizes.mounts:,}",
-        entrants=contenders(sequential_gets, "ours", "crowded"),
-        unit="µs a request",
-        show=microseconds,
+    "mounts": gets(
+        lambda sizes: f"{sizes.requests:,} small GETs, with 1 mount and with {sizes.mounts:,}",
+        sequential_gets,
+        "ours",
+        "crowded",
     ),
-    "recording": Scenario(
-        title=lambda sizes: f"{sizes.requests:,} small GETs, recorded and not",
-        entrants=contenders(sequential_gets, "ours", "recorded", "recorded-whole"),
-        unit="µs a request",
-        show=microseconds,
+    "recording": gets(
+        lambda sizes: f"{sizes.requests:,} small GETs, recorded and not",
+        sequential_gets,
+        "ours",
+        "recorded",
+        "recorded-whole",
     ),
-    "inject": Scenario(
-        title=lambda sizes: f"{sizes.requests:,} small GETs, in the block of a fault that affects none of them",
-        entrants=contenders(sequential_gets, "ours", "fault-elsewhere", "fault-on-another-path"),
-        unit="µs a request",
-        show=microseconds,
+    "inject": gets(
+        lambda sizes: f"{sizes.requests:,} small GETs, in the block of a fault that affects none of them",
+        sequential_gets,
+        "ours",
+        "fault-elsewhere",
+        "fault-on-another-path",
     ),
-    "intercept": Scenario(
-        title=lambda sizes: f"{sizes.requests:,} small GETs, through a session with the connector and a plain session",
-        entrants=contenders(sequential_gets, "ours", "intercepted"),
-        unit="µs a request",
-        show=microseconds,
+    "intercept": gets(
+        lambda sizes: f"{sizes.requests:,} small GETs, through a session with the connector and a plain session",
+        sequential_gets,
+        "ours",
+        "intercepted",
     ),
 }

@@ -1,54 +1,53 @@
 """Bodies in many pieces, and messages of a WebSocket."""
 
 import gc
+from collections.abc import Awaitable, Callable
 from functools import partial
 from time import perf_counter
 
+from tests.benchmarks.app import CHUNK
+from tests.benchmarks.clients import Client
 from tests.benchmarks.contenders import Contender, Stage
 from tests.benchmarks.sizes import Sizes
 
 from .scenario import Scenario, contenders, mib_per_second, microseconds, milliseconds
 
 KIB = 1024
+PIECE = bytes(KIB)
+
+
+async def timed(
+    run: Callable[[Client, int], Awaitable[None]], contender: Contender, stage: Stage, first: int, size: int
+) -> float:
+    """The seconds of a run of *size*, after a *first*, smaller one."""
+    async with contender.connect(stage) as client:
+        await run(client, first)
+        gc.collect()
+        started = perf_counter()
+        await run(client, size)
+        return perf_counter() - started
 
 
 async def download(contender: Contender, stage: Stage) -> float:
-    async with contender.connect(stage) as client:
-        await client.download(1)
-        gc.collect()
-        started = perf_counter()
-        await client.download(stage.sizes.mib)
-        return perf_counter() - started
+    return await timed(lambda client, mib: client.download(mib), contender, stage, 1, stage.sizes.mib)
 
 
 async def upload(contender: Contender, stage: Stage) -> float:
-    async with contender.connect(stage) as client:
-        await client.upload(1)
-        gc.collect()
-        started = perf_counter()
-        await client.upload(stage.sizes.mib)
-        return perf_counter() - started
+    return await timed(lambda client, mib: client.upload(mib, CHUNK), contender, stage, 1, stage.sizes.mib)
 
 
 async def small_pieces(contender: Contender, stage: Stage) -> float:
-    uploads = stage.sizes.uploads
-    async with contender.connect(stage) as client:
-        await client.upload_pieces(1)
-        gc.collect()
-        started = perf_counter()
+    async def upload_often(client: Client, uploads: int) -> None:
         for _ in range(uploads):
-            await client.upload_pieces(1)
-        return (perf_counter() - started) / uploads
+            await client.upload(1, PIECE)
+
+    uploads = stage.sizes.uploads
+    return await timed(upload_often, contender, stage, 1, uploads) / uploads
 
 
 async def events(contender: Contender, stage: Stage) -> float:
     count = stage.sizes.events
-    async with contender.connect(stage) as client:
-        await client.events(max(1, count // 10))
-        gc.collect()
-        started = perf_counter()
-        await client.events(count)
-        return (perf_counter() - started) / count
+    return await timed(lambda client, some: client.events(some), contender, stage, max(1, count // 10), count) / count
 
 
 def messages(size: int, sizes: Sizes) -> int:
@@ -57,14 +56,13 @@ def messages(size: int, sizes: Sizes) -> int:
 
 
 async def echoes(size: int, contender: Contender, stage: Stage) -> float:
-    times = messages(size, stage.sizes)
-    message = bytes(size)
-    async with contender.connect(stage) as client:
-        await client.echo(message, max(1, times // 10))
-        gc.collect()
-        started = perf_counter()
-        await client.echo(message, times)
-        return (perf_counter() - started) / times
+    times, message = messages(size, stage.sizes), bytes(size)
+    run = partial(_echo, message)
+    return await timed(run, contender, stage, max(1, times // 10), times) / times
+
+
+async def _echo(message: bytes, client: Client, times: int) -> None:
+    await client.echo(message, times)
 
 
 def echo(size: int, named: str) -> Scenario:
