@@ -5,7 +5,7 @@ import gc
 import platform
 import sys
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Generator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from importlib.metadata import version
 from typing import Any, Final, cast
@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 
 from asgi_connector import ASGIRoutingConnector, Mount
 from asgi_connector._network.transport import MemoryTransport
+from asgi_connector._services import in_flight, lifespan, restarts
 from asgi_connector._types import App
 from tests.support import effort
 from tests.support.reports import Reports
@@ -48,6 +49,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    named = config.args_source is pytest.Config.ArgsSource.ARGS
+    if named and config.option.markexpr in config.getini("addopts"):
+        config.option.markexpr = ""  # nothing is left out of files that are named
     effort.thorough = config.getoption("--thorough")
     profile = hypothesis.settings.get_profile(hypothesis.settings.get_current_profile_name())
     hypothesis.settings.register_profile(
@@ -56,12 +60,29 @@ def pytest_configure(config: pytest.Config) -> None:
     hypothesis.settings.load_profile("effort")
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_xdist_auto_num_workers() -> Generator[None, int, int]:
+    """Let ``-n auto`` mean one process more than there are cores, because some tests wait for a real server."""
+    return (yield) + 1
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """Collect without the garbage collector: it would look again and again at thousands of tests, which all stay."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.enable()
+
+
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Run the tests of the package first, then those of the frameworks, then the documentation."""
+    """Run the tests of the package first, then those of the frameworks, then other programs and the documentation."""
+    last = ("docs", "programs", "frameworks")
 
     def place(item: pytest.Item) -> int:
-        return 2 if item.get_closest_marker("docs") else 1 if item.get_closest_marker("frameworks") else 0
+        return -next((place for place, name in enumerate(last) if item.get_closest_marker(name)), len(last))
 
     items.sort(key=place)
 
@@ -118,6 +139,13 @@ async def reports() -> AsyncIterator[Reports]:
     loop.set_exception_handler(found.handle)
     yield found
     loop.set_exception_handler(None)
+
+
+@pytest.fixture
+def little_patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Give an app that goes on though it was cancelled 10 milliseconds instead of seconds."""
+    for module in (in_flight, lifespan, restarts):
+        monkeypatch.setattr(module, "CANCEL_PATIENCE", 0.01)
 
 
 Open = Callable[..., AbstractAsyncContextManager[aiohttp.ClientSession]]

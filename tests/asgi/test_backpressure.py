@@ -399,6 +399,7 @@ async def upload(size: int) -> int:
     return received
 
 
+@pytest.mark.programs
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no getrusage()")
 @pytest.mark.parametrize("transfer", ["download", "upload"])
 def test_a_large_transfer_runs_in_a_few_mebibytes_of_memory(transfer: str) -> None:

@@ -517,7 +517,7 @@ async def test_a_pong_that_nobody_asked_for_is_ignored(serve: Serve, expected: E
 
 async def test_every_heartbeat_is_answered(serve: Serve) -> None:
     app = App(echo)
-    async with serve(app) as session, session.ws_connect("/", heartbeat=0.05, autoping=False) as ws:
+    async with serve(app) as session, session.ws_connect("/", heartbeat=0.2, autoping=False) as ws:
         for _ in range(3):
             assert await ws.receive() == (WSMsgType.PONG, b"", "")
         await ws.send_str("alive")

@@ -1108,6 +1108,7 @@ def print_echo() -> None:
     print(WebSocketReader.__module__.rpartition(".")[2], digest)
 
 
+@pytest.mark.programs
 def test_everything_is_the_same_without_aiohttps_extensions(monkeypatch: pytest.MonkeyPatch) -> None:
     program = "from tests.asgi.test_websocket_frames import print_echo; print_echo()"
     module, digest = run_python("-c", program).split()
@@ -1144,6 +1145,7 @@ async def upload(size: int) -> int:
     return received
 
 
+@pytest.mark.programs
 @pytest.mark.parametrize("transfer", ["download", "upload"])
 def test_a_large_transfer_runs_in_a_few_mebibytes_of_memory(transfer: str) -> None:
     size = at_most(64 * MIB, 200 * MIB)

@@ -127,6 +127,7 @@ asyncio.run(main())
 """
 
 
+@pytest.mark.programs
 def test_python_shows_the_warning_by_default(tmp_path: Path) -> None:
     program = tmp_path / "program.py"
     program.write_text(PROGRAM)
@@ -148,6 +149,7 @@ async def test_retries():
 """
 
 
+@pytest.mark.programs
 @pytest.mark.parametrize(("options", "passes"), [([], True), (["-W", "error"], False)])
 def test_pytest_shows_the_warning_and_fails_where_warnings_are_errors(
     options: list[str], passes: bool, tmp_path: Path

@@ -369,6 +369,7 @@ async def test_an_app_that_swallows_the_cancellation_and_ends_is_waited_for(capl
     assert [level for level, _ in logged(caplog)] == [logging.WARNING]
 
 
+@pytest.mark.usefixtures("little_patience")
 async def test_an_app_that_goes_on_though_it_was_cancelled_does_not_hold_up_closing_for_ever(
     caplog: pytest.LogCaptureFixture,
 ) -> None:

@@ -355,6 +355,7 @@ async def is_interrupted_twice() -> None:
         await asyncio.Event().wait()
 
 
+@pytest.mark.programs
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGINT that a process could send to itself alone")
 @pytest.mark.parametrize("main", [leaves_everything_open, closes_its_session, is_interrupted_twice])
 def test_an_interrupted_program_ends_as_python_does_and_says_nothing_else(

@@ -213,6 +213,7 @@ async def test_a_request_from_another_loop_says_so_before_aiohttp_does(use: Use)
         assert await get(connector) == b"from the app"
 
 
+@pytest.mark.programs
 def test_the_error_for_another_loop_speaks_of_pytest_only_if_pytest_asyncio_is_there() -> None:
     program = """
 import asyncio, sys, aiohttp
@@ -569,6 +570,7 @@ def test_the_public_names_are_these_and_no_others() -> None:
     assert {name for name in dir(asgi_connector) if not name.startswith("_")} == public
 
 
+@pytest.mark.programs
 def test_the_version_is_that_of_the_distribution_and_read_when_it_is_asked_for() -> None:
     assert asgi_connector.__version__ == importlib.metadata.version("asgi-connector")
     assert dir(asgi_connector).count("__version__") == 1
@@ -604,6 +606,7 @@ def test_a_name_that_there_is_not_is_an_attribute_error() -> None:
         getattr(asgi_connector, "Connector")  # noqa: B009 # the type checkers know it too
 
 
+@pytest.mark.programs
 def test_the_package_imports_nothing_until_a_name_is_used() -> None:
     program = """
 import sys, asgi_connector
@@ -613,6 +616,7 @@ assert loaded == {"asgi_connector"}, loaded
     assert run_python("-c", program) == ""
 
 
+@pytest.mark.programs
 def test_journal_and_faults_are_imported_when_they_are_first_used() -> None:
     program = """
 import sys, asgi_connector

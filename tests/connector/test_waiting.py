@@ -184,10 +184,10 @@ async def test_a_lifespan_that_does_not_stop_is_said_to_have_waited_there() -> N
     assert str(caught.value) == f"The app at 'app.internal' failed to shut down: {text} {line}"
 
 
+@pytest.mark.usefixtures("little_patience")
 async def test_an_app_that_goes_on_though_it_was_cancelled_is_said_to_be_there(
-    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
-    monkeypatch.setattr(in_flight, "CANCEL_PATIENCE", 0.01)
     may_end = asyncio.Event()
     ended = asyncio.Event()
 

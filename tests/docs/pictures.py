@@ -10,10 +10,10 @@ import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from tests.docs.pages import DOCS, README, Block, blocks_of
-from tests.support.browser import opened
+from tests.support.browser import chromium, opened
 from tests.support.programs import ROOT, pytest_arguments, run_python, try_python
 
 STATIC: Final = DOCS / "_static"
@@ -85,7 +85,8 @@ def take_screenshot(path: Path) -> None:
 
 async def _photograph(page: Path, path: Path) -> None:
     width, height = SCREENSHOT_SIZE
-    async with opened(page, viewport={"width": width, "height": height}, color_scheme="light") as watched:
+    settings: dict[str, Any] = {"viewport": {"width": width, "height": height}, "color_scheme": "light"}
+    async with chromium() as browser, opened(browser, page, **settings) as watched:
         await watched.page.screenshot(path=path)
         await watched.check()
 

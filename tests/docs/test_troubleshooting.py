@@ -477,11 +477,13 @@ def test_every_section_of_the_page_has_a_cause_and_a_fix() -> None:
         assert re.findall(r"^\*\*(\w+)\.\*\* \S", section, re.MULTILINE) == ["Cause", "Fix"]
 
 
+@pytest.mark.programs
 @pytest.mark.parametrize("title", PROGRAMS)
 def test_a_program_prints_the_message(title: str, printed: dict[str, str]) -> None:
     assert_printed(MESSAGES[title], printed[title])
 
 
+@pytest.mark.programs
 @pytest.mark.parametrize("title", TEST_FILES)
 def test_pytest_prints_the_message(title: str, printed_by_pytest: str) -> None:
     assert_printed(MESSAGES[title], printed_by_pytest)

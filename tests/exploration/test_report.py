@@ -174,6 +174,7 @@ def test_the_report_of_a_shop_with_four_bugs() -> None:
     assert report.findings[1].journal.to_mermaid().startswith("sequenceDiagram\n")
 
 
+@pytest.mark.programs
 def test_the_report_is_the_same_each_time_and_with_every_hash_seed(monkeypatch: pytest.MonkeyPatch) -> None:
     printed = set()
     for hash_seed in ("0", "1", "2"):
@@ -194,6 +195,7 @@ def test_the_shop():
 """
 
 
+@pytest.mark.programs
 def test_pytest_shows_the_whole_report(tmp_path_factory: pytest.TempPathFactory) -> None:
     directory = tmp_path_factory.mktemp("failing")
     (directory / "test_shop.py").write_text(FAILING_TEST, "utf-8")

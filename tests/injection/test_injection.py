@@ -945,6 +945,7 @@ def test_a_fault_can_be_copied_and_pickled(fault: faults.Fault) -> None:
     assert pickle.loads(pickle.dumps(fault)) == fault
 
 
+@pytest.mark.programs
 @pytest.mark.parametrize(
     "program",
     [

@@ -31,6 +31,7 @@ def test_the_same_seed_gives_the_same_journal_in_one_process(scenario: Scenario,
     assert run(scenario, SEED, loop) == run(scenario, SEED, loop)
 
 
+@pytest.mark.programs
 def test_the_same_seed_gives_the_same_journal_in_another_process(monkeypatch: pytest.MonkeyPatch) -> None:
     told = []
     for hash_seed in ("1", "2"):

@@ -136,6 +136,7 @@ def test_a_warning_about_the_source_is_not_given_again(monkeypatch: pytest.Monke
     assert shown_function(function) == "lambda each: '\\d' in each"
 
 
+@pytest.mark.programs
 def test_without_columns_a_lambda_is_shown_if_it_is_the_only_one_of_its_line() -> None:
     program = (
         "from asgi_connector._journal.source import shown_function\n"

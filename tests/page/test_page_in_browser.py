@@ -1,23 +1,27 @@
 """The page in a real browser: what people see and do, and that nothing hostile runs or leaves."""
 
 import re
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any, Final
 
 import pytest
+import pytest_asyncio
 from hypothesis import given, settings
-from playwright.async_api import Page, Route, expect
+from playwright.async_api import Browser, Page, Route, expect
 
 from asgi_connector import Journal
 from asgi_connector._page.page import page
 from tests.export.recorded import shop_journal
 from tests.page.test_page import HOSTILE, PIECES, hostile_journal, many
-from tests.support.browser import needs_chromium, opened
+from tests.support.browser import chromium, needs_chromium, opened
 from tests.support.effort import examples
 
 pytestmark = [
     needs_chromium,
-    pytest.mark.timeout(180),  # a browser starts in each test
+    pytest.mark.programs,
+    pytest.mark.asyncio(loop_scope="module"),
+    pytest.mark.timeout(180),  # the first test starts the browser
 ]
 
 OPENED: Final = "article.exchange:target"
@@ -27,6 +31,12 @@ def written(directory: Path, text: str) -> Path:
     path = directory / "page.html"
     path.write_text(text, "utf-8")
     return path
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def browser() -> AsyncIterator[Browser]:
+    async with chromium() as browser:
+        yield browser
 
 
 @pytest.fixture
@@ -43,8 +53,8 @@ async def focused(page: Page) -> str:
     return str(await page.evaluate("document.activeElement.getAttribute('href') ?? document.activeElement.id"))
 
 
-async def test_a_click_in_each_view_opens_the_exchange(shop: Path) -> None:
-    async with opened(shop) as watched:
+async def test_a_click_in_each_view_opens_the_exchange(browser: Browser, shop: Path) -> None:
+    async with opened(browser, shop) as watched:
         page = watched.page
         views = {
             ".sequence a:has(text:text-is('GET /broken'))": "exchange-5",
@@ -65,8 +75,8 @@ async def test_a_click_in_each_view_opens_the_exchange(shop: Path) -> None:
         await watched.check()
 
 
-async def test_everything_works_with_the_keyboard(shop: Path) -> None:
-    async with opened(shop) as watched:
+async def test_everything_works_with_the_keyboard(browser: Browser, shop: Path) -> None:
+    async with opened(browser, shop) as watched:
         page = watched.page
         link = page.locator(".sequence a").nth(2)
         await link.focus()
@@ -86,8 +96,8 @@ async def test_everything_works_with_the_keyboard(shop: Path) -> None:
         await watched.check()
 
 
-async def test_the_filters_choose_rows_and_tell_how_many(shop: Path) -> None:
-    async with opened(shop) as watched:
+async def test_the_filters_choose_rows_and_tell_how_many(browser: Browser, shop: Path) -> None:
+    async with opened(browser, shop) as watched:
         page = watched.page
         told, rows, lanes = (page.locator(each) for each in ("output", ".rows tbody tr:visible", ".lanes li:visible"))
         await expect(told).to_have_text("15 exchanges")
@@ -114,8 +124,8 @@ async def test_the_filters_choose_rows_and_tell_how_many(shop: Path) -> None:
         await watched.check()
 
 
-async def test_without_javascript_everything_can_be_read(shop: Path) -> None:
-    async with opened(shop, java_script_enabled=False) as watched:
+async def test_without_javascript_everything_can_be_read(browser: Browser, shop: Path) -> None:
+    async with opened(browser, shop, java_script_enabled=False) as watched:
         page = watched.page
         for view in (".sequence svg", ".lanes", ".rows table"):
             await expect(page.locator(view).first).to_be_visible()
@@ -130,11 +140,11 @@ async def test_without_javascript_everything_can_be_read(shop: Path) -> None:
         assert watched.complaints == []
 
 
-async def test_without_style_and_script_everything_can_be_read(tmp_path: Path) -> None:
+async def test_without_style_and_script_everything_can_be_read(browser: Browser, tmp_path: Path) -> None:
     """Some servers of artefacts forbid both. Then the page is what its HTML says."""
     text = page(await shop_journal(), title="A test", sensitive=False)
     bare = re.sub(r"<style>.*?</style>|<script>.*?</script>", "", text, flags=re.DOTALL)
-    async with opened(written(tmp_path, bare)) as watched:
+    async with opened(browser, written(tmp_path, bare)) as watched:
         await expect(watched.page.locator("article")).to_have_count(15)
         await expect(watched.page.locator("article").last).to_be_visible()
         assert await watched.page.locator(".sequence text").first.evaluate("each => getComputedStyle(each).fill") == (
@@ -148,12 +158,12 @@ INSIDES: Final = """
 """
 
 
-async def test_the_details_have_no_elements_until_they_are_opened_or_printed(shop: Path) -> None:
-    async with opened(shop, java_script_enabled=False) as watched:
+async def test_the_details_have_no_elements_until_they_are_opened_or_printed(browser: Browser, shop: Path) -> None:
+    async with opened(browser, shop, java_script_enabled=False) as watched:
         elements = await watched.page.evaluate(INSIDES)
         assert len(elements) == 15
         assert all(inside.startswith("<header><h3>") for *_, inside in elements)
-    async with opened(shop) as watched:
+    async with opened(browser, shop) as watched:
         page = watched.page
         assert await page.evaluate(INSIDES) == [[*about, ""] for *about, _ in elements]
         await page.locator(".rows a").nth(5).click()
@@ -169,8 +179,8 @@ async def test_the_details_have_no_elements_until_they_are_opened_or_printed(sho
 
 
 @pytest.mark.parametrize("media", ["screen", "print"])
-async def test_a_page_that_opens_with_an_exchange_shows_it(shop: Path, media: Any) -> None:
-    async with opened(shop) as watched:
+async def test_a_page_that_opens_with_an_exchange_shows_it(browser: Browser, shop: Path, media: Any) -> None:
+    async with opened(browser, shop) as watched:
         page = watched.page
         await page.goto("about:blank")
         await page.emulate_media(media=media)
@@ -182,9 +192,11 @@ async def test_a_page_that_opens_with_an_exchange_shows_it(shop: Path, media: An
 
 
 @pytest.mark.parametrize("policy", ["script-src 'none'", "default-src 'none'", "sandbox; default-src 'none'"])
-async def test_everything_can_be_read_where_a_server_forbids_the_script(tmp_path: Path, policy: str) -> None:
+async def test_everything_can_be_read_where_a_server_forbids_the_script(
+    browser: Browser, tmp_path: Path, policy: str
+) -> None:
     text = page(await shop_journal(), title="A test", sensitive=False)
-    async with opened(written(tmp_path, text)) as watched:
+    async with opened(browser, written(tmp_path, text)) as watched:
 
         async def answer(route: Route) -> None:
             headers = {"Content-Type": "text/html; charset=utf-8", "Content-Security-Policy": policy}
@@ -199,8 +211,8 @@ async def test_everything_can_be_read_where_a_server_forbids_the_script(tmp_path
 
 
 @pytest.mark.parametrize("fragment", ["", "#exchange-5"])
-async def test_a_phone_scrolls_down_only(shop: Path, fragment: str) -> None:
-    async with opened(shop, fragment=fragment, viewport={"width": 360, "height": 740}) as watched:
+async def test_a_phone_scrolls_down_only(browser: Browser, shop: Path, fragment: str) -> None:
+    async with opened(browser, shop, fragment=fragment, viewport={"width": 360, "height": 740}) as watched:
         assert not await too_wide(watched.page)
         if fragment:
             box = await watched.page.locator(OPENED).bounding_box()
@@ -247,17 +259,17 @@ CUT: Final = """
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-async def test_every_text_has_enough_contrast(shop: Path, scheme: Any) -> None:
+async def test_every_text_has_enough_contrast(browser: Browser, shop: Path, scheme: Any) -> None:
     """At least 4.5 to 1, as WCAG 2.2 asks for at the level AA."""
-    async with opened(shop, fragment="#exchange-5", color_scheme=scheme) as watched:
+    async with opened(browser, shop, fragment="#exchange-5", color_scheme=scheme) as watched:
         background = await watched.page.evaluate("getComputedStyle(document.body).backgroundColor")
         assert background == {"light": "rgb(244, 245, 248)", "dark": "rgb(15, 17, 21)"}[scheme]
         assert await watched.page.evaluate(CONTRAST) == []
         await watched.check()
 
 
-async def test_a_printed_page_is_light_and_has_everything(shop: Path) -> None:
-    async with opened(shop, color_scheme="dark", viewport={"width": 700, "height": 900}) as watched:
+async def test_a_printed_page_is_light_and_has_everything(browser: Browser, shop: Path) -> None:
+    async with opened(browser, shop, color_scheme="dark", viewport={"width": 700, "height": 900}) as watched:
         page = watched.page
         await page.emulate_media(media="print")
         assert await page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
@@ -269,18 +281,18 @@ async def test_a_printed_page_is_light_and_has_everything(shop: Path) -> None:
         await watched.check()
 
 
-async def test_the_picture_alone_is_light_or_dark_and_loads_nothing(tmp_path: Path) -> None:
+async def test_the_picture_alone_is_light_or_dark_and_loads_nothing(browser: Browser, tmp_path: Path) -> None:
     path = tmp_path / "calls.svg"
     path.write_text((await shop_journal()).to_svg(), "utf-8")
     for scheme, colour in (("light", "rgb(255, 255, 255)"), ("dark", "rgb(22, 25, 31)")):
         settings: dict[str, Any] = {"color_scheme": scheme}
-        async with opened(path, **settings) as watched:
+        async with opened(browser, path, **settings) as watched:
             paper = watched.page.locator(".paper")
             assert await paper.evaluate("element => getComputedStyle(element).fill") == colour
             await watched.check()
 
 
-async def test_no_text_of_the_picture_is_wider_than_it_was_estimated(tmp_path: Path) -> None:
+async def test_no_text_of_the_picture_is_wider_than_it_was_estimated(browser: Browser, tmp_path: Path) -> None:
     path = tmp_path / "calls.svg"
     path.write_text((await shop_journal()).to_svg(), "utf-8")
     inside = """
@@ -290,13 +302,13 @@ async def test_no_text_of_the_picture_is_wider_than_it_was_estimated(tmp_path: P
         return box.x < 0 || box.x + box.width > picture.width;
       }).map((text) => text.textContent)
     """
-    async with opened(path) as watched:
+    async with opened(browser, path) as watched:
         assert await watched.page.evaluate(inside) == []
 
 
-async def test_of_a_thousand_exchanges_only_those_in_view_are_laid_out(tmp_path: Path) -> None:
+async def test_of_a_thousand_exchanges_only_those_in_view_are_laid_out(browser: Browser, tmp_path: Path) -> None:
     path = written(tmp_path, page(await many(1_000, 10), title="A test", sensitive=False))
-    async with opened(path) as watched:
+    async with opened(browser, path) as watched:
         laid_out = """
           (place) => [...document.querySelectorAll(place)]
             .filter((each) => each.checkVisibility({ contentVisibilityAuto: true })).length
@@ -334,12 +346,12 @@ def hostile_texts() -> list[str]:
     return [*PIECES, *found]
 
 
-async def test_no_hostile_text_runs_a_script_or_sends_a_request(tmp_path: Path) -> None:
+async def test_no_hostile_text_runs_a_script_or_sends_a_request(browser: Browser, tmp_path: Path) -> None:
     journals = [await hostile_journal(text) for text in hostile_texts()]
     journal = Journal(exchange for each in journals for exchange in each)
     text = page(journal, title="".join(PIECES), note="".join(PIECES), sensitive=True)
     path = written(tmp_path, text.encode().decode())
-    async with opened(path) as watched:
+    async with opened(browser, path) as watched:
         for name in ("output", ".rows tbody tr", ".lanes li"):
             await expect(watched.page.locator(name)).not_to_have_count(0)
         await watched.page.emulate_media(media="print")  # this makes elements of the details

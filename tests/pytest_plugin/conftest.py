@@ -21,7 +21,7 @@ import asgi_connector._pytest.index
 import asgi_connector._pytest.watch
 import asgi_connector.pytest_plugin
 from asgi_connector import Journal, Stub, faults
-from tests.support.pytest_runs import NOT_NEEDED, Outcome, outcome_of
+from tests.support.pytest_runs import ONLY_NEEDED, Outcome, outcome_of
 
 __all__ = ["Journal", "Stub", "anyio", "asgi_connector", "fastapi", "faults"]
 
@@ -86,7 +86,7 @@ def run(pytester: pytest.Pytester) -> Run:
         pytester.makeini(f"[pytest]\n{settings}\n{ini}")
         pytester.makeconftest(f"from system import *\n{conftest}")
         pytester.makepyfile(test_it=f"from system import *\n{source}")
-        result = pytester.runpytest_inprocess(*NOT_NEEDED, *arguments)
+        result = pytester.runpytest_inprocess(*ONLY_NEEDED, *arguments)
         return outcome_of(result)
 
     return run

@@ -194,6 +194,7 @@ def test_a_name_says_which_test_it_is() -> None:
     assert re.fullmatch(r"tests-test_shop-py-TestOrders-test_pay-card-1-[0-9a-f]{10}", name)
 
 
+@pytest.mark.programs
 def test_xdist_workers_share_one_index(pytester: pytest.Pytester, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     """The run is a process of its own, with two workers. It loads the plugins that it needs."""
     run(FAILS)

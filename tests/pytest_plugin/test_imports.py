@@ -2,7 +2,11 @@
 
 from pathlib import Path
 
+import pytest
+
 from tests.support.programs import pytest_arguments, run_python
+
+pytestmark = pytest.mark.programs
 
 
 def test_pytest_imports_nothing_else_with_the_plugin() -> None:

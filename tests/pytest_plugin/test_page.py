@@ -8,7 +8,7 @@ import pytest
 from tests.docs.pages import DOCS, README, blocks_of, fences_of
 from tests.docs.pictures import FAILING, failing_test
 from tests.pytest_plugin.conftest import Run
-from tests.support.pytest_runs import NOT_NEEDED, outcome_of
+from tests.support.pytest_runs import ONLY_NEEDED, outcome_of
 
 PAGE = DOCS / "howto" / "pytest.md"
 
@@ -30,6 +30,6 @@ def test_the_section_on_the_page_is_the_one_that_is_printed(run: Run, pytester: 
 def test_the_section_on_the_readme_is_the_one_that_is_printed(pytester: pytest.Pytester) -> None:
     pytester.path.joinpath(FAILING).write_text(failing_test().source, "utf-8")
     settings = ("-o", "asyncio_default_fixture_loop_scope=function")
-    outcome = outcome_of(pytester.runpytest_inprocess(*NOT_NEEDED, *settings, FAILING))
+    outcome = outcome_of(pytester.runpytest_inprocess(*ONLY_NEEDED, *settings, FAILING))
     assert outcome.counts == {"failed": 1}
     assert outcome.sections == [section_on(README)]

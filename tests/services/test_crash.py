@@ -12,7 +12,6 @@ import pytest
 from aiohttp import ClientConnectorError, WSMsgType, web
 
 from asgi_connector import ASGIApplicationConnector, ASGIRoutingConnector, LifespanError, Mount, faults
-from asgi_connector._services import in_flight, restarts
 from asgi_connector._types import Receive, Scope, Send
 from tests.support.leaks import no_task_and_no_timer_is_left
 from tests.support.services import Service, System, running
@@ -396,12 +395,6 @@ async def test_a_client_behind_a_partition_learns_of_the_crash_at_once() -> None
 # An app that does not end.
 
 
-@pytest.fixture
-def little_patience(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(in_flight, "CANCEL_PATIENCE", 0.01)
-    monkeypatch.setattr(restarts, "CANCEL_PATIENCE", 0.01)
-
-
 @pytest.mark.usefixtures("little_patience")
 async def test_a_request_and_a_lifespan_that_swallow_their_cancellation_are_not_waited_for_without_a_limit(
     caplog: pytest.LogCaptureFixture,
@@ -419,7 +412,7 @@ async def test_a_request_and_a_lifespan_that_swallow_their_cancellation_are_not_
             await asyncio.Event().wait()
         await go_on.wait()
 
-    async with running(apps={"payments": app}) as system:
+    async with running(apps={"payments": app}, shutdown_timeout=0.01) as system:
         asking = system.start("payments")
         await settle()
         async with system.connector.crashed(PAYMENTS):

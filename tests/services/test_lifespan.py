@@ -1464,6 +1464,7 @@ async def test_an_app_stops_when_its_last_request_ends_though_the_unmount_that_w
         await until(lambda: app.log == app.whole_life)
 
 
+@pytest.mark.usefixtures("little_patience")
 async def test_close_does_not_hang_on_a_replaced_app_that_goes_on_though_it_was_cancelled() -> None:
     running, may_end = asyncio.Event(), asyncio.Event()
 

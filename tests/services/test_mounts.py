@@ -857,7 +857,7 @@ print(pickle.dumps(dataclasses.replace(mount, raise_app_exceptions=False)).hex()
         copy.deepcopy,
         dataclasses.replace,
         *(lambda mount, protocol=protocol: pickle.loads(pickle.dumps(mount, protocol)) for protocol in range(2, 6)),
-        load_elsewhere,
+        pytest.param(load_elsewhere, marks=pytest.mark.programs),
     ],
 )
 @pytest.mark.parametrize("mount", [Mount(app), Mount(app, root_path="/v1", client=None, lifespan="on")])

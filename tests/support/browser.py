@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import pytest
-from playwright.async_api import Page, async_playwright
+from playwright.async_api import Browser, Page, async_playwright
 
 _NAMES: Final = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 
@@ -50,16 +50,24 @@ class Watched:
 
 
 @asynccontextmanager
-async def opened(path: Path, *, fragment: str = "", **settings: Any) -> AsyncIterator[Watched]:
-    """Open a file in a browser. The *settings* are those of a context of Playwright."""
-    settings = {"viewport": {"width": 1280, "height": 900}, **settings}
+async def chromium() -> AsyncIterator[Browser]:
+    """Start the browser. That takes more than a second, so tests share one."""
     async with async_playwright() as playwright:
         browser = await playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
         try:
-            context = await browser.new_context(**settings)
-            await context.add_init_script(_WATCH)
-            watched = Watched(await context.new_page(), path.as_uri())
-            await watched.page.goto(f"{path.as_uri()}{fragment}")
-            yield watched
+            yield browser
         finally:
             await browser.close()
+
+
+@asynccontextmanager
+async def opened(browser: Browser, path: Path, *, fragment: str = "", **settings: Any) -> AsyncIterator[Watched]:
+    """Open a file in a new context of the browser, as in a new profile. The *settings* are those of the context."""
+    context = await browser.new_context(**{"viewport": {"width": 1280, "height": 900}, **settings})
+    try:
+        await context.add_init_script(_WATCH)
+        watched = Watched(await context.new_page(), path.as_uri())
+        await watched.page.goto(f"{path.as_uri()}{fragment}")
+        yield watched
+    finally:
+        await context.close()

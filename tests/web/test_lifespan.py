@@ -480,6 +480,7 @@ async def test_what_is_sent_before_leaving_is_received_by_a_slow_handler() -> No
         await unmounting
 
 
+@pytest.mark.programs
 async def test_an_asgi_app_does_not_cost_the_import_of_aiohttp_web() -> None:
     program = """
 import asyncio, sys, aiohttp
@@ -500,10 +501,10 @@ print("aiohttp.web" in sys.modules)
     assert run_python("-c", program) == "False\n"
 
 
+@pytest.mark.usefixtures("little_patience")
 async def test_a_handler_that_goes_on_though_it_is_cancelled_is_left_alone(
-    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
-    monkeypatch.setattr("asgi_connector._services.in_flight.CANCEL_PATIENCE", 0.01)
     begun, go_on, ended = asyncio.Event(), asyncio.Event(), asyncio.Event()
 
     async def handler(request: web.Request) -> web.Response:
