@@ -13,7 +13,8 @@ from asgi_connector._types import Bytes
 _CHUNKED, _NO_BODY = Framing.CHUNKED, Framing.NO_BODY
 _Head: TypeAlias = tuple[bytes, Framing, int | None, bool]
 _HeadKey: TypeAlias = tuple[int, str, str, bool]
-_SMALL: Final = 1024  # bytes of a head that is kept
+_SMALL_HEAD: Final = 1024  # bytes of a head that is kept
+_SMALL_CHUNK: Final = 4096  # bytes of a chunk that is written in one piece
 
 
 class ResponseWriter:
@@ -90,7 +91,7 @@ class ResponseWriter:
         else:
             built = build_head(status, headers, line.method, line.http_version, not self.keep_alive, self._message)
             head, self._framing, self._body_left, close = built
-            if len(head) <= _SMALL and type(headers) is list:
+            if len(head) <= _SMALL_HEAD and type(headers) is list:
                 self._keep_head(key, headers, built)  # pyright: ignore[reportUnknownArgumentType]
         self.keep_alive = not close
         if hold:
@@ -127,18 +128,22 @@ class ResponseWriter:
 
     def _write_chunk(self, body: bytes, more_body: bool) -> None:
         """Write a chunk (RFC 9112, 7.1)."""
-        transport = self._transport
-        if size := len(body):
-            size_line = b"%x\r\n" % size
-            transport.write(size_line)
-            transport.write(body)
-            transport.write(b"\r\n")
-            self._tail_written += len(size_line) + size + 2
+        size = len(body)
+        if 0 < size <= _SMALL_CHUNK:
+            self._write_tail(b"%x\r\n%b\r\n" % (size, body))  # to copy it takes less time than three writes
+        elif size:
+            self._write_tail(b"%x\r\n" % size)
+            self._write_tail(body)
+            self._write_tail(b"\r\n")
         if not more_body:
-            transport.write(b"0\r\n\r\n")
-            self._tail_written += 5
+            self._write_tail(b"0\r\n\r\n")
         if self.observer is not None:
             self.observer.response_body(body)
+
+    def _write_tail(self, data: bytes) -> None:
+        """Write bytes that follow the head."""
+        self._transport.write(data)
+        self._tail_written += len(data)
 
     def _write_plain(self, body: bytes, more_body: bool) -> None:
         left = self._body_left

@@ -103,6 +103,19 @@ async def test_pieces_sent_in_one_step_arrive_as_one_body(
         assert await response.read() == b"onetwosix"
 
 
+async def test_each_piece_of_any_size_is_one_chunk() -> None:
+    """RFC 9112, 7.1. A small chunk is written in one piece, and a large one is not copied."""
+    pieces = [bytes([size % 251]) * size for size in (1, 15, 16, 4095, 4096, 4097, 70_000, 2)]
+    app = app_that_sends(start(200), *(body(piece, more=True) for piece in pieces), body(b"end"))
+    chunks = [b""]
+    async with session_to(app) as session, session.get("/") as response:
+        async for data, ended in response.content.iter_chunks():
+            chunks[-1] += data
+            if ended:
+                chunks.append(b"")
+    assert chunks == [*pieces, b"end", b""]
+
+
 @pytest.mark.parametrize(("version", "headers"), FRAMINGS)
 async def test_an_empty_piece_in_the_middle_does_not_end_the_body(
     version: aiohttp.HttpVersion, headers: list[tuple[bytes, bytes]]
