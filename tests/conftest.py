@@ -49,15 +49,20 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    named = config.args_source is pytest.Config.ArgsSource.ARGS
-    if named and config.option.markexpr in config.getini("addopts"):
-        config.option.markexpr = ""  # nothing is left out of files that are named
+    if config.args_source is pytest.Config.ArgsSource.ARGS:
+        _leave_nothing_out(config)
     effort.thorough = config.getoption("--thorough")
     profile = hypothesis.settings.get_profile(hypothesis.settings.get_current_profile_name())
     hypothesis.settings.register_profile(
         "effort", profile, max_examples=effort.examples(profile.max_examples), deadline=None
     )
     hypothesis.settings.load_profile("effort")
+
+
+def _leave_nothing_out(config: pytest.Config) -> None:
+    """Run all tests of the files that the command line names, unless it chooses among them with ``-m``."""
+    if not any(argument.startswith("-m") for argument in config.invocation_params.args if isinstance(argument, str)):
+        config.option.markexpr = ""
 
 
 @pytest.hookimpl(wrapper=True)
@@ -79,10 +84,10 @@ def pytest_collection() -> Generator[None, object, object]:
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Run the tests of the package first, then those of the frameworks, then other programs and the documentation."""
-    last = ("docs", "programs", "frameworks")
+    last = ("frameworks", "programs", "docs")
 
     def place(item: pytest.Item) -> int:
-        return -next((place for place, name in enumerate(last) if item.get_closest_marker(name)), len(last))
+        return max((number for number, name in enumerate(last, 1) if item.get_closest_marker(name)), default=0)
 
     items.sort(key=place)
 

@@ -4,6 +4,7 @@ import asyncio
 import gc
 from collections.abc import Awaitable, Callable
 from time import perf_counter
+from typing import Final
 
 from tests.benchmarks.clients import Client
 from tests.benchmarks.contenders import Contender, Stage
@@ -58,28 +59,18 @@ def gets(
     return Scenario(title=title, entrants=contenders(measure, *names), unit="µs a request", show=microseconds)
 
 
+ALL: Final = ("floor", "ours", "httpx2", "httpx2-without-sniffio", "httpx", "predecessor", "uvicorn")
+
 SCENARIOS = {
     "get": gets(
         lambda sizes: f"{sizes.requests:,} small GETs, one after another",
         sequential_gets,
-        "floor",
-        "ours",
-        "httpx2",
-        "httpx2-without-sniffio",
-        "httpx",
-        "predecessor",
-        "uvicorn",
+        *ALL,
     ),
     "concurrent": gets(
         lambda sizes: f"{sizes.requests:,} small GETs, {sizes.concurrency} at a time",
         concurrent_gets,
-        "floor",
-        "ours",
-        "httpx2",
-        "httpx2-without-sniffio",
-        "httpx",
-        "predecessor",
-        "uvicorn",
+        *ALL,
     ),
     "at-once": gets(
         lambda sizes: f"{sizes.at_once:,} small GETs, all at the same time, without limit",
