@@ -5,7 +5,6 @@ import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import asdict, dataclass, replace
-from datetime import date
 from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -14,7 +13,7 @@ from .competition import compete, printed
 from .contenders import Stage
 from .machine import describe_build, describe_machine, describe_packages, python_version
 from .page import PAGE, write_page
-from .results import Results, Setup, load_all, save
+from .results import LossError, Results, Setup, check_that_nothing_is_lost, load_all, save
 from .scenarios import SCENARIOS, Entrant, Scenario
 from .server import running_server
 from .sizes import FULL, QUICK, Sizes
@@ -48,7 +47,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
         return
     plan = without_missing(plan_of(options))
     setup = setup_of(plan)
-    print(describe(setup))
+    if plan.saves:
+        try:
+            check_that_nothing_is_lost(setup, {name: plan.entrants_of(each) for name, each in plan.scenarios.items()})
+        except LossError as error:
+            parser().error(str(error))
+    print(describe(setup, plan.rounds))
     with asyncio.Runner(loop_factory=loop_factories()[plan.loop]) as runner:
         runner.run(run(plan, setup))
     if plan.saves:
@@ -113,16 +117,12 @@ def setup_of(plan: Plan) -> Setup:
         machine=describe_machine(),
         loop=plan.loop,
         packages=describe_packages({"aiohttp", *distributions, *({"uvloop"} & {plan.loop})}),
-        rounds=plan.rounds,
         sizes=asdict(plan.sizes),
     )
 
 
-def describe(setup: Setup) -> str:
-    return (
-        f"CPython {setup.python}, {setup.build}; {setup.machine}; {setup.loop}, {setup.packages}; "
-        f"rounds: {setup.rounds}"
-    )
+def describe(setup: Setup, rounds: int) -> str:
+    return f"CPython {setup.python}, {setup.build}; {setup.machine}; {setup.loop}, {setup.packages}; rounds: {rounds}"
 
 
 async def run(plan: Plan, setup: Setup) -> None:
@@ -136,7 +136,7 @@ async def run(plan: Plan, setup: Setup) -> None:
                 table = await compete(scenario, entrants, stage, plan.rounds)
                 print(f"\n### {table.title}\n\n{printed(table)}", flush=True)
                 if plan.saves:  # at once, as a run takes long
-                    results = Results(setup=setup, date=date.today().isoformat(), tables={name: table})
+                    results = Results(setup=setup, tables={name: table})
                     print(f"\nSaved in {save(results)}", flush=True)
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from datetime import date
 from statistics import median
 
 from .contenders import Stage
@@ -35,6 +36,8 @@ async def compete(scenario: Scenario, entrants: Sequence[str], stage: Stage, rou
         unit=scenario.unit,
         is_absolute=scenario.is_absolute,
         baseline=baseline,
+        rounds=rounds,
+        date=date.today().isoformat(),
         rows=[_row(costs, first, scenario, stage.sizes) for costs in results],
     )
 

@@ -1,7 +1,7 @@
 """The measured parts of docs/benchmarks.md, each between ``<!-- measured: NAME -->`` and ``<!-- end -->``."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from tests.support.programs import ROOT
 
@@ -10,6 +10,7 @@ from .results import Results, Row, Table
 PAGE = ROOT / "docs" / "benchmarks.md"
 OURS = "ours"
 WITHOUT_AN_APP = "floor"
+NOT_MEASURED = "Not measured."
 _BLOCK = re.compile(r"(?P<begin><!-- measured: (?P<name>[\w-]+) -->\n).*?(?P<end><!-- end -->)", re.DOTALL)
 
 
@@ -45,14 +46,26 @@ def title_of(results: Results) -> str:
 
 
 def describe_runs(results: Sequence[Results]) -> str:
-    lines = [f"- {title_of(each)}: {each.setup.build}; {each.setup.rounds} rounds on {each.date}." for each in results]
+    lines = [f"- {title_of(each)}: {each.setup.build}; {describe_rounds(each)}." for each in results]
     settings = list(dict.fromkeys(f"on {each.setup.machine}, with {each.setup.packages}" for each in results))
     return "\n".join([*lines, "", f"{'All' if len(settings) == 1 else 'Measured'} {'; or '.join(settings)}."])
 
 
+def describe_rounds(results: Results) -> str:
+    """Return how often and when the tables were measured."""
+    tables = results.tables.values()
+    rounds, dates = {table.rounds for table in tables}, {table.date for table in tables}
+    return f"{_from_to(map(str, sorted(rounds)))} rounds on {_from_to(sorted(dates))}"
+
+
+def _from_to(values: Iterable[str]) -> str:
+    first, *others = values
+    return f"{first} to {others[-1]}" if others else first
+
+
 def table_of(name: str, results: Sequence[Results]) -> str:
     if not results:
-        return "Not measured."
+        return NOT_MEASURED
     first = results[0].tables[name]
     rows = {row.name: row for each in results for row in each.tables[name].rows}
     lines = [

@@ -15,8 +15,18 @@ from tests.benchmarks.__main__ import main
 from tests.benchmarks.contenders import CONTENDERS
 from tests.benchmarks.hidden import hidden
 from tests.benchmarks.machine import describe_build, python_version
-from tests.benchmarks.page import PAGE, filled, names_of_blocks
-from tests.benchmarks.results import Results, Row, Setup, Table, load, load_all, save
+from tests.benchmarks.page import NOT_MEASURED, PAGE, filled, measured, names_of_blocks
+from tests.benchmarks.results import (
+    LossError,
+    Results,
+    Row,
+    Setup,
+    Table,
+    check_that_nothing_is_lost,
+    load,
+    load_all,
+    save,
+)
 from tests.benchmarks.scenarios import SCENARIOS
 from tests.support.programs import run_python
 
@@ -100,17 +110,22 @@ def test_the_page_has_a_table_of_each_scenario() -> None:
     assert sorted(names) == sorted({"runs", "ahead", *SCENARIOS})
 
 
+@pytest.mark.parametrize("name", SCENARIOS)
+def test_a_scenario_is_measured(name: str) -> None:
+    assert measured(name, load_all()) != NOT_MEASURED
+
+
 def run_of(python: str, ratios: Mapping[str, float], *, absolute: bool = False, loop: str = "asyncio") -> Results:
     """A run of the scenario ``get``, in which each row has cost 7 µs."""
-    setup = Setup(
-        python=python, build="a build", machine="Linux", loop=loop, packages="aiohttp 3", rounds=3, sizes={"apps": 1}
-    )
+    setup = Setup(python=python, build="a build", machine="Linux", loop=loop, packages="aiohttp 3", sizes={"apps": 1})
     rows = [
         Row(name=name, title=name.capitalize(), cost="7", ratio=ratio, lowest=ratio, highest=ratio)
         for name, ratio in ratios.items()
     ]
-    table = Table(title="9 GETs", unit="µs", is_absolute=absolute, baseline="floor", rows=rows)
-    return Results(setup=setup, date="2026-01-02", tables={"get": table})
+    table = Table(
+        title="9 GETs", unit="µs", is_absolute=absolute, baseline="floor", rounds=3, date="2026-01-02", rows=rows
+    )
+    return Results(setup=setup, tables={"get": table})
 
 
 def block(name: str, *found: Results) -> list[str]:
@@ -137,7 +152,7 @@ def test_a_table_shows_the_costs_where_the_ratios_say_little() -> None:
 
 
 def test_what_was_not_measured_is_said() -> None:
-    assert block("memory", run_of("3.13.0", {"floor": 1.0})) == ["Not measured."]
+    assert block("memory", run_of("3.13.0", {"floor": 1.0})) == [NOT_MEASURED]
     assert block("get", without_a_ratio(run_of("3.13.0", {"ours": 1.0})))[-1] == "| **Ours** | **-** |"
 
 
@@ -152,6 +167,13 @@ def test_a_run_is_described() -> None:
         "",
         "All on Linux, with aiohttp 3.",
     ]
+
+
+def test_tables_of_several_days_are_described_together() -> None:
+    run = run_of("3.13.0", {})
+    later = replace(run.tables["get"], rounds=21, date="2026-01-03")
+    (line, *_) = block("runs", replace(run, tables={**run.tables, "concurrent": later}))
+    assert line == "- CPython 3.13.0: a build; 3 to 21 rounds on 2026-01-02 to 2026-01-03."
 
 
 def test_runs_with_other_packages_are_described_apart() -> None:
@@ -205,11 +227,50 @@ def test_a_run_is_saved_and_written_into_the_page(directory: Path, capsys: pytes
 
 def test_a_run_of_the_same_setup_keeps_the_other_scenarios(directory: Path) -> None:
     first = run_of("3.13.0", {"floor": 1.0})
-    second = replace(first, date="2026-01-03", tables={"concurrent": first.tables["get"]})
+    later = replace(first.tables["get"], date="2026-01-03", rounds=21)
+    second = replace(first, tables={"concurrent": later})
     save(first)
+    check_that_nothing_is_lost(second.setup, {"concurrent": ["floor"]})
     assert load(save(second)) == replace(second, tables={**first.tables, **second.tables})
-    third = replace(second, setup=replace(second.setup, rounds=21))
-    assert load(save(third)) == third
+
+
+def test_a_run_of_another_setup_replaces_all(directory: Path) -> None:
+    first = run_of("3.13.0", {"floor": 1.0})
+    second = replace(first, setup=replace(first.setup, packages="aiohttp 4"))
+    save(first)
+    check_that_nothing_is_lost(second.setup, {"get": ["floor", "ours"], "concurrent": ["ours"]})
+    assert load(save(second)) == second
+
+
+@pytest.mark.parametrize(
+    ("packages", "measured", "said"),
+    [
+        ("aiohttp 3", {"get": ["floor"]}, "ours in get in cpython-3.13.0-asyncio.json. Measure"),
+        ("aiohttp 4", {"get": ["floor"]}, "ours in get in .* setup: packages 'aiohttp 3', not 'aiohttp 4'"),
+        ("aiohttp 4", {"concurrent": ["ours"]}, "lose get in cpython-3.13.0-asyncio.json .another setup"),
+    ],
+)
+def test_a_run_that_would_lose_results_is_refused(
+    directory: Path, packages: str, measured: Mapping[str, list[str]], said: str
+) -> None:
+    first = run_of("3.13.0", {"floor": 1.0, "ours": 2.0})
+    save(first)
+    with pytest.raises(LossError, match=said):
+        check_that_nothing_is_lost(replace(first.setup, packages=packages), measured)
+
+
+def test_the_command_refuses_before_it_measures(directory: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    options = ["--quick", "--scenario", "get", "--contender", "floor", "--save"]
+    main([*options, "--contender", "ours"])
+    (path,) = directory.iterdir()
+    before = path.read_text("utf-8")
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as refused:
+        main(options)
+    assert refused.value.code == 2
+    output = capsys.readouterr()
+    assert "error: To save this run would lose ours in get" in output.err
+    assert (output.out, path.read_text("utf-8")) == ("", before)
 
 
 def test_results_are_in_the_order_of_versions(directory: Path) -> None:
