@@ -86,7 +86,7 @@ class DispatchingConnector(PoolingConnector):
         instruments, exchange = self._instruments, None
         if instruments is not None and instruments.recorder.recording:
             exchange = instruments.recorder.begin(req)
-            if instruments.injecting and (effects := instruments.effects_on(exchange, req)) is not None:
+            if instruments.injecting and (effects := instruments.effects_on(exchange)) is not None:
                 dispatch = partial(self._dispatch, req, traces, timeout, task, elsewhere, exchange)
                 return await effects.connect(req, timeout, dispatch)
         if not traces and self._closing.task is None and (connection := self._take_idle(req)) is not None:

@@ -19,7 +19,7 @@ from asgi_connector._injection.partition import Group, Partition
 from asgi_connector._journal.journal import Journal
 from asgi_connector._journal.live import LiveExchange
 from asgi_connector._journal.recorder import Recorder
-from asgi_connector._journal.selector import Call, Selector
+from asgi_connector._journal.selector import Call, Selector, call_of
 from asgi_connector._numbers import is_int
 from asgi_connector._services.restarts import Restarts
 from asgi_connector._services.services import Services
@@ -60,13 +60,14 @@ class Instruments:
     def injecting(self) -> bool:
         return bool(self.blocks.open)
 
-    def effects_on(self, exchange: LiveExchange, req: ClientRequest) -> Effects | None:
+    def effects_on(self, exchange: LiveExchange) -> Effects | None:
         """Decide which faults affect the request. Returns `None` if none does."""
-        mounted = self._services.table.find(address_of(req))
+        call = call_of(exchange)
+        mounted = self._services.table.find(call.address)
         if mounted is None:
             return None
         exchange.service = mounted.pattern
-        effects = choose(reversed(self.blocks.open), exchange)
+        effects = choose(reversed(self.blocks.open), call, exchange)
         return Effects(exchange, effects) if effects else None
 
     async def wait_late(

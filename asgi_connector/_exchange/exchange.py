@@ -10,13 +10,12 @@ from typing import TYPE_CHECKING, Any, Final, Literal, NoReturn, TypeVar
 from urllib.parse import unquote
 
 from aiohttp import ClientRequest, HttpVersion
-from aiohttp.http import HttpVersion11
 from multidict import CIMultiDict, CIMultiDictProxy
 from yarl import URL
 
-from asgi_connector._aiohttp.requests import address_of
 from asgi_connector._callers import Caller
 from asgi_connector._display import printable, text_of
+from asgi_connector._services.address import Address, address_of_url
 from asgi_connector._types import Bytes
 
 from .bodies import read_json, read_text
@@ -66,20 +65,19 @@ class Content:
 
     Attributes:
         headers: the headers that the client sent or received (a `multidict.CIMultiDictProxy`).
-        http_version: the HTTP version that the client sent or received: ``"HTTP/1.1"`` or ``"HTTP/1.0"``.
         size: the number of body bytes that arrived at the app, or that the app sent. The framing of HTTP/1.1 is not
             counted; a content encoding is not decoded. Without ``bodies=True`` it is 0 for the fallback.
     """
 
     __module__ = "asgi_connector"
 
-    __slots__ = ("_chunks", "_kept", "_max_body_size", "_why_no_body", "headers", "http_version", "size")
+    __slots__ = ("_chunks", "_kept", "_max_body_size", "_why_no_body", "headers", "size", "version")
 
     def __init__(
         self, headers: CIMultiDictProxy[str], max_body_size: int | None, version: HttpVersion | None = None
     ) -> None:
         self.headers = headers
-        self.http_version = name_of(version)
+        self.version = version
         self.size = 0
         self._chunks: list[bytes] | None = None
         self._kept = 0  # bytes
@@ -89,6 +87,11 @@ class Content:
     def __repr__(self) -> str:
         cut = f", {self.cut} of them cut" if self.cut else ""
         return f"<{type(self).__name__} {len(self.headers)} headers, {self.size} bytes{cut}>"
+
+    @property
+    def http_version(self) -> str:
+        """The HTTP version that the client sent or received: ``"HTTP/1.1"`` or ``"HTTP/1.0"``; empty if unknown."""
+        return "" if self.version is None else f"HTTP/{self.version.major}.{self.version.minor}"
 
     @property
     def body(self) -> bytes | None:
@@ -214,69 +217,53 @@ class Exchange:
 
     __module__ = "asgi_connector"
 
-    __slots__ = (
-        "__weakref__",
-        "_clock",
-        "_close_code",
-        "_connected",
-        "_end",
-        "_end_order",
-        "_error",
-        "_order",
-        "_pieces",
-        "_request",
-        "_response",
-        "_response_start",
-        "_start",
-        "_state",
-        "_status",
-        "caller",
-        "fault",
-        "host",
-        "messages",
-        "messages_dropped",
-        "method",
-        "number",
-        "parent",
-        "port",
-        "reused",
-        "secure",
-        "service",
-        "url",
-        "via",
-    )
+    # Most exchanges keep most of these defaults, so `__init__()` need not set them.
+    service: str | None = None
+    via: Via = "app"
+    reused: bool | None = None
+    fault: "Incident | None" = None
+    messages: Sequence[WebSocketMessage] = ()
+    messages_dropped = 0
+    _state: State = "running"
+    _status: int | None = None
+    _error: BaseException | None = None
+    _close_code: int | None = None
+    _end_order: int | None = None
+    # The times are the event loop's.
+    _connected: float | None = None
+    _response_start: float | None = None
+    _pieces: list[float] | None = None
+    _end: float | None = None
 
     def __init__(self, req: ClientRequest, caller: Caller | None, clock: Clock, max_body_size: int | None) -> None:
-        observer = None if caller is None else caller.observer
         self.number = clock.next_number()
+        observer = None if caller is None else caller.observer
         self.caller = None if caller is None else caller.name
         self.parent: Exchange | None = observer if isinstance(observer, Exchange) else None
-        address = address_of(req)
-        self.host = address.host
-        self.port = address.port
-        self.secure = address.secure
         self.method: str = req.method
         self.url: URL = req.url
-        self.service: str | None = None
-        self.via: Via = "app"
-        self.reused: bool | None = None
-        self.fault: Incident | None = None
         self._request = Content(CIMultiDictProxy(req.headers), max_body_size, req.version)
-        self.messages: Sequence[WebSocketMessage] = ()
-        self.messages_dropped = 0
-        self._close_code: int | None = None
-        self._order = clock.next_order()
-        self._end_order: int | None = None
-        self._state: State = "running"
-        self._error: BaseException | None = None
-        self._status: int | None = None
         self._response = Content(NO_HEADERS, max_body_size)
         self._clock = clock
+        self._order = clock.next_order()
         self._start = clock.time()
-        self._connected: float | None = None
-        self._response_start: float | None = None
-        self._pieces: list[float] | None = None
-        self._end: float | None = None
+
+    @property
+    def address(self) -> Address:
+        """The host, the port and the scheme of the URL."""
+        return address_of_url(self.url)
+
+    @property
+    def host(self) -> str:
+        return self.address.host
+
+    @property
+    def port(self) -> int | None:
+        return self.address.port
+
+    @property
+    def secure(self) -> bool:
+        return self.address.secure
 
     @property
     def path(self) -> str:
@@ -416,13 +403,6 @@ class Exchange:
         if self.fault is not None:
             words.append(f"[{self.fault!r}]")
         return printable(" ".join(words))
-
-
-def name_of(version: HttpVersion | None) -> str:
-    """The version as HTTP writes it; empty for `None`."""
-    if version is HttpVersion11:  # nearly always
-        return "HTTP/1.1"
-    return "" if version is None else f"HTTP/{version.major}.{version.minor}"
 
 
 def summary(error: BaseException, limit: int = _MAX_ERROR_LENGTH) -> str:

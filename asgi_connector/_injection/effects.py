@@ -9,7 +9,7 @@ from aiohttp import ClientRequest, ClientTimeout
 from aiohttp.connector import Connection
 
 from asgi_connector._journal.live import LiveExchange
-from asgi_connector._journal.selector import call_of
+from asgi_connector._journal.selector import Call
 from asgi_connector._network.impairments import Impairments, Stage
 from asgi_connector._network.transport import MemoryTransport
 from asgi_connector._types import ASGIApp, Receive, Scope, Send
@@ -33,9 +33,8 @@ from .faults import (
 ByteFault = Hang | Reset | Close | Latency | Throttle
 
 
-def choose(blocks: Iterable[FaultBlock], exchange: LiveExchange) -> list[Effect]:
+def choose(blocks: Iterable[FaultBlock], call: Call, exchange: LiveExchange) -> list[Effect]:
     """Decide which of *blocks* affect a request to an app. Every block that it matches decides once, in their order."""
-    call = call_of(exchange)
     effects: list[Effect] = []
     answered = refused = False
     for block in blocks:

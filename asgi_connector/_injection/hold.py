@@ -163,7 +163,7 @@ class Hold(FaultBlock):
 
     @override
     def effect_on(self, call: Call, exchange: LiveExchange | None) -> Effect | None:
-        if self._selector.differences_of_call(call):
+        if not self._selector.matches_call(call):
             return None
         self.matched += 1
         return Effect(self, Held(self.on))

@@ -88,7 +88,7 @@ class Injection(FaultBlock):
 
     @override
     def effect_on(self, call: Call, exchange: LiveExchange | None) -> Effect | None:
-        return None if self.selector.differences_of_call(call) else self.draw()
+        return self.draw() if self.selector.matches_call(call) else None
 
     def draw(self) -> Effect | None:
         """Decide whether the fault affects a matching request. Every request draws equally many random numbers."""

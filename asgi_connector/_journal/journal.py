@@ -232,9 +232,10 @@ class RecentJournal(Journal):
 
     @override
     def add(self, exchange: Exchange) -> None:
-        super().add(exchange)
-        if len(self) == 2 * _RECENT:
-            del self._exchanges[:_RECENT]
+        exchanges = self._exchanges
+        exchanges.append(exchange)
+        if len(exchanges) == 2 * _RECENT:
+            del exchanges[:_RECENT]
 
 
 def _expected(expected: str, found: Journal) -> str:

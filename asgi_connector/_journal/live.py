@@ -5,8 +5,7 @@ end, which reports to it as to an `Observer`, adds what only it knows: bodies, m
 """
 
 import asyncio
-from collections.abc import Callable
-from typing import Final
+from typing import Final, Protocol
 
 from aiohttp import ClientRequest, ClientResponse, ServerTimeoutError
 from aiohttp.connector import Connection
@@ -17,7 +16,7 @@ from asgi_connector._aiohttp.client_protocol import ClientProtocol
 from asgi_connector._aiohttp.requests import is_closed_by_client, response_of
 from asgi_connector._aiohttp.tap import Kept, Tap
 from asgi_connector._callers import Caller
-from asgi_connector._exchange.exchange import Clock, Exchange, State, Via, WebSocketMessage, name_of
+from asgi_connector._exchange.exchange import Clock, Exchange, State, Via, WebSocketMessage
 from asgi_connector._services.server_end import ServerEnd
 from asgi_connector._types import ASGIApp, Bytes
 
@@ -27,59 +26,45 @@ _SWITCHING_PROTOCOLS: Final = 101
 _ABNORMAL_CLOSURE: Final = 1006  # RFC 6455, 7.1.5
 
 
+class ExchangeOwner(Protocol):
+    """The recorder, to its exchanges."""
+
+    clock: Clock
+    max_body_size: int | None
+
+    def release(self, exchange: "LiveExchange") -> None:
+        """The client has released the connection of *exchange*: `conclude()` may be called soon."""
+
+    def exchange_failed(self) -> None:
+        """An exchange has ended without a connection."""
+
+
 class LiveExchange(Exchange):
     """An exchange that is being recorded.
 
-    `on_release` is called when the client has released the connection, so that `conclude()` may be called soon.
-    `on_end` is called when the exchange has ended. `app`, if any, answers in the place of the mounted app.
+    Attributes:
+        app: answers in the place of the mounted app; `None` if the mounted app answers.
     """
 
-    __slots__ = (
-        "_closed",
-        "_closed_at_client",
-        "_connection",
-        "_cut_off",
-        "_kept_messages",
-        "_kept_size",
-        "_last_error",
-        "_last_response",
-        "_max_body_size",
-        "_released",
-        "_tap",
-        "_unread",
-        "_req",
-        "app",
-        "on_end",
-        "on_release",
-    )
+    app: ASGIApp | None = None
+    _connection: Connection | None = None
+    _closed: asyncio.Future[None] | None = None  # of the fallback's protocol
+    _tap: Tap | None = None  # observes the fallback's bodies
+    _unread: Kept | None = None  # what the tap has seen, after the exchange
+    _kept_messages: list[WebSocketMessage] | None = None
+    _kept_size = 0  # bytes of messages
+    # The client's state when it released the connection.
+    _released = False
+    _last_response: ClientResponse | None = None
+    _last_error: BaseException | None = None
+    _cut_off: BaseException | None = None
+    _closed_at_client: int | None = None  # the close code that the client has
 
-    def __init__(
-        self,
-        req: ClientRequest,
-        caller: Caller | None,
-        clock: Clock,
-        max_body_size: int | None,
-        on_release: "Callable[[LiveExchange], None]",
-        on_end: Callable[[], None],
-    ) -> None:
-        super().__init__(req, caller, clock, max_body_size)
-        self.app: ASGIApp | None = None
-        self.on_release = on_release
-        self.on_end = on_end
-        self._max_body_size = max_body_size
-        self._kept_messages: list[WebSocketMessage] | None = None
-        self._kept_size = 0  # bytes of messages
+    def __init__(self, req: ClientRequest, caller: Caller | None, owner: ExchangeOwner) -> None:
+        super().__init__(req, caller, owner.clock, owner.max_body_size)
+        self._owner = owner
+        self._max_body_size = owner.max_body_size
         self._req: ClientRequest | None = req
-        self._connection: Connection | None = None
-        self._closed: asyncio.Future[None] | None = None  # of the fallback's protocol
-        self._tap: Tap | None = None  # observes the fallback's bodies
-        self._unread: Kept | None = None  # what the tap has seen, after the exchange
-        # The client's state when it released the connection.
-        self._released = False
-        self._last_response: ClientResponse | None = None
-        self._last_error: BaseException | None = None
-        self._cut_off: BaseException | None = None
-        self._closed_at_client: int | None = None  # the close code that the client has
 
     # The client's end.
 
@@ -90,6 +75,7 @@ class LiveExchange(Exchange):
             self._error = exc
         self._keep_request_headers()
         self._finish("abandoned" if isinstance(exc, asyncio.CancelledError | TimeoutError) else "failed")
+        self._owner.exchange_failed()
 
     def goes_elsewhere(self, via: Via) -> None:
         """Note that no app is called: another connector connects, or the request is refused."""
@@ -145,14 +131,15 @@ class LiveExchange(Exchange):
         The result is not known yet: a response that arrives at once releases the connection before its status is set.
         So the result is determined later, or when an attribute is read.
         """
-        if self._released or self._state != "running":
+        connection = self._connection
+        if connection is None:  # it was released before, or the exchange has ended
             return
-        self._last_response = self._client_response()
+        if self._last_response is None:
+            self._last_response = self._client_response()
         self._released = True
         if self._response_start is None:
             self._keep_request_headers()
-        assert self._connection is not None
-        protocol = self._connection.protocol
+        protocol = connection.protocol
         assert protocol is not None  # aiohttp runs the callbacks before it takes the protocol away
         self._last_error = protocol.exception()
         if self._tap is not None:
@@ -161,7 +148,7 @@ class LiveExchange(Exchange):
             protocol.on_lost = protocol.on_websocket_closed = None
         self._connection = None  # it would keep a connector alive that its user has forgotten
         self._note_end()
-        self.on_release(self)
+        self._owner.release(self)
 
     def _note_end(self) -> None:
         self._end = self._clock.time()
@@ -169,9 +156,9 @@ class LiveExchange(Exchange):
 
     def _client_response(self) -> ClientResponse | None:
         """Return the client's response on this connection. A request that is sent again gets another response."""
-        if self._last_response is not None or self._released:
+        if self._last_response is not None or self._released or self._req is None:
             return self._last_response
-        response = None if self._req is None else response_of(self._req)
+        response = response_of(self._req)
         return None if response is None or response.connection is not self._connection else response
 
     @override
@@ -192,12 +179,12 @@ class LiveExchange(Exchange):
             self._tap.read()
 
     def _update_from(self, response: ClientResponse | None) -> None:
-        # Until the head has arrived, aiohttp's response has no status.
-        status: int | None = None if response is None else response.status
-        if self._status is None and response is not None and status is not None:
-            self._status = status
+        if self._status is not None or response is None:
+            return
+        self._status = response.status
+        if self._status is not None:  # until the head has arrived, aiohttp's response has no status
             self._response.headers = response.headers
-            self._response.http_version = name_of(response.version)
+            self._response.version = response.version
 
     def conclude(self) -> None:
         """Determine how the exchange has ended."""
@@ -253,7 +240,6 @@ class LiveExchange(Exchange):
         if self._closed is not None:
             self._closed.remove_done_callback(self._connection_lost)
         self._req = self._connection = self._closed = self._tap = self._last_response = self._last_error = None
-        self.on_end()
 
     # The server's end: see `Observer`.
 
@@ -278,10 +264,12 @@ class LiveExchange(Exchange):
         self._response.add(data)
         if not len(data):
             return
+        if time is None:
+            time = self._clock.time()
         if self._pieces is None:
-            self._pieces = []
-        if len(self._pieces) < _PIECES_KEPT:
-            self._pieces.append(self._clock.time() if time is None else time)
+            self._pieces = [time]
+        elif len(self._pieces) < _PIECES_KEPT:
+            self._pieces.append(time)
 
     def message(self, data: str | bytes, *, from_client: bool) -> None:
         if self._kept_messages is None:

@@ -45,7 +45,8 @@ class Recorder:
         self.waiters = Waiters()
         """For the end of an exchange."""
         self._open: list[Recording] = []
-        self._max_body_size: int | None = None  # the largest of the open recordings; None: bodies are not kept
+        self.max_body_size: int | None = None
+        """The largest of the open recordings; `None` if bodies are not kept."""
         self._released: list[LiveExchange] = []  # not concluded yet
 
     def record(self, max_body_size: int | None, journal: Journal | None = None) -> Recording:
@@ -63,15 +64,13 @@ class Recorder:
         self._open = recordings
         self.recording = bool(recordings)
         sizes = [recording.max_body_size for recording in recordings if recording.max_body_size is not None]
-        self._max_body_size = max(sizes, default=None)
+        self.max_body_size = max(sizes, default=None)
 
     def begin(self, req: ClientRequest) -> LiveExchange:
         """Create the exchange of a request that starts, and add it to every open recording."""
         if self._released:
             self.conclude()
-        exchange = LiveExchange(
-            req, current_caller.get(), self.clock, self._max_body_size, self._release, self.waiters.wake
-        )
+        exchange = LiveExchange(req, current_caller.get(), self)
         for recording in self._open:
             recording.journal.add(exchange)
         return exchange
@@ -81,7 +80,7 @@ class Recorder:
         for recording in self._open:
             recording.journal.leave_out(explored)
 
-    def _release(self, exchange: LiveExchange) -> None:
+    def release(self, exchange: LiveExchange) -> None:
         """Conclude *exchange* later: its result is known from the next turn of the event loop on.
 
         That turn concludes it if a caller waits for an end, or if no recording is open. Otherwise it is concluded when
@@ -91,8 +90,13 @@ class Recorder:
         if self.waiters or not self.recording:
             self._loop.call_soon(self.conclude, context=self.clock.context)
 
+    def exchange_failed(self) -> None:
+        """Wake those who wait for the end of an exchange: one has ended that has no connection to release."""
+        self.waiters.wake()
+
     def conclude(self) -> None:
         """Conclude the exchanges whose connections were released."""
         released, self._released = self._released, []
         for exchange in released:
             exchange.conclude()
+        self.waiters.wake()

@@ -39,8 +39,7 @@ class Call(NamedTuple):
 
 
 def call_of(exchange: Exchange) -> Call:
-    address = Address(exchange.host, exchange.port, exchange.secure)
-    return Call(address, exchange.caller, exchange.method, exchange.path, exchange.url.raw_query_string)
+    return Call(exchange.address, exchange.caller, exchange.method, exchange.path, exchange.url.raw_query_string)
 
 
 class Criteria(TypedDict, total=False):
@@ -113,19 +112,29 @@ class Selector:
             differences.append("where() says no")
         return differences
 
+    def matches_call(self, call: Call) -> bool:
+        """Whether *call* matches the criteria for what is known from its start."""
+        return (
+            self._is_host(call.address)
+            and self._is_method(call.method)
+            and self._is_path(call.path)
+            and self._is_caller(call.caller)
+            and self._is_query(call.query)
+        )
+
     def differences_of_call(self, call: Call) -> list[str]:
         """Return how *call* differs from the criteria for what is known from its start."""
         differences: list[str] = []
-        if self.host is not None and not covers(self.host, call.address):
+        if not self._is_host(call.address):
             differences.append(f"host is {call.address.host!r}, port {call.address.port}")
-        if not isinstance(self._caller, EllipsisType) and not self._is_caller(call.caller):
+        if not self._is_caller(call.caller):
             differences.append(f"caller is {call.caller!r}")
-        if self._method is not None and call.method != self._method.upper():
+        if not self._is_method(call.method):
             differences.append(f"method is {call.method!r}")
-        if self._path is not None and not self._is_path(call.path):
+        if not self._is_path(call.path):
             differences.append(f"path is {redact_url(call.path)!r}")
-        if self._query is not None and (query := parse_query(call.query)) != self._query:
-            differences.append(query_difference(self._query, query))
+        if self._query is not None and not self._is_query(call.query):
+            differences.append(query_difference(self._query, parse_query(call.query)))
         return differences
 
     def distance_of_body(self, exchange: Exchange) -> float:
@@ -149,13 +158,24 @@ class Selector:
             exc.add_note(f"where() was called with {exchange!r}")
             raise
 
+    def _is_host(self, address: Address) -> bool:
+        return self.host is None or covers(self.host, address)
+
     def _is_caller(self, caller: str | None) -> bool:
+        if isinstance(self._caller, EllipsisType):
+            return True
         return (None if caller is None else parse_pattern(caller)) == self._caller
+
+    def _is_method(self, method: str) -> bool:
+        return self._method is None or self._method.upper() == method
 
     def _is_path(self, path: str) -> bool:
         if isinstance(self._path, re.Pattern):
             return self._path.fullmatch(path) is not None
-        return path == self._path
+        return self._path is None or self._path == path
+
+    def _is_query(self, query: str) -> bool:
+        return self._query is None or parse_query(query) == self._query
 
 
 def _read_caller(caller: Caller) -> Pattern | EllipsisType | None:

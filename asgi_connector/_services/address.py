@@ -1,10 +1,13 @@
 """The address of a request."""
 
-from dataclasses import dataclass
+from typing import Final, NamedTuple
+
+from yarl import URL
+
+_SECURE_SCHEMES: Final = frozenset({"https", "wss"})
 
 
-@dataclass(frozen=True, slots=True)
-class Address:
+class Address(NamedTuple):
     """The host, the port and the scheme of a URL."""
 
     host: str
@@ -20,3 +23,7 @@ class Address:
 
     def __str__(self) -> str:
         return f"{'https' if self.secure else 'http'}://{self.authority}"
+
+
+def address_of_url(url: URL) -> Address:
+    return Address(url.raw_host or "", url.port, url.scheme in _SECURE_SCHEMES)

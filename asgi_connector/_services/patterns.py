@@ -148,6 +148,7 @@ def _normal_name(host: str) -> str:
     return normal.lower()
 
 
+@lru_cache(maxsize=1024)  # each request asks, in the block of a fault
 def covers(pattern: Pattern, address: Address) -> bool:
     """Whether *pattern* matches *address*."""
     if pattern.host not in names_for(address.host):
