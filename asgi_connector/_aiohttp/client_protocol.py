@@ -3,7 +3,7 @@
 # pyright: reportPrivateUsage=false
 
 from collections.abc import Callable, Set
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 from aiohttp import ClientError
 from aiohttp._websocket.reader import WebSocketDataQueue
@@ -20,6 +20,16 @@ from asgi_connector._services.server_end import Origin, ServerEnd
 from .close_frames import CloseFrameFinder
 
 
+class ConnectionObserver(Protocol):
+    """Watches one exchange from the client's end of its connection."""
+
+    def connection_released(self) -> None:
+        """Called when the connection has been lost, after aiohttp's own `connection_lost()`."""
+
+    def websocket_closed(self, code: int) -> None:
+        """Called with the code of the close frame that has arrived, or of the error that makes aiohttp close."""
+
+
 class ClientProtocol(ResponseHandler):
     """aiohttp's own client protocol, with two additions that are impossible over a socket.
 
@@ -34,10 +44,8 @@ class ClientProtocol(ResponseHandler):
     """The protocols that requests hold, so that they are not back in the pool."""
     on_app_exception: Callable[[Origin, BaseException], None]
     """Called with the origin of a request, and the app's exception that its call is about to raise."""
-    on_lost: Callable[[], None] | None = None
-    """Called when the connection has been lost, after aiohttp's own `connection_lost()`."""
-    on_websocket_closed: Callable[[int], None] | None = None
-    """Called with the code of the close frame that has arrived, or of the error that makes aiohttp itself close."""
+    observer: ConnectionObserver | None = None
+    """The observer of the exchange on this connection."""
     _app_exception: BaseException | None = None
     _app_exception_raised = False
     _frames_exception: BaseException | None = None
@@ -111,8 +119,8 @@ class ClientProtocol(ResponseHandler):
         return True
 
     def set_parser(self, parser: Any, payload: Any, *args: Any, **kwargs: Any) -> None:
-        if self.on_websocket_closed is not None:
-            parser = _WatchedReader(parser, payload, self.on_websocket_closed)
+        if self.observer is not None:
+            parser = _WatchedReader(parser, payload, self.observer.websocket_closed)
         super().set_parser(parser, payload, *args, **kwargs)
         self._frames_queue = payload
         self._raise_frames_exception()
@@ -138,8 +146,8 @@ class ClientProtocol(ResponseHandler):
         self._frames_exception = self._frames_queue = None
         super().connection_lost(exc)
         del self.server
-        if self.on_lost is not None:
-            self.on_lost()
+        if self.observer is not None:
+            self.observer.connection_released()
 
     def _give_up_exception(self) -> None:
         """Report the app's exception, which no reader will get: the body is complete, or the client has left."""

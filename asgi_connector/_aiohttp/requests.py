@@ -56,8 +56,13 @@ def host_unknown(req: ClientRequest) -> ClientConnectorDNSError:
 
 
 def response_of(req: ClientRequest) -> ClientResponse | None:
-    """Return the response object of *req*, if it exists. It has no status before its head has arrived."""
+    """Return the response object of *req*, if it exists."""
     return req.response
+
+
+def status_of(response: ClientResponse) -> int | None:
+    """Return the status of *response*; `None` until its head has arrived, which aiohttp's type does not say."""
+    return response.status
 
 
 def is_closed_by_client(exc: BaseException) -> bool:

@@ -15,7 +15,7 @@ from yarl import URL
 
 from asgi_connector._callers import Caller
 from asgi_connector._display import printable, text_of
-from asgi_connector._services.address import Address, address_of_url
+from asgi_connector._services.address import address_of_url
 from asgi_connector._types import Bytes
 
 from .bodies import read_json, read_text
@@ -71,13 +71,13 @@ class Content:
 
     __module__ = "asgi_connector"
 
-    __slots__ = ("_chunks", "_kept", "_max_body_size", "_why_no_body", "headers", "size", "version")
+    __slots__ = ("_chunks", "_kept", "_max_body_size", "_version", "_why_no_body", "headers", "size")
 
     def __init__(
         self, headers: CIMultiDictProxy[str], max_body_size: int | None, version: HttpVersion | None = None
     ) -> None:
         self.headers = headers
-        self.version = version
+        self._version = version
         self.size = 0
         self._chunks: list[bytes] | None = None
         self._kept = 0  # bytes
@@ -91,7 +91,7 @@ class Content:
     @property
     def http_version(self) -> str:
         """The HTTP version that the client sent or received: ``"HTTP/1.1"`` or ``"HTTP/1.0"``; empty if unknown."""
-        return "" if self.version is None else f"HTTP/{self.version.major}.{self.version.minor}"
+        return "" if self._version is None else f"HTTP/{self._version.major}.{self._version.minor}"
 
     @property
     def body(self) -> bytes | None:
@@ -148,6 +148,11 @@ class Content:
             return f"body was cut, {kept}: write record(bodies=True, max_body_size={self.size}) or more"
         return None
 
+    def set_head(self, headers: CIMultiDictProxy[str], version: HttpVersion | None) -> None:
+        """Note the head of a response that has arrived."""
+        self.headers = headers
+        self._version = version
+
     def keep_no_body(self) -> None:
         """Do not keep the body: it is not sent."""
         self._max_body_size = None
@@ -203,7 +208,7 @@ class Exchange:
         number: its position among the exchanges of its connector, from 0.
         caller: the pattern at which the calling app is mounted; `None` for a call from outside every app.
         parent: the exchange during which this call was made, if it was recorded.
-        host, port, secure, method, url: the target of the request; ``url`` is a `yarl.URL`.
+        method, url: the target of the request; ``url`` is a `yarl.URL`.
         service: the pattern at which the app for the request is mounted; `None` if there is none.
         via: what answers: ``"app"``; ``"fallback"``; ``"refused"``: nothing, because the host is not mounted;
             ``"fault"``: a fault, or an app that is down, and the app was not called.
@@ -217,53 +222,77 @@ class Exchange:
 
     __module__ = "asgi_connector"
 
-    # Most exchanges keep most of these defaults, so `__init__()` need not set them.
-    service: str | None = None
-    via: Via = "app"
-    reused: bool | None = None
-    fault: "Incident | None" = None
-    messages: Sequence[WebSocketMessage] = ()
-    messages_dropped = 0
-    _state: State = "running"
-    _status: int | None = None
-    _error: BaseException | None = None
-    _close_code: int | None = None
-    _end_order: int | None = None
-    # The times are the event loop's.
-    _connected: float | None = None
-    _response_start: float | None = None
-    _pieces: list[float] | None = None
-    _end: float | None = None
+    __slots__ = (
+        "__weakref__",
+        "_clock",
+        "_close_code",
+        "_connected",
+        "_end",
+        "_end_order",
+        "_error",
+        "_order",
+        "_pieces",
+        "_request",
+        "_response",
+        "_response_start",
+        "_start",
+        "_state",
+        "_status",
+        "caller",
+        "fault",
+        "messages",
+        "messages_dropped",
+        "method",
+        "number",
+        "parent",
+        "reused",
+        "service",
+        "url",
+        "via",
+    )
 
     def __init__(self, req: ClientRequest, caller: Caller | None, clock: Clock, max_body_size: int | None) -> None:
-        self.number = clock.next_number()
         observer = None if caller is None else caller.observer
+        self.number = clock.next_number()
         self.caller = None if caller is None else caller.name
         self.parent: Exchange | None = observer if isinstance(observer, Exchange) else None
         self.method: str = req.method
         self.url: URL = req.url
+        self.service: str | None = None
+        self.via: Via = "app"
+        self.reused: bool | None = None
+        self.fault: Incident | None = None
         self._request = Content(CIMultiDictProxy(req.headers), max_body_size, req.version)
+        self.messages: Sequence[WebSocketMessage] = ()
+        self.messages_dropped = 0
+        self._close_code: int | None = None
+        self._order = clock.next_order()
+        self._end_order: int | None = None
+        self._state: State = "running"
+        self._error: BaseException | None = None
+        self._status: int | None = None
         self._response = Content(NO_HEADERS, max_body_size)
         self._clock = clock
-        self._order = clock.next_order()
         self._start = clock.time()
-
-    @property
-    def address(self) -> Address:
-        """The host, the port and the scheme of the URL."""
-        return address_of_url(self.url)
+        self._connected: float | None = None
+        self._response_start: float | None = None
+        self._pieces: list[float] | None = None
+        self._end: float | None = None
 
     @property
     def host(self) -> str:
-        return self.address.host
+        """The host of the URL."""
+        return address_of_url(self.url).host
 
     @property
     def port(self) -> int | None:
-        return self.address.port
+        """The port of the URL, or the default port of its scheme."""
+        return address_of_url(self.url).port
 
     @property
     def secure(self) -> bool:
-        return self.address.secure
+        """Whether the scheme of the URL is ``https`` or ``wss``."""
+        return address_of_url(self.url).secure
 
     @property
     def path(self) -> str:

@@ -13,7 +13,7 @@ from multidict import CIMultiDictProxy
 from typing_extensions import override
 
 from asgi_connector._aiohttp.client_protocol import ClientProtocol
-from asgi_connector._aiohttp.requests import is_closed_by_client, response_of
+from asgi_connector._aiohttp.requests import is_closed_by_client, response_of, status_of
 from asgi_connector._aiohttp.tap import Kept, Tap
 from asgi_connector._callers import Caller
 from asgi_connector._exchange.exchange import Clock, Exchange, State, Via, WebSocketMessage
@@ -46,31 +46,47 @@ class LiveExchange(Exchange):
         app: answers in the place of the mounted app; `None` if the mounted app answers.
     """
 
-    app: ASGIApp | None = None
-    _connection: Connection | None = None
-    _closed: asyncio.Future[None] | None = None  # of the fallback's protocol
-    _tap: Tap | None = None  # observes the fallback's bodies
-    _unread: Kept | None = None  # what the tap has seen, after the exchange
-    _kept_messages: list[WebSocketMessage] | None = None
-    _kept_size = 0  # bytes of messages
-    # The client's state when it released the connection.
-    _released = False
-    _last_response: ClientResponse | None = None
-    _last_error: BaseException | None = None
-    _cut_off: BaseException | None = None
-    _closed_at_client: int | None = None  # the close code that the client has
+    __slots__ = (
+        "_closed",
+        "_closed_at_client",
+        "_connection",
+        "_cut_off",
+        "_kept_messages",
+        "_kept_size",
+        "_last_error",
+        "_last_response",
+        "_max_body_size",
+        "_owner",
+        "_req",
+        "_tap",
+        "_unread",
+        "app",
+    )
 
     def __init__(self, req: ClientRequest, caller: Caller | None, owner: ExchangeOwner) -> None:
         super().__init__(req, caller, owner.clock, owner.max_body_size)
+        self.app: ASGIApp | None = None
         self._owner = owner
         self._max_body_size = owner.max_body_size
+        self._kept_messages: list[WebSocketMessage] | None = None
+        self._kept_size = 0  # bytes of messages
         self._req: ClientRequest | None = req
+        self._connection: Connection | None = None
+        self._closed: asyncio.Future[None] | None = None  # of the fallback's protocol
+        self._tap: Tap | None = None  # observes the fallback's bodies
+        self._unread: Kept | None = None  # what the tap has seen, after the exchange
+        # The client's state when it released the connection.
+        self._last_response: ClientResponse | None = None
+        self._last_error: BaseException | None = None
+        self._cut_off: BaseException | None = None
+        self._closed_at_client: int | None = None  # the close code that the client has
 
     # The client's end.
 
     def not_connected(self, exc: BaseException) -> None:
         """End the exchange: it got no connection."""
-        self._note_end()
+        self._end = self._clock.time()
+        self._end_order = self._clock.next_order()
         if not isinstance(exc, asyncio.CancelledError):
             self._error = exc
         self._keep_request_headers()
@@ -99,10 +115,9 @@ class LiveExchange(Exchange):
         assert protocol is not None
         self._connection = connection
         self._connected = self._clock.time()
-        connection.add_callback(self._connection_released)
+        connection.add_callback(self.connection_released)
         if isinstance(protocol, ClientProtocol) and self.via != "fallback":
-            protocol.on_lost = self._connection_released
-            protocol.on_websocket_closed = self.websocket_closed
+            protocol.observer = self
             return
         if self._max_body_size is not None:
             self._tap = Tap(connection, self.method, self, upgrade="Upgrade" in self._request.headers)
@@ -119,13 +134,13 @@ class LiveExchange(Exchange):
 
     def _connection_lost(self, closed: asyncio.Future[None]) -> None:
         if not closed.cancelled():  # by other code that awaited it
-            self._connection_released()
+            self.connection_released()
 
     def websocket_closed(self, code: int) -> None:
         """Note the close code: the client has received a close frame, or has failed the WebSocket itself."""
         self._closed_at_client = code
 
-    def _connection_released(self) -> None:
+    def connection_released(self) -> None:
         """Note that the client has released the connection, or that it was lost.
 
         The result is not known yet: a response that arrives at once releases the connection before its status is set.
@@ -136,7 +151,6 @@ class LiveExchange(Exchange):
             return
         if self._last_response is None:
             self._last_response = self._client_response()
-        self._released = True
         if self._response_start is None:
             self._keep_request_headers()
         protocol = connection.protocol
@@ -145,18 +159,15 @@ class LiveExchange(Exchange):
         if self._tap is not None:
             self._unread = self._tap.remove()
         if isinstance(protocol, ClientProtocol) and self.via != "fallback":
-            protocol.on_lost = protocol.on_websocket_closed = None
+            protocol.observer = None
         self._connection = None  # it would keep a connector alive that its user has forgotten
-        self._note_end()
-        self._owner.release(self)
-
-    def _note_end(self) -> None:
         self._end = self._clock.time()
         self._end_order = self._clock.next_order()
+        self._owner.release(self)
 
     def _client_response(self) -> ClientResponse | None:
         """Return the client's response on this connection. A request that is sent again gets another response."""
-        if self._last_response is not None or self._released or self._req is None:
+        if self._last_response is not None or self._end is not None or self._req is None:
             return self._last_response
         response = response_of(self._req)
         return None if response is None or response.connection is not self._connection else response
@@ -165,7 +176,7 @@ class LiveExchange(Exchange):
     def _settle(self) -> None:
         if self._state != "running":
             return
-        if self._released:
+        if self._end is not None:
             self.conclude()
         else:
             self._update_from(self._client_response())
@@ -181,10 +192,9 @@ class LiveExchange(Exchange):
     def _update_from(self, response: ClientResponse | None) -> None:
         if self._status is not None or response is None:
             return
-        self._status = response.status
-        if self._status is not None:  # until the head has arrived, aiohttp's response has no status
-            self._response.headers = response.headers
-            self._response.version = response.version
+        self._status = status_of(response)
+        if self._status is not None:
+            self._response.set_head(response.headers, response.version)
 
     def conclude(self) -> None:
         """Determine how the exchange has ended."""

@@ -326,7 +326,12 @@ async def test_an_app_that_is_cancelled_by_itself_in_its_websocket_is_reported(
 def interrupted_program(main: Callable[..., Awaitable[object]]) -> str:
     """A program that runs *main*, which may use what this module defines. It interrupts itself."""
     source = inspect.getsource(main).replace("INTERRUPT", "os.kill(os.getpid(), signal.SIGINT)")
-    return f"import os\nfrom tests.connector.test_loop_end import *\n{source}\nasyncio.run({main.__name__}())\n"
+    # A shell without job control lets its background jobs ignore SIGINT.
+    heeds_interrupts = "signal.signal(signal.SIGINT, signal.default_int_handler)"
+    return (
+        f"import os\nfrom tests.connector.test_loop_end import *\n{heeds_interrupts}\n"
+        f"{source}\nasyncio.run({main.__name__}())\n"
+    )
 
 
 INTERRUPT: object = None

@@ -18,7 +18,8 @@ from yarl import URL
 
 from asgi_connector import Exchange, Journal, faults
 from asgi_connector._exchange.queries import parse_query
-from asgi_connector._journal.selector import Selector
+from asgi_connector._journal.selector import Call, Selector
+from asgi_connector._services.address import Address
 from asgi_connector._types import Receive, Scope, Send
 from tests.conftest import session_to
 from tests.support.messages import read_body, respond
@@ -453,6 +454,33 @@ async def test_a_fault_that_met_no_request_with_its_query_shows_the_others(sessi
     injection = connector_of(session).inject("app.internal", faults.Refuse(), query="page=2")
     with pytest.raises(AssertionError, match=r"query is 'page=1'"), injection:
         await fetch(session, "/?page=1")
+
+
+@pytest.mark.parametrize("path", ["/a", "/b"])
+@pytest.mark.parametrize("query", ["", "x=1"])
+@pytest.mark.parametrize("caller", [None, "orders.internal"])
+@pytest.mark.parametrize(
+    ("host", "criteria"),
+    [
+        ("*", {}),
+        ("other.internal", {}),
+        (None, {"path": "/a"}),
+        (None, {"path": re.compile("/[ac]")}),
+        (None, {"query": "x=1"}),
+        (None, {"query": ""}),
+        (None, {"caller": None}),
+        (None, {"caller": "ORDERS.internal"}),
+        (None, {"method": "get"}),
+        (None, {"method": "POST"}),
+        ("*.internal", {"method": "get", "path": "/a", "query": {"x": 1}, "caller": None}),
+    ],
+)
+def test_a_call_matches_if_nothing_differs(
+    host: str | None, criteria: dict[str, Any], path: str, query: str, caller: str | None
+) -> None:
+    call = Call(Address("stock.internal", 80, secure=False), caller, "GET", path, query)
+    selector = Selector(host, **criteria)
+    assert selector.matches_call(call) == (not selector.differences_of_call(call))
 
 
 async def test_bodies_are_no_criterion_of_a_fault(session: aiohttp.ClientSession) -> None:
