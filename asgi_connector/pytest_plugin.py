@@ -89,11 +89,11 @@ class Tests:
             self._wishes = wishes_of(item, self._settings)
         except ValueError as exc:
             pytest.fail(str(exc), pytrace=False)
-        made = [reference() for reference in self._made]
-        self._made = [weakref.ref(each) for each in made if each is not None]
-        for each in made:
-            if each is not None:
-                self._watch_of(self._wishes).add(each, is_new=False)
+        # Closed connectors that are not collected yet may be many. A stub that was made earlier is not watched.
+        self._made = [reference for reference in self._made if getattr(reference(), "closed", True) is False]
+        for reference in self._made:
+            if (connector := reference()) is not None:
+                self._watch_of(self._wishes).add(connector, is_new=False)
 
     def _end(self) -> None:
         if self._watch is not None:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from asgi_connector._injection.partition import Partition
     from asgi_connector._journal.selector import Caller, Path
 
+    from .injector import Injector
     from .instruments import Instruments
 
 
@@ -42,7 +43,7 @@ class ByHandConnector(ClosingConnector):
         """
         from asgi_connector._injection.faults import Hang
 
-        return self._get_instruments().partition(groups, Hang() if fault is None else fault, allow_unused)
+        return self._get_injector().partition(groups, Hang() if fault is None else fault, allow_unused)
 
     def hold(
         self,
@@ -74,7 +75,7 @@ class ByHandConnector(ClosingConnector):
         from asgi_connector._journal.selector import Selector
 
         selector = Selector(host, caller=caller, method=method, path=path)
-        return self._get_instruments().hold(selector, on, allow_unused)
+        return self._get_injector().hold(selector, on, allow_unused)
 
     def crashed(self, pattern: str, *, allow_unused: bool = False) -> AbstractAsyncContextManager[None]:
         """Let the app at *pattern* crash, and be down for a block: ``async with connector.crashed("a.internal"):``.
@@ -98,7 +99,7 @@ class ByHandConnector(ClosingConnector):
     async def _crashed(self, pattern: str, allow_unused: bool) -> AsyncGenerator[None, None]:
         __tracebackhide__ = True  # pytest shows the block
         check_loop(self)
-        async with self._get_instruments().crash(pattern, allow_unused, self._is_usable):
+        async with self._get_injector().crash(pattern, allow_unused, self._is_usable):
             yield
 
     async def restart(self, pattern: str) -> None:
@@ -122,6 +123,9 @@ class ByHandConnector(ClosingConnector):
         check_loop_or_none(self)
         self._check_open()
         return self._own_instruments()
+
+    def _get_injector(self) -> "Injector":
+        return self._get_instruments().get_injector()
 
     def _own_instruments(self) -> "Instruments":
         if self._instruments is None:

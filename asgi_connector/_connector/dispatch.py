@@ -86,7 +86,8 @@ class DispatchingConnector(PoolingConnector):
         instruments, exchange = self._instruments, None
         if instruments is not None and instruments.recorder.recording:
             exchange = instruments.recorder.begin(req)
-            if instruments.injecting and (effects := instruments.effects_on(exchange)) is not None:
+            injector = instruments.injector
+            if injector is not None and (effects := injector.effects_on(exchange)) is not None:
                 dispatch = partial(self._dispatch, req, traces, timeout, task, elsewhere, exchange)
                 return await effects.connect(req, timeout, dispatch)
         if not traces and self._closing.task is None and (connection := self._take_idle(req)) is not None:
@@ -118,8 +119,8 @@ class DispatchingConnector(PoolingConnector):
                     connection = await self._connect(mounted, req, traces, timeout, elsewhere.intercepted, exchange)
                     if connection is None:
                         continue  # the table may have changed during the wait
-                instruments = self._instruments
-                if instruments is not None and await instruments.wait_late(connection, exchange, req, timeout):
+                injector = None if self._instruments is None else self._instruments.injector
+                if injector is not None and await injector.wait_late(connection, exchange, req, timeout):
                     continue  # the network was parted during the wait
                 if self._closing.task is not None:
                     self._check_still_open(connection)

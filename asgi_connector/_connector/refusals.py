@@ -14,7 +14,11 @@ class Refusals:
 
     def __init__(self, *, allowed: bool = False) -> None:
         self._allowed = allowed
-        self._calls = Counter[str]()
+        self._calls: Counter[str] = Counter()
+
+    def __bool__(self) -> bool:
+        """Whether there are calls that are not reported yet."""
+        return bool(self._calls)
 
     def note(self, caller: str, method: str, url: str, problem: str) -> None:
         """Note that a call of the service *caller* was refused."""
@@ -23,8 +27,7 @@ class Refusals:
 
     def take(self) -> Counter[str]:
         """Return the calls that are not reported yet, each with its number. The caller reports them."""
-        taken = self._calls
-        self._calls = Counter[str]()
+        taken, self._calls = self._calls, Counter()
         return taken
 
 

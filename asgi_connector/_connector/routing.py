@@ -239,7 +239,7 @@ class ASGIRoutingConnector(ByHandConnector):
 
         selector = Selector(host, caller=caller, method=method, path=path, query=query)
         odds = Odds(times=times, skip=skip, probability=probability, seed=seed)
-        return self._get_instruments().inject(selector, fault, odds, allow_unused)
+        return self._get_injector().inject(selector, fault, odds, allow_unused)
 
     def intercept(
         self, *, passthrough: bool | Iterable[str] = False, limits: bool = True, allow_refused: bool = False

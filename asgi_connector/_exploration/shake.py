@@ -17,7 +17,7 @@ from asgi_connector._injection.blocks import Effect, OpenBlocks
 from asgi_connector._injection.injections import Injection, Odds
 from asgi_connector._journal.journal import Journal
 from asgi_connector._journal.live import LiveExchange
-from asgi_connector._journal.recorder import Recorder
+from asgi_connector._journal.recorder import Recorder, Recording
 from asgi_connector._journal.selector import Call, Selector
 from asgi_connector._waiters import Waiters
 
@@ -84,14 +84,16 @@ class Shake:
     def _block(self, connector: ASGIRoutingConnector) -> Generator[None]:
         self._check(connector)
         instruments = connector._get_instruments()
-        number = self._number_of(connector, instruments.recorder)
+        recorder, injections = instruments.recorder, instruments.get_injector().blocks
+        number = self._number_of(connector, recorder)
         with ExitStack() as blocks:
             self._open.append(connector)
             blocks.callback(self._open.remove, connector)
-            named = _NamedJournal(self._names, number, self.journal)
-            blocks.enter_context(instruments.recorder.record(None, named))
+            recording = Recording(_NamedJournal(self._names, number, self.journal))
+            recorder.begin_recording(recording)
+            blocks.callback(recorder.end_recording, recording)
             for planned in self.plan.faults:
-                blocks.enter_context(_PlannedInjection(instruments.blocks, planned, self._names, self._met.add))
+                blocks.enter_context(_PlannedInjection(injections, planned, self._names, self._met.add))
             try:
                 yield
             except Exception as exc:

@@ -40,15 +40,13 @@ class Calls:
     def __init__(self, recorder: Recorder) -> None:
         self._recorder = recorder
         self._journal = RecentJournal()
-        self._recording: Recording | None = None
+        self._recording = Recording(self._journal)
 
     def begin(self) -> None:
-        self._recording = self._recorder.record(None, self._journal)
-        self._recording.__enter__()
+        self._recorder.begin_recording(self._recording)
 
     def end(self) -> None:
-        assert self._recording is not None
-        self._recording.__exit__(None, None, None)
+        self._recorder.end_recording(self._recording)
 
     def explain(self, text: str, selector: Selector = _ANYTHING) -> str:
         """Return *text*, the calls that *selector* selects, and the other calls."""

@@ -5,7 +5,7 @@ end, which reports to it as to an `Observer`, adds what only it knows: bodies, m
 """
 
 import asyncio
-from typing import Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 from aiohttp import ClientRequest, ClientResponse, ServerTimeoutError
 from aiohttp.connector import Connection
@@ -14,11 +14,13 @@ from typing_extensions import override
 
 from asgi_connector._aiohttp.client_protocol import ClientProtocol
 from asgi_connector._aiohttp.requests import is_closed_by_client, response_of, status_of
-from asgi_connector._aiohttp.tap import Kept, Tap
 from asgi_connector._callers import Caller
 from asgi_connector._exchange.exchange import Clock, Exchange, State, Via, WebSocketMessage
 from asgi_connector._services.server_end import ServerEnd
 from asgi_connector._types import ASGIApp, Bytes
+
+if TYPE_CHECKING:
+    from asgi_connector._aiohttp.tap import Kept, Tap
 
 MESSAGES_KEPT: Final = 10_000  # of one WebSocket
 _PIECES_KEPT: Final = 1_000  # of one response: their times
@@ -120,6 +122,8 @@ class LiveExchange(Exchange):
             protocol.observer = self
             return
         if self._max_body_size is not None:
+            from asgi_connector._aiohttp.tap import Tap
+
             self._tap = Tap(connection, self.method, self, upgrade="Upgrade" in self._request.headers)
         if (closed := protocol.closed) is not None:
             # Reading `closed` creates the future. It outlives this exchange on a connection that is kept alive.

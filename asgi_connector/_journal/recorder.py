@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Set
+from dataclasses import dataclass
 from types import TracebackType
 
 from aiohttp import ClientRequest
@@ -15,24 +16,35 @@ from .journal import Journal
 from .live import LiveExchange
 
 
-class Recording(Block):
+@dataclass(frozen=True, eq=False)
+class Recording:
+    """One journal that is recorded into.
+
+    Parameters:
+        max_body_size: in bytes; `None` if bodies are not kept.
+    """
+
+    journal: Journal
+    max_body_size: int | None = None
+
+
+class RecordBlock(Block):
     """A `record()` block."""
 
-    def __init__(self, recorder: "Recorder", journal: Journal, max_body_size: int | None) -> None:
-        self.journal = journal
-        self.max_body_size = max_body_size
+    def __init__(self, recorder: "Recorder", recording: Recording) -> None:
         self._recorder = recorder
+        self._recording = recording
         super().__init__("record()", "with")
 
     def __enter__(self) -> Journal:
         self._enter()
-        self._recorder.begin_recording(self)
-        return self.journal
+        self._recorder.begin_recording(self._recording)
+        return self._recording.journal
 
     def __exit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._recorder.end_recording(self)
+        self._recorder.end_recording(self._recording)
 
 
 class Recorder:
@@ -49,9 +61,9 @@ class Recorder:
         """The largest of the open recordings; `None` if bodies are not kept."""
         self._released: list[LiveExchange] = []  # not concluded yet
 
-    def record(self, max_body_size: int | None, journal: Journal | None = None) -> Recording:
+    def record(self, max_body_size: int | None) -> RecordBlock:
         """Return a block that records the requests that start in it, without bodies if *max_body_size* is `None`."""
-        return Recording(self, Journal(waiters=self.waiters) if journal is None else journal, max_body_size)
+        return RecordBlock(self, Recording(Journal(waiters=self.waiters), max_body_size))
 
     def begin_recording(self, recording: Recording) -> None:
         self._set([*self._open, recording])

@@ -619,12 +619,21 @@ assert loaded == {"asgi_connector"}, loaded
 @pytest.mark.programs
 def test_journal_and_faults_are_imported_when_they_are_first_used() -> None:
     program = """
-import sys, asgi_connector
+import asyncio, sys, asgi_connector
 asgi_connector.ASGIRoutingConnector, asgi_connector.Mount, asgi_connector.LifespanError
 loaded = {name.removeprefix("asgi_connector.") for name in sys.modules if name.startswith("asgi_connector.")}
 later = ("_connector.instruments", "_injection", "_journal", "_network.impairments", "faults")
 assert not [name for name in loaded if name.startswith(later)], loaded
 asgi_connector.Journal, asgi_connector.Exchange, asgi_connector.Content, asgi_connector.WebSocketMessage
+
+async def record():
+    async with asgi_connector.ASGIRoutingConnector({}) as connector:
+        with connector.record():
+            pass
+
+asyncio.run(record())
+loaded = {name.removeprefix("asgi_connector.") for name in sys.modules if name.startswith("asgi_connector.")}
+assert not [name for name in loaded if name.startswith(("_injection", "_aiohttp.tap", "_stub", "faults"))], loaded
 asgi_connector.faults
 assert "asgi_connector._export.har" not in sys.modules and "asgi_connector._export.mermaid" not in sys.modules
 """

@@ -336,7 +336,7 @@ class BrokenSystem(RuleBasedStateMachine):
         assert not self.connector._acquired
         instruments = self.connector._instruments
         assert instruments is not None
-        assert not instruments.injecting
+        assert instruments.injector is None or not instruments.injector.blocks.open
         assert not instruments.recorder.recording
         for restart in self.restarts:
             assert isinstance(restart.exception(), LifespanError | RuntimeError | None), restart

@@ -11,10 +11,13 @@ import anyio.pytest_plugin
 import fastapi
 import pytest
 
+import asgi_connector._aiohttp.tap
+import asgi_connector._connector.injector
 import asgi_connector._connector.instruments
 import asgi_connector._connector.interception
 import asgi_connector._export.har
 import asgi_connector._export.mermaid
+import asgi_connector._export.section
 import asgi_connector._page.page
 import asgi_connector._pytest.files
 import asgi_connector._pytest.index
