@@ -89,11 +89,12 @@ class Tests:
             self._wishes = wishes_of(item, self._settings)
         except ValueError as exc:
             pytest.fail(str(exc), pytrace=False)
-        # Closed connectors that are not collected yet may be many. A stub that was made earlier is not watched.
-        self._made = [reference for reference in self._made if getattr(reference(), "closed", True) is False]
-        for reference in self._made:
-            if (connector := reference()) is not None:
-                self._watch_of(self._wishes).add(connector, is_new=False)
+        made = [reference() for reference in self._made]
+        # Connectors that are closed and not collected yet may be many.
+        made = [each for each in made if each is not None and not getattr(each, "closed", False)]
+        self._made = [weakref.ref(each) for each in made]
+        for each in made:
+            self._watch_of(self._wishes).add(each, is_new=False)
 
     def _end(self) -> None:
         if self._watch is not None:

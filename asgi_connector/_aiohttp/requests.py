@@ -19,12 +19,12 @@ from aiohttp.client_exceptions import (
 )
 from aiohttp.tracing import Trace, TraceConfig
 
-from asgi_connector._services.address import Address, address_of_url
+from asgi_connector._services.address import Address
 
 
 def address_of(req: ClientRequest) -> Address:
     """Return the address of *req*, from its URL and not from its ``Host`` header."""
-    return address_of_url(req.url)
+    return Address(req.host or "", req.port, req.is_ssl())
 
 
 def connect_timeout(timeout: ClientTimeout) -> float | None:

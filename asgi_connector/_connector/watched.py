@@ -7,21 +7,18 @@ import asyncio
 import weakref
 from collections.abc import Callable, Sequence
 from contextvars import Context
-from typing import TYPE_CHECKING
 
 from asgi_connector._aiohttp.pool import running_loop
 from asgi_connector._exchange.exchange import Exchange
+from asgi_connector._export.section import Account
 from asgi_connector._journal.journal import Journal
 from asgi_connector._journal.recorder import Recording
 from asgi_connector._notices import Notice
+from asgi_connector._stub.stub import Stub
 from asgi_connector._waiters import Waiters
 
 from .refusals import Refusals
 from .routing import ASGIRoutingConnector
-
-if TYPE_CHECKING:
-    from asgi_connector._export.section import Account
-    from asgi_connector._stub.stub import Stub
 
 
 class Watched:
@@ -83,19 +80,15 @@ class Watched:
         connector = self._connector()
         return [self._refusals] if connector is None else list(connector._refusals)
 
-    def stubs(self) -> "dict[Stub, str]":
+    def stubs(self) -> dict[Stub, str]:
         """The stubs that are mounted, each with its pattern."""
-        from asgi_connector._stub.stub import Stub
-
         services = self._services()
         table = [] if services is None else list(services.table)
         apps = [(mounted.lifespan.source.app, mounted.pattern) for mounted in table]
         return {app: pattern for app, pattern in apps if isinstance(app, Stub)}
 
-    def account(self, exchanges: Sequence[Exchange], dropped: int, unused: Sequence[str]) -> "Account":
+    def account(self, exchanges: Sequence[Exchange], dropped: int, unused: Sequence[str]) -> Account:
         """Return what there is to tell, of *exchanges* after *dropped* earlier ones and with what else is *unused*."""
-        from asgi_connector._export.section import Account
-
         services = self._services()
         if services is not None:
             self._mounts = list(services.mounts)

@@ -13,9 +13,9 @@ from aiohttp import ClientRequest, HttpVersion
 from multidict import CIMultiDict, CIMultiDictProxy
 from yarl import URL
 
+from asgi_connector._aiohttp.requests import address_of
 from asgi_connector._callers import Caller
 from asgi_connector._display import printable, text_of
-from asgi_connector._services.address import address_of_url
 from asgi_connector._types import Bytes
 
 from .bodies import read_json, read_text
@@ -224,6 +224,7 @@ class Exchange:
 
     __slots__ = (
         "__weakref__",
+        "_address",
         "_clock",
         "_close_code",
         "_connected",
@@ -256,6 +257,7 @@ class Exchange:
         self.number = clock.next_number()
         self.caller = None if caller is None else caller.name
         self.parent: Exchange | None = observer if isinstance(observer, Exchange) else None
+        self._address = address_of(req)
         self.method: str = req.method
         self.url: URL = req.url
         self.service: str | None = None
@@ -282,17 +284,17 @@ class Exchange:
     @property
     def host(self) -> str:
         """The host of the URL."""
-        return address_of_url(self.url).host
+        return self._address.host
 
     @property
     def port(self) -> int | None:
         """The port of the URL, or the default port of its scheme."""
-        return address_of_url(self.url).port
+        return self._address.port
 
     @property
     def secure(self) -> bool:
         """Whether the scheme of the URL is ``https`` or ``wss``."""
-        return address_of_url(self.url).secure
+        return self._address.secure
 
     @property
     def path(self) -> str:

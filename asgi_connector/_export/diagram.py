@@ -12,7 +12,7 @@ from aiohttp import ClientError
 
 from asgi_connector._exchange.exchange import Clock, Exchange, WebSocketMessage
 from asgi_connector._exchange.redaction import redact_url
-from asgi_connector._services.address import address_of_url
+from asgi_connector._services.address import Address
 
 OUTSIDE: Final = "outside"
 """The label of the participant that is no app."""
@@ -80,7 +80,7 @@ def callee_of(exchange: Exchange) -> str:
     """The pattern of the service that was called, or the address if no app is mounted there."""
     if exchange.service is not None:
         return exchange.service
-    return address_of_url(exchange.url).authority
+    return Address(exchange.host, exchange.port, exchange.secure).authority
 
 
 def path_of(exchange: Exchange) -> str:

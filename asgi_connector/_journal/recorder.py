@@ -111,4 +111,5 @@ class Recorder:
         released, self._released = self._released, []
         for exchange in released:
             exchange.conclude()
-        self.waiters.wake()
+        if released:
+            self.waiters.wake()

@@ -16,7 +16,7 @@ from asgi_connector._exchange.json_values import dump_json
 from asgi_connector._exchange.queries import QueryGiven, parse_query, query_difference, read_query, shown_query
 from asgi_connector._exchange.redaction import redact_url
 from asgi_connector._numbers import is_int
-from asgi_connector._services.address import Address, address_of_url
+from asgi_connector._services.address import Address
 from asgi_connector._services.patterns import Pattern, covers, parse_pattern
 
 from .json_criterion import JsonCriterion
@@ -39,9 +39,8 @@ class Call(NamedTuple):
 
 
 def call_of(exchange: Exchange) -> Call:
-    return Call(
-        address_of_url(exchange.url), exchange.caller, exchange.method, exchange.path, exchange.url.raw_query_string
-    )
+    address = Address(exchange.host, exchange.port, exchange.secure)
+    return Call(address, exchange.caller, exchange.method, exchange.path, exchange.url.raw_query_string)
 
 
 class Criteria(TypedDict, total=False):

@@ -3,19 +3,17 @@
 from collections import Counter
 from collections.abc import Iterator, Sequence, Set
 from itertools import takewhile
-from typing import TYPE_CHECKING, Final, cast
+from typing import Final
 
 from typing_extensions import override
 
 from asgi_connector._connector.routing import ASGIRoutingConnector
 from asgi_connector._connector.watched import Watched
 from asgi_connector._exchange.exchange import Exchange
+from asgi_connector._export.section import Account, describe
 from asgi_connector._journal.journal import Journal
+from asgi_connector._stub.stub import Stub
 from asgi_connector._waiters import Waiters
-
-if TYPE_CHECKING:
-    from asgi_connector._export.section import Account
-    from asgi_connector._stub.stub import Stub
 
 _KEPT: Final = 1000  # exchanges at least, if no test asks for the journal
 _BODY_SIZE: Final = 1024 * 1024  # bytes, as in `ASGIRoutingConnector.record`
@@ -92,14 +90,14 @@ class Watch:
         self._max_body_size = _BODY_SIZE if bodies else None
 
     def add(self, made: object, *, is_new: bool) -> None:
-        """Watch a connector, or a `Stub` that *is_new*: that was made during the test."""
-        if isinstance(made, ASGIRoutingConnector):
+        """Watch a connector, or a stub. *is_new* says whether it was made during the test."""
+        if isinstance(made, ASGIRoutingConnector) and (is_new or not made.closed):
             watched = Watched(made, is_new=is_new)
             self._watched[watched] = JournalOfConnector(self._journal, self._waiters)
             if self._recording:
                 self._record(watched)
-        elif is_new:
-            self._stubs[cast("Stub", made)] = None
+        elif isinstance(made, Stub) and is_new:
+            self._stubs[made] = None
 
     def _record(self, watched: Watched) -> None:
         watched.record(self._watched[watched], self._waiters, self._max_body_size)
@@ -147,15 +145,13 @@ class Watch:
 
     def describe(self) -> str:
         """Return the text of the section."""
-        from asgi_connector._export.section import describe
-
         return describe(list(self._accounts()))
 
     def _is_told(self, watched: Watched) -> bool:
         journal = self._watched[watched]
         return bool((watched.is_new and not journal.explored) or journal or watched.notices)
 
-    def _accounts(self) -> "Iterator[Account]":
+    def _accounts(self) -> Iterator[Account]:
         mounted = {stub for watched in self._watched for stub in watched.stubs()}
         unmounted = [stub for stub in self._stubs if stub not in mounted]
         problems = [f"A Stub that is not mounted now: {each}" for stub in unmounted for each in stub.problems()]

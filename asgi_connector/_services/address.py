@@ -1,10 +1,6 @@
 """The address of a request."""
 
-from typing import Final, NamedTuple
-
-from yarl import URL
-
-_SECURE_SCHEMES: Final = frozenset({"https", "wss"})
+from typing import NamedTuple
 
 
 class Address(NamedTuple):
@@ -23,7 +19,3 @@ class Address(NamedTuple):
 
     def __str__(self) -> str:
         return f"{'https' if self.secure else 'http'}://{self.authority}"
-
-
-def address_of_url(url: URL) -> Address:
-    return Address(url.raw_host or "", url.port, url.scheme in _SECURE_SCHEMES)

@@ -31,6 +31,7 @@ from asgi_connector import (
 from asgi_connector._types import Receive, Scope, Send
 from tests.conftest import session_to
 from tests.support.outside import Elsewhere, TCPServer, tcp_server
+from tests.support.sessions import connector_of
 
 CLIENT_CERTIFICATE = """\
 -----BEGIN CERTIFICATE-----
@@ -420,6 +421,42 @@ async def test_another_port_of_a_mounted_host_is_the_real_one() -> None:
         async with session_to(apps, fallback=aiohttp.TCPConnector()) as session:
             assert await text_of(session, f"http://{local}") == local
             assert await text_of(session, tcp.url) == "over TCP"
+
+
+class ToAnotherHost(aiohttp.ClientRequest):
+    @property
+    def host(self) -> str:
+        return "b.internal"
+
+
+class ToAnotherPort(aiohttp.ClientRequest):
+    @property
+    def port(self) -> int:
+        return 8443
+
+
+class Secure(aiohttp.ClientRequest):
+    def is_ssl(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize(
+    ("kind", "expected", "target"),
+    [
+        (aiohttp.ClientRequest, "a.internal", ("a.internal", 80, False)),
+        (ToAnotherHost, "b.internal", ("b.internal", 80, False)),
+        (ToAnotherPort, "a.internal:8443", ("a.internal", 8443, False)),
+        (Secure, "https://a.internal", ("a.internal", 80, True)),
+    ],
+)
+async def test_a_request_of_another_class_says_itself_where_it_goes(
+    kind: type[aiohttp.ClientRequest], expected: str, target: tuple[str, int, bool]
+) -> None:
+    apps = services("a.internal", "b.internal", "a.internal:8443", "https://a.internal")
+    async with session_to(apps, session_request_class=kind) as session:
+        with connector_of(session).record() as journal:
+            assert await text_of(session, "http://a.internal/") == expected
+    assert [(each.host, each.port, each.secure) for each in journal] == [target]
 
 
 async def test_a_routing_connector_may_be_the_fallback_of_another() -> None:

@@ -668,6 +668,21 @@ async def test_a_wait_that_is_cancelled_is_forgotten() -> None:
     assert not journal._waiters._futures
 
 
+async def test_a_recording_that_begins_or_ends_wakes_nobody() -> None:
+    """The waiter may be in another thread, whose journal follows this connector."""
+    async with session_to(Held()) as session:
+        connector = connector_of(session)
+        with connector.record() as journal:
+            waiting = asyncio.create_task(journal._waiters.wait())
+            await until(lambda: bool(journal._waiters))
+            with connector.record():
+                pass
+            assert journal._waiters
+            await settle()
+            assert not waiting.done()
+            waiting.cancel()
+
+
 async def test_a_timeout_around_a_wait_is_a_timeout() -> None:
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(0):

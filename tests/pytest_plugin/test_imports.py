@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.programs import pytest_arguments, run_python
+from tests.support.programs import pytest_arguments, run_python, try_python
 
 pytestmark = pytest.mark.programs
 
@@ -43,6 +43,51 @@ def test_is_next():
 """,
         "utf-8",
     )
+    assert run_python(*arguments_of_run(tmp_path)).splitlines()[-1].startswith("2 passed")
+
+
+def test_a_report_imports_nothing(tmp_path: Path) -> None:
+    """A test may fail because the process can open no more files. Its report shows the calls too."""
+    (tmp_path / "conftest.py").write_text(
+        """
+import sys
+import pytest
+
+before = set()
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call():
+    try:
+        return (yield)
+    finally:
+        before.update(sys.modules)
+
+def pytest_runtest_logreport(report):
+    if report.when == "call":
+        assert sorted(name for name in set(sys.modules) - before if name.startswith("asgi_connector")) == []
+""",
+        "utf-8",
+    )
+    (tmp_path / "test_it.py").write_text(
+        """
+import asyncio
+from asgi_connector import ASGIRoutingConnector
+
+async def main():
+    async with ASGIRoutingConnector({}):
+        pass
+
+def test_fails():
+    asyncio.run(main())
+    assert False
+""",
+        "utf-8",
+    )
+    output = try_python(*arguments_of_run(tmp_path)).stdout
+    assert "who called whom" in output
+    assert output.splitlines()[-1].startswith("1 failed in"), output
+
+
+def arguments_of_run(directory: Path) -> list[str | Path]:
     settings = ["-p", "no:looptime_plugin", "-o", "asyncio_default_fixture_loop_scope=function"]
-    arguments = pytest_arguments(tmp_path, *settings, tmp_path)
-    assert run_python(*arguments).splitlines()[-1].startswith("2 passed")
+    return pytest_arguments(directory, *settings, directory)
