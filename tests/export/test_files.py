@@ -105,8 +105,12 @@ def test_a_full_disk_leaves_the_old_file_and_no_other(tmp_path: Path) -> None:
     path.write_bytes(OLD)
     program = (
         "import resource, signal, sys; from asgi_connector._export.files import replace_file\n"
-        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN); resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))\n"
-        "replace_file(sys.argv[1], bytes(100_000), private=False)"
+        "hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN); resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))\n"
+        "try:\n"
+        "    replace_file(sys.argv[1], bytes(100_000), private=False)\n"
+        "finally:\n"  # coverage writes its data at the end
+        "    resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))"
     )
     run = subprocess.run([sys.executable, "-c", program, str(path)], capture_output=True, text=True, check=False)
     assert "OSError: [Errno 27]" in run.stderr
