@@ -23,7 +23,7 @@ from asgi_connector._services.address import Address
 
 
 def address_of(req: ClientRequest) -> Address:
-    """Return the address of *req*, from its URL and not from its ``Host`` header."""
+    """Return the address of *req*: its URL decides, not its ``Host`` header, unless a subclass says otherwise."""
     return Address(req.host or "", req.port, req.is_ssl())
 
 

@@ -224,7 +224,6 @@ class Exchange:
 
     __slots__ = (
         "__weakref__",
-        "_address",
         "_clock",
         "_close_code",
         "_connected",
@@ -239,6 +238,7 @@ class Exchange:
         "_start",
         "_state",
         "_status",
+        "address",
         "caller",
         "fault",
         "messages",
@@ -257,7 +257,7 @@ class Exchange:
         self.number = clock.next_number()
         self.caller = None if caller is None else caller.name
         self.parent: Exchange | None = observer if isinstance(observer, Exchange) else None
-        self._address = address_of(req)
+        self.address = address_of(req)
         self.method: str = req.method
         self.url: URL = req.url
         self.service: str | None = None
@@ -283,18 +283,18 @@ class Exchange:
 
     @property
     def host(self) -> str:
-        """The host of the URL."""
-        return self._address.host
+        """The host that the request is for."""
+        return self.address.host
 
     @property
     def port(self) -> int | None:
-        """The port of the URL, or the default port of its scheme."""
-        return self._address.port
+        """The port that the request is for: that of the URL, or the default port of its scheme."""
+        return self.address.port
 
     @property
     def secure(self) -> bool:
-        """Whether the scheme of the URL is ``https`` or ``wss``."""
-        return self._address.secure
+        """Whether the request is for ``https`` or ``wss``."""
+        return self.address.secure
 
     @property
     def path(self) -> str:

@@ -8,7 +8,6 @@ from typing import Final, Self
 from asgi_connector._display import printable
 from asgi_connector._exchange.exchange import Exchange
 from asgi_connector._exchange.redaction import redact_url
-from asgi_connector._services.address import Address
 
 RANDOM: Final = "*"
 """Stands for a part of a path that looks random."""
@@ -68,7 +67,7 @@ class Namer:
 
     def name(self, exchange: Exchange, connector: int) -> CallName:
         """Give *exchange*, a call on the connector of this number, its name."""
-        host = Address(exchange.host, exchange.port, exchange.secure).authority
+        host = exchange.address.authority
         parent = None if exchange.parent is None else self._names.get(exchange.parent)
         first = CallName(
             parent, exchange.caller, host, exchange.method, stable_path(exchange.path), connector=connector

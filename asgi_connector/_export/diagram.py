@@ -12,7 +12,6 @@ from aiohttp import ClientError
 
 from asgi_connector._exchange.exchange import Clock, Exchange, WebSocketMessage
 from asgi_connector._exchange.redaction import redact_url
-from asgi_connector._services.address import Address
 
 OUTSIDE: Final = "outside"
 """The label of the participant that is no app."""
@@ -80,7 +79,7 @@ def callee_of(exchange: Exchange) -> str:
     """The pattern of the service that was called, or the address if no app is mounted there."""
     if exchange.service is not None:
         return exchange.service
-    return Address(exchange.host, exchange.port, exchange.secure).authority
+    return exchange.address.authority
 
 
 def path_of(exchange: Exchange) -> str:

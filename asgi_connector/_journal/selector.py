@@ -39,8 +39,7 @@ class Call(NamedTuple):
 
 
 def call_of(exchange: Exchange) -> Call:
-    address = Address(exchange.host, exchange.port, exchange.secure)
-    return Call(address, exchange.caller, exchange.method, exchange.path, exchange.url.raw_query_string)
+    return Call(exchange.address, exchange.caller, exchange.method, exchange.path, exchange.url.raw_query_string)
 
 
 class Criteria(TypedDict, total=False):

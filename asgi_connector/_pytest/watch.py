@@ -90,7 +90,7 @@ class Watch:
         self._max_body_size = _BODY_SIZE if bodies else None
 
     def add(self, made: object, *, is_new: bool) -> None:
-        """Watch an open connector, or a stub. *is_new* says whether it was made during the test."""
+        """Watch an open connector, or a stub that *is_new*: that was made during the test."""
         if isinstance(made, ASGIRoutingConnector):
             watched = Watched(made, is_new=is_new)
             self._watched[watched] = JournalOfConnector(self._journal, self._waiters)

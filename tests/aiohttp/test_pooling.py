@@ -601,7 +601,7 @@ def open_connections() -> int:
         "on_request_start",
     ],
 )
-async def test_a_request_that_is_cancelled_while_a_trace_has_the_word_leaves_no_connection_open(hook: str) -> None:
+async def test_a_request_that_is_cancelled_while_a_trace_runs_leaves_no_connection_open(hook: str) -> None:
     """A connection that is neither in use nor in the pool would stay open until the connector is closed."""
     halted = asyncio.Event()
     halt = False
@@ -636,7 +636,9 @@ async def test_a_request_that_is_cancelled_while_a_trace_has_the_word_leaves_no_
         {"ssl": ssl.create_default_context()},
         pytest.param(
             {"server_hostname": "name.test"},
-            marks=pytest.mark.skipif(AIOHTTP < (3, 14, 2), reason="the key has it since aiohttp 3.14.2"),
+            marks=pytest.mark.skipif(
+                AIOHTTP < (3, 14, 2), reason="the key has the server_hostname since aiohttp 3.14.2"
+            ),
         ),
         {"ssl": aiohttp.Fingerprint(b"0" * 32)},
     ],

@@ -244,7 +244,7 @@ async def test_a_client_that_is_cancelled_anywhere_leaves_nothing(call: Call, ri
 @every_call
 @every_moment
 @pytest.mark.parametrize("pooled", [False, True], ids=["new", "pooled"])
-async def test_a_client_that_is_cancelled_while_a_trace_has_the_word_leaves_nothing(
+async def test_a_client_that_is_cancelled_while_a_trace_runs_leaves_nothing(
     call: Call, right: bytes, moment: Moment, pooled: bool
 ) -> None:
     traces = [trace_that_waits()]

@@ -449,7 +449,7 @@ class Secure(aiohttp.ClientRequest):
         (Secure, "https://a.internal", ("a.internal", 80, True)),
     ],
 )
-async def test_a_request_of_another_class_says_itself_where_it_goes(
+async def test_a_subclass_of_client_request_decides_where_the_request_goes(
     kind: type[aiohttp.ClientRequest], expected: str, target: tuple[str, int, bool]
 ) -> None:
     apps = services("a.internal", "b.internal", "a.internal:8443", "https://a.internal")

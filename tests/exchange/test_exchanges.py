@@ -1779,7 +1779,7 @@ async def test_a_journal_prints_each_call_below_its_own_caller() -> None:
     assert inside == [f"middle.internal -> GET http://down.internal{path}: 201" for path in ("/b", "/a")]
 
 
-async def test_whoever_waits_looks_at_each_ended_exchange_once() -> None:
+async def test_a_waiter_looks_at_each_ended_exchange_once() -> None:
     looked_at: list[int] = []
 
     def is_meant(exchange: Exchange) -> bool:

@@ -668,7 +668,7 @@ async def test_a_wait_that_is_cancelled_is_forgotten() -> None:
     assert not journal._waiters._futures
 
 
-async def test_a_recording_that_begins_or_ends_wakes_nobody() -> None:
+async def test_a_recording_that_begins_or_ends_wakes_no_waiter() -> None:
     """The waiter may be in another thread, whose journal follows this connector."""
     async with session_to(Held()) as session:
         connector = connector_of(session)

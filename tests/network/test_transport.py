@@ -1394,7 +1394,7 @@ async def test_only_in_memory_a_resume_does_not_lend_its_context_to_what_is_deli
 
 
 @pytest.mark.parametrize("how", ["close", "abort"])
-async def test_only_in_memory_a_connection_is_not_lost_in_the_context_of_whoever_ended_it(pair: Pair, how: str) -> None:
+async def test_only_in_memory_a_connection_is_not_lost_in_the_context_that_ended_it(pair: Pair, how: str) -> None:
     asyncio_sockets_only(pair.in_memory, "it keeps the context in which the connection was made")
     seen: list[str] = []
     pair.a.reactions["lost"] = lambda: seen.append(who.get())
@@ -1411,7 +1411,7 @@ async def test_a_writer_is_resumed_in_the_context_of_the_connection(memory: Pair
     assert seen == ["nobody"]
 
 
-async def test_an_in_memory_connection_inherits_no_context_from_whoever_made_it() -> None:
+async def test_an_in_memory_connection_inherits_no_context_from_its_maker() -> None:
     seen: list[str] = []
     a, b = Recorder(), Recorder()
     for end in (a, b):

@@ -260,12 +260,34 @@ async def test_makes_them():
         pass
     gc.collect()
 
-async def test_fails():
+async def test_is_not_recorded():
     assert kept[0].closed
+    assert not kept[0]._instruments.recorder.recording
+
+async def test_fails():
     assert 0
 """)
-    assert outcome.counts == {"passed": 1, "failed": 1}
+    assert outcome.counts == {"passed": 2, "failed": 1}
     assert outcome.sections == []
+
+
+def test_a_stub_of_an_earlier_test_is_not_told(run: Run) -> None:
+    outcome = run("""
+stub = Stub()
+stub.get("/of-the-module")
+kept = [stub]
+
+async def test_makes_one():
+    kept.append(Stub())
+    kept[1].get("/of-a-test")
+
+async def test_fails():
+    async with opened() as session:
+        await get(session)
+        assert 0
+""")
+    assert outcome.counts == {"passed": 1, "failed": 1}
+    assert outcome.sections == [CALLS]
 
 
 def test_a_connector_that_a_test_forgets_is_shown(run: Run) -> None:

@@ -1125,7 +1125,7 @@ class Remounting(RuleBasedStateMachine):
         assert {pattern: mount.app for pattern, mount in self.connector.mounts.items()} == seen
 
     @invariant()
-    def whoever_waits_waits_for_what_is_in_flight_and_for_nothing_else(self) -> None:
+    def each_waiter_waits_for_what_is_in_flight_and_for_nothing_else(self) -> None:
         for waiting in self.model.waiting:
             assert waiting.task.done() == (not self.model.are_used(waiting.apps)), waiting
         for waiting in [waiting for waiting in self.model.waiting if waiting.task.done()]:
